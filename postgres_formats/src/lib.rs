@@ -1,0 +1,15 @@
+//! PostgreSQL's on-disk and in-WAL formats as plain values: no IO, no clocks, no processes.
+//!
+//! Everything here is a function from bytes to values or back. See README.md for the map.
+
+#![forbid(unsafe_code)]
+
+pub mod id;
+pub mod lsn;
+pub mod page;
+pub mod rel;
+
+pub use id::{SystemId, TimelineId};
+pub use lsn::Lsn;
+pub use page::{BLCKSZ, PageImage};
+pub use rel::{BlockNumber, ForkNumber, Oid, RelFileLocator, RelTag};
