@@ -8,8 +8,12 @@ pub mod id;
 pub mod lsn;
 pub mod page;
 pub mod rel;
+pub mod slru;
+pub mod xid;
 
 pub use id::{SystemId, TimelineId};
 pub use lsn::Lsn;
 pub use page::{BLCKSZ, PageImage};
 pub use rel::{BlockNumber, ForkNumber, Oid, RelFileLocator, RelTag};
+pub use slru::SlruKind;
+pub use xid::{FullTransactionId, MultiXactId, TransactionId};

@@ -1,0 +1,129 @@
+//! The "simple LRU" files: commit log and multitransactions.
+//!
+//! Source: PostgreSQL `access/slru.h`, `backend/access/transam/{clog,multixact,slru}.c`.
+
+use std::fmt;
+
+use crate::page::BLCKSZ;
+use crate::xid::{MultiXactId, TransactionId};
+
+/// Pages in one segment file (`SLRU_PAGES_PER_SEGMENT`).
+pub const SLRU_PAGES_PER_SEGMENT: u32 = 32;
+/// Transactions on one page of the commit log: two bits each.
+pub const CLOG_XACTS_PER_PAGE: u32 = BLCKSZ as u32 * 4;
+/// Multitransactions on one page of offsets: four bytes each.
+pub const MULTIXACT_OFFSETS_PER_PAGE: u32 = BLCKSZ as u32 / 4;
+/// Size in bytes of a group of four members: four bytes of flags, then four transaction ids.
+pub const MULTIXACT_MEMBER_GROUP_SIZE: u32 = 20;
+/// Members on one page: whole groups only, the bytes behind the last one are unused.
+pub const MULTIXACT_MEMBERS_PER_PAGE: u32 = BLCKSZ as u32 / MULTIXACT_MEMBER_GROUP_SIZE * 4;
+
+/// Which of the files that storage keeps. Others (`pg_subtrans`, `pg_notify`, `pg_serial`) are not
+/// logged and start empty.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum SlruKind {
+    /// `pg_xact`: whether each transaction committed.
+    Clog = 0,
+    /// `pg_multixact/offsets`: where each multitransaction's members begin.
+    MultixactOffsets = 1,
+    /// `pg_multixact/members`: the transactions and lock modes.
+    MultixactMembers = 2,
+}
+
+impl SlruKind {
+    /// Every kind.
+    pub const ALL: [SlruKind; 3] =
+        [SlruKind::Clog, SlruKind::MultixactOffsets, SlruKind::MultixactMembers];
+
+    /// The kind with our number `n`.
+    pub fn from_u8(n: u8) -> Option<SlruKind> {
+        SlruKind::ALL.get(usize::from(n)).copied()
+    }
+
+    /// The directory, relative to the data directory.
+    pub fn dir(self) -> &'static str {
+        match self {
+            SlruKind::Clog => "pg_xact",
+            SlruKind::MultixactOffsets => "pg_multixact/offsets",
+            SlruKind::MultixactMembers => "pg_multixact/members",
+        }
+    }
+
+    /// How many entries (transactions, multitransactions, members) a page holds.
+    pub fn entries_per_page(self) -> u32 {
+        match self {
+            SlruKind::Clog => CLOG_XACTS_PER_PAGE,
+            SlruKind::MultixactOffsets => MULTIXACT_OFFSETS_PER_PAGE,
+            SlruKind::MultixactMembers => MULTIXACT_MEMBERS_PER_PAGE,
+        }
+    }
+
+    /// The page that holds entry number `entry`.
+    pub fn page_of(self, entry: u32) -> u32 {
+        entry / self.entries_per_page()
+    }
+
+    /// The last page before entry numbers wrap around.
+    pub fn max_page(self) -> u32 {
+        self.page_of(u32::MAX)
+    }
+
+    /// Whether `page` is logically older than `cutoff`, as PostgreSQL's truncation understands it
+    /// (`CLOGPagePrecedes`, `MultiXactOffsetPagePrecedes`, `MultiXactMemberPagePrecedes`): every
+    /// entry of `page` must be older than the first and the last entry of `cutoff`.
+    pub fn page_precedes(self, page: u32, cutoff: u32) -> bool {
+        let per_page = self.entries_per_page();
+        // One above the first id that is never special, so that no special id is compared.
+        let first = match self {
+            SlruKind::Clog => TransactionId::FIRST_NORMAL.0 + 1,
+            SlruKind::MultixactOffsets => MultiXactId::FIRST.0 + 1,
+            SlruKind::MultixactMembers => 0,
+        };
+        let entry = page.wrapping_mul(per_page).wrapping_add(first);
+        let cutoff_first = cutoff.wrapping_mul(per_page).wrapping_add(first);
+        let cutoff_last = cutoff_first.wrapping_add(per_page - 1);
+        let precedes = |a: u32, b: u32| match self {
+            SlruKind::Clog => TransactionId(a).precedes(TransactionId(b)),
+            SlruKind::MultixactOffsets | SlruKind::MultixactMembers => {
+                MultiXactId(a).precedes(MultiXactId(b))
+            }
+        };
+        precedes(entry, cutoff_first) && precedes(entry, cutoff_last)
+    }
+}
+
+impl fmt::Display for SlruKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.dir())
+    }
+}
+
+/// Name of the file of segment `segment`: four hexadecimal digits, more if needed (`SlruFileName`).
+pub fn segment_file_name(segment: u32) -> String {
+    format!("{segment:04X}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn geometry_is_postgresqls() {
+        assert_eq!(SlruKind::Clog.entries_per_page(), 32768);
+        assert_eq!(SlruKind::MultixactOffsets.entries_per_page(), 2048);
+        assert_eq!(SlruKind::MultixactMembers.entries_per_page(), 1636);
+        assert_eq!(SlruKind::MultixactMembers.max_page() / SLRU_PAGES_PER_SEGMENT, 0x14078);
+        assert_eq!(segment_file_name(0x14078), "14078");
+    }
+
+    #[test]
+    fn older_pages_precede_across_the_wraparound() {
+        let last = SlruKind::Clog.max_page();
+        assert!(SlruKind::Clog.page_precedes(last, 0));
+        assert!(!SlruKind::Clog.page_precedes(0, last));
+        assert!(!SlruKind::Clog.page_precedes(7, 7));
+        // Exactly half a circle away: neither end may be taken for the past.
+        assert!(!SlruKind::Clog.page_precedes(0, last.div_ceil(2)));
+    }
+}
