@@ -1,1 +1,4 @@
 //! See README.md.
+
+pub mod ingest;
+pub mod key;
