@@ -1,0 +1,418 @@
+//! The messages of a page stream.
+//!
+//! After `pagestream TIMELINE` both sides speak COPY BOTH: one CopyData message holds exactly one
+//! request or one response as laid out here (tables in README.md). All numbers are little-endian.
+//! Responses may come in any order; the id, chosen by the client, tells which request is answered.
+//!
+//! Decoding never trusts a length or a tag: whatever the other process sends, the answer is a value
+//! or a [`DecodeError`].
+
+use bytes::{Buf, BufMut, Bytes};
+use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, RelTag};
+
+/// The most pages one request may ask for; a longer answer would hold up its neighbours.
+pub const MAX_PAGES_PER_REQUEST: u16 = 256;
+
+/// The longest text of an error response in bytes; encoding cuts off the rest.
+pub const MAX_ERROR_MESSAGE_BYTES: usize = 4096;
+
+/// Length in bytes of what stands before the pages in a [`ResponseBody::Pages`] message.
+pub const PAGES_HEADER_SIZE: usize = 9;
+
+const REQUEST_GET_PAGES: u8 = 1;
+const REQUEST_REL_SIZE: u8 = 2;
+const REQUEST_REL_EXISTS: u8 = 3;
+const REQUEST_DB_SIZE: u8 = 4;
+const REQUEST_SLRU_SEGMENT: u8 = 5;
+
+const RESPONSE_PAGES: u8 = 101;
+const RESPONSE_REL_SIZE: u8 = 102;
+const RESPONSE_REL_EXISTS: u8 = 103;
+const RESPONSE_DB_SIZE: u8 = 104;
+const RESPONSE_SLRU_SEGMENT: u8 = 105;
+const RESPONSE_ERROR: u8 = 120;
+
+/// A question about the state of the timeline at one LSN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// Chosen by the client, repeated in the response; unique among its open requests.
+    pub id: u64,
+    /// The state asked about: everything whose record ends at or before this position. The server
+    /// waits, for a limited time, until it has received the log up to here.
+    pub lsn: Lsn,
+    /// What is asked.
+    pub kind: RequestKind,
+}
+
+/// What a [`Request`] asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestKind {
+    /// Consecutive pages of one relation fork. A page beyond the fork's end is an error (`NotFound`).
+    GetPages {
+        /// The fork.
+        rel: RelTag,
+        /// The first page.
+        first: BlockNumber,
+        /// How many pages: 1 to [`MAX_PAGES_PER_REQUEST`].
+        count: u16,
+    },
+    /// The length of a relation fork in blocks.
+    RelSize {
+        /// The fork.
+        rel: RelTag,
+    },
+    /// Whether a relation fork exists.
+    RelExists {
+        /// The fork.
+        rel: RelTag,
+    },
+    /// The size in bytes of all relations of one database, in all tablespaces.
+    DbSize {
+        /// The database.
+        db: Oid,
+    },
+    /// One whole segment file of an SLRU: 32 pages or fewer, as far as it has been written.
+    SlruSegment {
+        /// The number of the SLRU: `postgres_formats::slru::SlruKind` as a number.
+        kind: u8,
+        /// The number of the segment file.
+        segment: u32,
+    },
+}
+
+/// The answer to the [`Request`] with the same id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Response {
+    /// The request's id.
+    pub id: u64,
+    /// The answer.
+    pub body: ResponseBody,
+}
+
+/// What a [`Response`] says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ResponseBody {
+    /// The pages asked for, one after the other: a positive multiple of `BLCKSZ` bytes.
+    Pages(Bytes),
+    /// The fork's length in blocks; `None` if there is no such fork.
+    RelSize(Option<u32>),
+    /// Whether the fork exists.
+    RelExists(bool),
+    /// The database's size in bytes.
+    DbSize(u64),
+    /// The segment's bytes.
+    SlruSegment(Bytes),
+    /// The request failed.
+    Error {
+        /// What the client can do about it.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+    },
+}
+
+/// Why a request failed, by what the client can do about it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum ErrorCode {
+    /// There is no such relation, page or segment at that LSN. Asking again does not help.
+    NotFound = 1,
+    /// The log has not been received up to the LSN in time. May heal.
+    LsnTimeout = 2,
+    /// The LSN is older than what the timeline still keeps. Never heals.
+    BelowHorizon = 3,
+    /// The stored data is damaged. Never heals by itself.
+    Corrupt = 4,
+    /// The server is about to stop: connect again, later.
+    ShuttingDown = 5,
+    /// Too much to do at the moment: ask again, later.
+    Busy = 6,
+    /// Anything else; the message and the server's log say what.
+    Internal = 7,
+}
+
+impl ErrorCode {
+    /// Every code.
+    pub const ALL: [ErrorCode; 7] = [
+        ErrorCode::NotFound,
+        ErrorCode::LsnTimeout,
+        ErrorCode::BelowHorizon,
+        ErrorCode::Corrupt,
+        ErrorCode::ShuttingDown,
+        ErrorCode::Busy,
+        ErrorCode::Internal,
+    ];
+
+    /// The code with this number.
+    pub fn from_u8(n: u8) -> Option<ErrorCode> {
+        ErrorCode::ALL.into_iter().find(|code| *code as u8 == n)
+    }
+
+    /// The word used for it in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            ErrorCode::NotFound => "not found",
+            ErrorCode::LsnTimeout => "LSN not received in time",
+            ErrorCode::BelowHorizon => "older than the retained history",
+            ErrorCode::Corrupt => "stored data corrupt",
+            ErrorCode::ShuttingDown => "shutting down",
+            ErrorCode::Busy => "busy",
+            ErrorCode::Internal => "internal error",
+        }
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The bytes are not a message of this protocol. The stream cannot be trusted any further.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The message ends before its last field.
+    #[error("page stream message is too short: {length} bytes")]
+    TooShort {
+        /// The length of the message.
+        length: usize,
+    },
+    /// The message goes on after its last field.
+    #[error("page stream message has {extra} bytes too many")]
+    TrailingBytes {
+        /// How many.
+        extra: usize,
+    },
+    /// The first byte names no message of this side.
+    #[error("page stream message has unknown type {0}")]
+    UnknownType(u8),
+    /// A field has a value that means nothing.
+    #[error("page stream message has {field} {value}, which is out of range")]
+    BadField {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+}
+
+impl Request {
+    /// Appends the message to `out`.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        let tag = match self.kind {
+            RequestKind::GetPages { .. } => REQUEST_GET_PAGES,
+            RequestKind::RelSize { .. } => REQUEST_REL_SIZE,
+            RequestKind::RelExists { .. } => REQUEST_REL_EXISTS,
+            RequestKind::DbSize { .. } => REQUEST_DB_SIZE,
+            RequestKind::SlruSegment { .. } => REQUEST_SLRU_SEGMENT,
+        };
+        out.put_u8(tag);
+        out.put_u64_le(self.id);
+        out.put_u64_le(self.lsn.as_u64());
+        match self.kind {
+            RequestKind::GetPages { rel, first, count } => {
+                put_rel(out, rel);
+                out.put_u32_le(first.0);
+                out.put_u16_le(count);
+            }
+            RequestKind::RelSize { rel } | RequestKind::RelExists { rel } => put_rel(out, rel),
+            RequestKind::DbSize { db } => out.put_u32_le(db.0),
+            RequestKind::SlruSegment { kind, segment } => {
+                out.put_u8(kind);
+                out.put_u32_le(segment);
+            }
+        }
+    }
+
+    /// The request that `message` holds.
+    pub fn decode(message: &[u8]) -> Result<Request, DecodeError> {
+        let mut fields = Fields::new(message);
+        let tag = fields.u8()?;
+        let id = fields.u64()?;
+        let lsn = Lsn::new(fields.u64()?);
+        let kind = match tag {
+            REQUEST_GET_PAGES => {
+                let rel = fields.rel()?;
+                let first = fields.u32()?;
+                let count = fields.u16()?;
+                check((1..=MAX_PAGES_PER_REQUEST).contains(&count), "page count", count)?;
+                let last = u64::from(first) + u64::from(count) - 1;
+                check(last <= u64::from(BlockNumber::MAX.0), "block number", last)?;
+                RequestKind::GetPages { rel, first: BlockNumber(first), count }
+            }
+            REQUEST_REL_SIZE => RequestKind::RelSize { rel: fields.rel()? },
+            REQUEST_REL_EXISTS => RequestKind::RelExists { rel: fields.rel()? },
+            REQUEST_DB_SIZE => RequestKind::DbSize { db: Oid(fields.u32()?) },
+            REQUEST_SLRU_SEGMENT => {
+                RequestKind::SlruSegment { kind: fields.u8()?, segment: fields.u32()? }
+            }
+            other => return Err(DecodeError::UnknownType(other)),
+        };
+        fields.end()?;
+        Ok(Request { id, lsn, kind })
+    }
+}
+
+impl Response {
+    /// A failure.
+    pub fn error(id: u64, code: ErrorCode, message: impl Into<String>) -> Response {
+        Response { id, body: ResponseBody::Error { code, message: message.into() } }
+    }
+
+    /// What goes before the pages in a [`ResponseBody::Pages`] message, for senders that hold the
+    /// pages apart and hand header and pages to one vectored write.
+    pub fn pages_header(id: u64) -> [u8; PAGES_HEADER_SIZE] {
+        let mut header = [RESPONSE_PAGES; PAGES_HEADER_SIZE];
+        let mut after_tag = &mut header[1..];
+        after_tag.put_u64_le(id);
+        header
+    }
+
+    /// Appends the message to `out`.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        let tag = match self.body {
+            ResponseBody::Pages(_) => RESPONSE_PAGES,
+            ResponseBody::RelSize(_) => RESPONSE_REL_SIZE,
+            ResponseBody::RelExists(_) => RESPONSE_REL_EXISTS,
+            ResponseBody::DbSize(_) => RESPONSE_DB_SIZE,
+            ResponseBody::SlruSegment(_) => RESPONSE_SLRU_SEGMENT,
+            ResponseBody::Error { .. } => RESPONSE_ERROR,
+        };
+        out.put_u8(tag);
+        out.put_u64_le(self.id);
+        match &self.body {
+            ResponseBody::Pages(bytes) | ResponseBody::SlruSegment(bytes) => out.put_slice(bytes),
+            ResponseBody::RelSize(size) => {
+                out.put_u8(u8::from(size.is_some()));
+                out.put_u32_le(size.unwrap_or(0));
+            }
+            ResponseBody::RelExists(exists) => out.put_u8(u8::from(*exists)),
+            ResponseBody::DbSize(size) => out.put_u64_le(*size),
+            ResponseBody::Error { code, message } => {
+                out.put_u8(*code as u8);
+                out.put_slice(shortened(message).as_bytes());
+            }
+        }
+    }
+
+    /// The response that `message` holds; pages are not copied but share its memory.
+    pub fn decode(message: &Bytes) -> Result<Response, DecodeError> {
+        let mut fields = Fields::new(message);
+        let tag = fields.u8()?;
+        let id = fields.u64()?;
+        let body = match tag {
+            RESPONSE_PAGES => {
+                let pages = fields.rest_of(message);
+                let length = pages.len();
+                let max = usize::from(MAX_PAGES_PER_REQUEST) * BLCKSZ;
+                let ok = length > 0 && length % BLCKSZ == 0 && length <= max;
+                check(ok, "length of pages", length as u64)?;
+                ResponseBody::Pages(pages)
+            }
+            RESPONSE_REL_SIZE => {
+                let exists = fields.bool("existence flag")?;
+                let size = fields.u32()?;
+                check(exists || size == 0, "size of what does not exist", size)?;
+                ResponseBody::RelSize(exists.then_some(size))
+            }
+            RESPONSE_REL_EXISTS => ResponseBody::RelExists(fields.bool("existence flag")?),
+            RESPONSE_DB_SIZE => ResponseBody::DbSize(fields.u64()?),
+            RESPONSE_SLRU_SEGMENT => ResponseBody::SlruSegment(fields.rest_of(message)),
+            RESPONSE_ERROR => {
+                let code = fields.u8()?;
+                let code = ErrorCode::from_u8(code)
+                    .ok_or(DecodeError::BadField { field: "error code", value: code.into() })?;
+                let text = fields.rest_of(message);
+                ResponseBody::Error { code, message: String::from_utf8_lossy(&text).into_owned() }
+            }
+            other => return Err(DecodeError::UnknownType(other)),
+        };
+        fields.end()?;
+        Ok(Response { id, body })
+    }
+}
+
+/// `message` cut to [`MAX_ERROR_MESSAGE_BYTES`] without splitting a character.
+fn shortened(message: &str) -> &str {
+    let mut end = message.len().min(MAX_ERROR_MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message.get(..end).unwrap_or_default()
+}
+
+fn put_rel(out: &mut impl BufMut, rel: RelTag) {
+    out.put_u32_le(rel.spc.0);
+    out.put_u32_le(rel.db.0);
+    out.put_u32_le(rel.rel.0);
+    out.put_u8(rel.fork as u8);
+}
+
+fn check(ok: bool, field: &'static str, value: impl Into<u64>) -> Result<(), DecodeError> {
+    if ok { Ok(()) } else { Err(DecodeError::BadField { field, value: value.into() }) }
+}
+
+/// The not yet decoded rest of one message.
+struct Fields<'a> {
+    rest: &'a [u8],
+    length: usize,
+}
+
+impl<'a> Fields<'a> {
+    fn new(message: &'a [u8]) -> Fields<'a> {
+        Fields { rest: message, length: message.len() }
+    }
+
+    fn short(&self) -> DecodeError {
+        DecodeError::TooShort { length: self.length }
+    }
+
+    fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.rest.try_get_u8().map_err(|_| self.short())
+    }
+
+    fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.rest.try_get_u16_le().map_err(|_| self.short())
+    }
+
+    fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.rest.try_get_u32_le().map_err(|_| self.short())
+    }
+
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.rest.try_get_u64_le().map_err(|_| self.short())
+    }
+
+    fn bool(&mut self, field: &'static str) -> Result<bool, DecodeError> {
+        let value = self.u8()?;
+        check(value <= 1, field, value)?;
+        Ok(value == 1)
+    }
+
+    fn rel(&mut self) -> Result<RelTag, DecodeError> {
+        let (spc, db, rel) = (Oid(self.u32()?), Oid(self.u32()?), Oid(self.u32()?));
+        let fork = self.u8()?;
+        let fork = ForkNumber::from_u8(fork)
+            .ok_or(DecodeError::BadField { field: "fork number", value: fork.into() })?;
+        Ok(RelTag { spc, db, rel, fork })
+    }
+
+    /// Everything left, as a part of `message`, which must be what these fields are read from.
+    fn rest_of(&mut self, message: &Bytes) -> Bytes {
+        let rest = message.slice_ref(self.rest);
+        self.rest = &[];
+        rest
+    }
+
+    fn end(&self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(DecodeError::TrailingBytes { extra: self.rest.len() })
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "protocol/tests.rs"]
+mod tests;
