@@ -1,0 +1,269 @@
+//! `zenith.toml`: what a repository says about itself, read once when the page server starts.
+//!
+//! The file is written by whoever makes the repository (the control plane) and by users; the page
+//! server only reads it. Keys that are absent have the defaults below; keys that are not known are
+//! reported by [`Config::unknown_keys`] so that a misspelt one does not pass in silence.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Name of the file within the repository.
+pub const CONFIG_FILE_NAME: &str = "zenith.toml";
+/// The newest `format_version` that this program understands.
+pub const FORMAT_VERSION: u32 = 1;
+
+const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
+const CACHE_BYTES_MIN: u64 = 1 << 20;
+const LSN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+const LSN_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
+const REDO_PROCESSES_MAX: usize = 256;
+
+/// The settings of a repository's page server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where PostgreSQL's programs are; `None`: found as every part of Zenith finds them.
+    pub pg_bin_dir: Option<PathBuf>,
+    /// The TCP address to serve on. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The branch that commands mean when none is named.
+    pub default_branch: String,
+    /// How many redo processes are kept; `None`: as many as there are processors.
+    pub redo_processes: Option<usize>,
+    /// Bound of the page cache, in bytes.
+    pub cache_bytes: u64,
+    /// How long a request waits for WAL that has not been received yet.
+    pub lsn_timeout: Duration,
+    /// Top-level keys of the file that mean nothing to this program.
+    pub unknown_keys: Vec<String>,
+}
+
+/// Why `zenith.toml` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such file, so the folder is not a repository.
+    #[error("{} is not a Zenith repository: it has no {CONFIG_FILE_NAME}", .0.display())]
+    NotARepository(PathBuf),
+    /// The file exists but cannot be read.
+    #[error("cannot read {}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is not TOML or a value has the wrong type.
+    #[error("{}: {message}", .path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in one line.
+        message: String,
+    },
+    /// The repository was made by a newer Zenith.
+    #[error(
+        "{} has format_version {found}, but this program knows versions up to {FORMAT_VERSION}: \
+         use the newer Zenith that made the repository",
+        .path.display()
+    )]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// The version it states.
+        found: u32,
+    },
+    /// A value is out of its range.
+    #[error("{}: {key} {problem}", .path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its table.
+        key: &'static str,
+        /// What is wrong with the value.
+        problem: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    format_version: u32,
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(rename = "format_version")]
+    _format_version: u32,
+    pg_bin_dir: Option<PathBuf>,
+    listen: Option<String>,
+    default_branch: Option<String>,
+    #[serde(default)]
+    walredo: WalRedoTable,
+    #[serde(default)]
+    cache: CacheTable,
+    lsn_timeout_seconds: Option<u64>,
+    #[serde(flatten)]
+    unknown: toml::Table,
+}
+
+#[derive(Deserialize, Default)]
+struct WalRedoTable {
+    processes: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+struct CacheTable {
+    bytes: Option<u64>,
+}
+
+impl Config {
+    /// Reads the `zenith.toml` of the repository at `repo_dir`.
+    pub fn load(repo_dir: &Path) -> Result<Config, ConfigError> {
+        let path = repo_dir.join(CONFIG_FILE_NAME);
+        match fs::read_to_string(&path) {
+            Ok(text) => Config::parse(&text, &path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(ConfigError::NotARepository(repo_dir.to_owned()))
+            }
+            Err(source) => Err(ConfigError::Io { path, source }),
+        }
+    }
+
+    /// Reads the text of a `zenith.toml`; `path` only serves error messages.
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let syntax = |e: toml::de::Error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: one_line(&e),
+        };
+        let value =
+            |key, problem: String| ConfigError::Value { path: path.to_owned(), key, problem };
+
+        // The version comes first and alone: the other keys of a newer format may look different.
+        let found = toml::from_str::<VersionOnly>(text).map_err(syntax)?.format_version;
+        if found > FORMAT_VERSION {
+            return Err(ConfigError::NewerFormat { path: path.to_owned(), found });
+        }
+        if found == 0 {
+            return Err(value("format_version", "is 0: there is no such version".to_owned()));
+        }
+
+        let file: File = toml::from_str(text).map_err(syntax)?;
+        let listen = match &file.listen {
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            Some(text) => parse_address(text).map_err(|problem| value("listen", problem))?,
+        };
+        if let Some(n) = file.walredo.processes
+            && !(1..=REDO_PROCESSES_MAX).contains(&n)
+        {
+            let problem = format!("is {n}: expected 1 to {REDO_PROCESSES_MAX}");
+            return Err(value("walredo.processes", problem));
+        }
+        let cache_bytes = file.cache.bytes.unwrap_or(CACHE_BYTES_DEFAULT);
+        if cache_bytes < CACHE_BYTES_MIN {
+            let problem = format!("is {cache_bytes}: expected at least {CACHE_BYTES_MIN}");
+            return Err(value("cache.bytes", problem));
+        }
+        let lsn_timeout = match file.lsn_timeout_seconds {
+            None => LSN_TIMEOUT_DEFAULT,
+            Some(seconds @ 1..=LSN_TIMEOUT_SECONDS_MAX) => Duration::from_secs(seconds),
+            Some(seconds) => {
+                let problem = format!("is {seconds}: expected 1 to {LSN_TIMEOUT_SECONDS_MAX}");
+                return Err(value("lsn_timeout_seconds", problem));
+            }
+        };
+        Ok(Config {
+            pg_bin_dir: file.pg_bin_dir,
+            listen,
+            default_branch: file.default_branch.unwrap_or_else(|| "main".to_owned()),
+            redo_processes: file.walredo.processes,
+            cache_bytes,
+            lsn_timeout,
+            unknown_keys: file.unknown.keys().cloned().collect(),
+        })
+    }
+}
+
+/// Reads `ADDRESS:PORT`, with a text that says what is wrong for a person.
+pub fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.replace("localhost:", "127.0.0.1:");
+    text.parse().map_err(|_| format!("is \"{text}\": expected an address such as 127.0.0.1:6400"))
+}
+
+/// toml draws its errors over several lines; a log line and a terminal want one.
+fn one_line(e: &toml::de::Error) -> String {
+    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("zenith.toml"))
+    }
+
+    #[test]
+    fn a_version_alone_gives_the_defaults() {
+        let config = parse("format_version = 1").unwrap();
+        assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
+        assert_eq!(config.default_branch, "main");
+        assert_eq!(config.lsn_timeout, Duration::from_secs(60));
+        assert_eq!(config.redo_processes, None);
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = parse(
+            "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
+             default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
+             [walredo]\nprocesses = 3\n[cache]\nbytes = 2097152\n",
+        )
+        .unwrap();
+        assert_eq!(
+            config,
+            Config {
+                pg_bin_dir: Some("/pg".into()),
+                listen: "127.0.0.1:6400".parse().unwrap(),
+                default_branch: "trunk".into(),
+                redo_processes: Some(3),
+                cache_bytes: 2 << 20,
+                lsn_timeout: Duration::from_secs(5),
+                unknown_keys: vec!["colour".into()],
+            }
+        );
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_whatever_else_it_holds() {
+        let error = parse("format_version = 2\nlisten = [1, 2]").unwrap_err();
+        assert!(matches!(error, ConfigError::NewerFormat { found: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn bad_values_are_named_in_one_line() {
+        for (text, expected) in [
+            ("", "format_version"),
+            ("format_version = 0", "format_version"),
+            ("format_version = 1\nlisten = \"here\"", "listen"),
+            ("format_version = 1\nlsn_timeout_seconds = 0", "lsn_timeout_seconds"),
+            ("format_version = 1\n[walredo]\nprocesses = 0", "walredo.processes"),
+            ("format_version = 1\n[cache]\nbytes = 1", "cache.bytes"),
+            ("format_version = 1\n[cache]\nbytes = \"x\"", "bytes"),
+            ("format_version = ", "format_version"),
+        ] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text:?} gave {message:?}");
+            assert!(!message.contains('\n'), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_the_file_is_not_a_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Config::load(dir.path()), Err(ConfigError::NotARepository(_))));
+    }
+}

@@ -1,0 +1,80 @@
+//! Files that are either wholly there or not there, whatever happens to the machine.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Makes the names in `dir` durable.
+///
+/// # Errors
+/// Whatever opening or syncing the folder gives.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Puts `bytes` at `path`, replacing what was there: written beside, synced, renamed, and the
+/// folder synced, so that a crash at any point leaves the old file or the new one.
+///
+/// # Errors
+/// Whatever the file system gives; the old file is then still in place, unless only the last
+/// step, syncing the folder, failed.
+pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "path has no folder or no name");
+    let dir = path.parent().ok_or_else(invalid)?;
+    let mut beside = path.file_name().ok_or_else(invalid)?.to_owned();
+    beside.push(".new");
+    let beside = dir.join(beside);
+    let written = (|| {
+        let mut file = File::create(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    })();
+    if let Err(error) = written {
+        // The first error is the one to report; what is left beside is overwritten next time.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
+    sync_dir(dir)
+}
+
+/// Removes `path` durably. A file that is not there is no error.
+///
+/// # Errors
+/// Whatever the file system gives, other than "not found".
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifest");
+        write_file(&path, b"one").unwrap();
+        write_file(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove_file(&path).unwrap();
+        remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifest");
+        write_file(&path, b"one").unwrap();
+        // A folder where the new file would be written makes the write fail.
+        fs::create_dir(dir.path().join("manifest.new")).unwrap();
+        assert!(write_file(&path, b"two").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+}

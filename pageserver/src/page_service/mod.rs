@@ -1,0 +1,4 @@
+//! The page service.
+
+pub mod command;
+pub mod table;
