@@ -1,0 +1,1 @@
+"""Makes the fixtures known to every test."""
