@@ -1,0 +1,22 @@
+# Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
+# and the machine lacks is installed first (scripts/setup) or named in one line.
+
+.PHONY: build test lint clean setup
+
+# Everything runnable in target/release: zenith and, beside it, what it starts and loads.
+build: setup
+	@scripts/build
+
+# All tests: the crates' own and the suite in test_runner. ARGS='-k branch' picks some of the latter.
+test:
+	@scripts/test $(ARGS)
+
+lint: setup
+	@scripts/lint
+
+setup:
+	@scripts/setup
+
+clean:
+	cargo clean
+	-$(MAKE) -C walredo_pool/module clean
