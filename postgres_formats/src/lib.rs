@@ -4,11 +4,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod field_reader;
 pub mod id;
 pub mod lsn;
 pub mod page;
 pub mod rel;
 pub mod slru;
+pub mod wal;
 pub mod xid;
 
 pub use id::{SystemId, TimelineId};

@@ -50,6 +50,11 @@ impl SlruKind {
         }
     }
 
+    /// Path of the file of segment `segment`, relative to the data directory.
+    pub fn segment_path(self, segment: u32) -> String {
+        format!("{}/{}", self.dir(), segment_file_name(segment))
+    }
+
     /// How many entries (transactions, multitransactions, members) a page holds.
     pub fn entries_per_page(self) -> u32 {
         match self {
@@ -104,6 +109,14 @@ pub fn segment_file_name(segment: u32) -> String {
     format!("{segment:04X}")
 }
 
+/// The segment in the file with this name, or `None` if no segment's file is called so.
+pub fn parse_segment_file_name(name: &str) -> Option<u32> {
+    // Longer than any segment's number and shorter than what would overflow.
+    let segment = if name.len() <= 7 { u32::from_str_radix(name, 16).ok()? } else { return None };
+    // Excludes small letters, a sign, and too many or too few zeros in front.
+    (segment_file_name(segment) == name).then_some(segment)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +128,17 @@ mod tests {
         assert_eq!(SlruKind::MultixactMembers.entries_per_page(), 1636);
         assert_eq!(SlruKind::MultixactMembers.max_page() / SLRU_PAGES_PER_SEGMENT, 0x14078);
         assert_eq!(segment_file_name(0x14078), "14078");
+    }
+
+    #[test]
+    fn file_names_round_trip() {
+        for segment in [0, 1, 0xFFF, 0xFFFF, 0x14078] {
+            assert_eq!(parse_segment_file_name(&segment_file_name(segment)), Some(segment));
+        }
+        for bad in ["", "000", "000g", "000a", "00012", "+001", "123456789"] {
+            assert_eq!(parse_segment_file_name(bad), None, "{bad:?}");
+        }
+        assert_eq!(SlruKind::MultixactMembers.segment_path(10), "pg_multixact/members/000A");
     }
 
     #[test]

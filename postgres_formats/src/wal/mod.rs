@@ -1,0 +1,25 @@
+//! The write-ahead log: from bytes to records, and what records say.
+//!
+//! [`WalStreamDecoder`] turns bytes into [`WalRecord`]s, [`DecodedRecord`] takes a record apart
+//! into block references and data. Source of the formats: PostgreSQL `access/xlog_internal.h`,
+//! `access/xlogrecord.h`, `access/transam/xlogreader.c`.
+
+mod error;
+mod input;
+mod page_header;
+mod reassemble;
+mod record;
+mod record_header;
+mod stream;
+mod writer;
+
+pub use error::{WalDecodeError, WalDecodeErrorKind};
+pub use page_header::{
+    PageHeader, SegmentHeader, XLOG_PAGE_MAGIC, XLP_BKP_REMOVABLE, XLP_FIRST_IS_CONTRECORD,
+    XLP_FIRST_IS_OVERWRITE_CONTRECORD, XLP_LONG_HEADER,
+};
+pub use reassemble::{Reassembled, raw_len, reassemble};
+pub use record::{BlockImage, BlockRef, DecodedRecord, ImageCompression, RecordParseError};
+pub use record_header::{RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RecordHeader, record_crc};
+pub use stream::{WalRecord, WalStreamDecoder};
+pub use writer::{WalOrigin, WalWriter, encode_record};
