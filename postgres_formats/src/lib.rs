@@ -4,11 +4,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
+pub mod control_file;
 pub mod field_reader;
 pub mod id;
 pub mod lsn;
 pub mod page;
+pub mod page_checksum;
 pub mod rel;
+pub mod relpath;
 pub mod slru;
 pub mod wal;
 pub mod xid;
