@@ -1,1 +1,32 @@
-//! See README.md.
+//! Makes, starts, stops and lists page servers and computes on this machine. See README.md.
+
+pub mod account;
+mod branch;
+mod companions;
+mod compute;
+pub mod config;
+mod control;
+mod durable;
+mod error;
+mod init;
+mod lock;
+mod page_server;
+pub mod point;
+mod ports;
+pub mod postgres_install;
+mod process;
+mod repository;
+pub mod timestamp;
+
+pub use account::Account;
+pub use branch::{Ancestor, Branch};
+pub use compute::{Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, Mode};
+pub use config::Config;
+pub use control::ServerAddress;
+pub use error::{Error, Result, Thing};
+pub use init::InitOptions;
+pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
+pub use point::{At, Point};
+pub use postgres_install::PostgresInstall;
+pub use repository::Repository;
+pub use timestamp::Timestamp;

@@ -1,0 +1,114 @@
+//! Branches: names for lines of history, kept by the page server.
+
+use postgres_formats::{Lsn, TimelineId};
+
+use crate::control::{Row, quote};
+use crate::error::{Error, Result, Thing};
+use crate::point::{Point, check_name};
+use crate::repository::Repository;
+
+/// A branch as the page server tells of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Branch {
+    /// Its name.
+    pub name: String,
+    /// The line of history it stands for.
+    pub timeline: TimelineId,
+    /// Where its history left that of another; `None` for the root of a tree.
+    pub ancestor: Option<Ancestor>,
+    /// End of the last record that the page server has of it.
+    pub last_record_lsn: Option<Lsn>,
+    /// Whether it is meant where no branch is named.
+    pub is_default: bool,
+}
+
+/// Where a branch comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ancestor {
+    /// The line of history it left.
+    pub timeline: TimelineId,
+    /// Name of a branch that stands for that line now, if there is one.
+    pub branch: Option<String>,
+    /// Where it left.
+    pub lsn: Lsn,
+}
+
+impl Repository {
+    /// All branches, sorted by name.
+    pub fn branches(&self) -> Result<Vec<Branch>> {
+        let rows = self.control()?.rows("branch_list")?;
+        self.branches_of(&rows)
+    }
+
+    fn branches_of(&self, rows: &[Row]) -> Result<Vec<Branch>> {
+        let mut branches =
+            rows.iter().map(|row| self.branch_of(row)).collect::<Result<Vec<_>>>()?;
+        let names: Vec<_> = branches.iter().map(|b| (b.timeline, b.name.clone())).collect();
+        for ancestor in branches.iter_mut().filter_map(|branch| branch.ancestor.as_mut()) {
+            let named = names.iter().find(|(timeline, _)| *timeline == ancestor.timeline);
+            ancestor.branch = named.map(|(_, name)| name.clone());
+        }
+        branches.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(branches)
+    }
+
+    fn branch_of(&self, row: &Row) -> Result<Branch> {
+        let name = row.text("name")?.to_owned();
+        let ancestor = match row.optional_value("ancestor_timeline")? {
+            None => None,
+            Some(timeline) => {
+                Some(Ancestor { timeline, branch: None, lsn: row.value("ancestor_lsn")? })
+            }
+        };
+        Ok(Branch {
+            timeline: row.value("timeline")?,
+            ancestor,
+            last_record_lsn: row.optional_value("last_record_lsn")?,
+            is_default: name == self.config().default_branch,
+            name,
+        })
+    }
+
+    /// The branch with this name.
+    pub fn branch(&self, name: &str) -> Result<Branch> {
+        let branches = self.branches()?;
+        branches.into_iter().find(|branch| branch.name == name).ok_or_else(|| no_branch(name))
+    }
+
+    /// Makes a branch at `point`; without one, at the end of the default branch.
+    pub fn create_branch(&self, name: &str, point: Option<&Point>) -> Result<Branch> {
+        check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        let default = Point::end_of(&self.config().default_branch);
+        let point = point.unwrap_or(&default);
+        let command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
+        self.control()?.rows(&command)?;
+        self.branch(name)
+    }
+
+    /// Removes a branch that nothing depends on.
+    pub fn delete_branch(&self, name: &str) -> Result<()> {
+        let branch = self.branch(name)?;
+        if let Some(compute) = self.writer_of(branch.timeline)? {
+            return Err(Error::Conflict(format!(
+                "branch {name:?} has the compute {compute:?}; remove that first with `zenith pg \
+                 destroy {compute}`"
+            )));
+        }
+        self.control()?.rows(&format!("branch_delete {}", quote(name))).map(|_| ())
+    }
+
+    /// Gives a branch another name; computes on it are not disturbed.
+    pub fn rename_branch(&self, old: &str, new: &str) -> Result<Branch> {
+        check_name(new).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        self.control()?.rows(&format!("branch_rename {} {}", quote(old), quote(new)))?;
+        self.branch(new)
+    }
+}
+
+pub(crate) fn no_branch(name: &str) -> Error {
+    Error::NotFound {
+        thing: Thing::Branch,
+        name: name.to_owned(),
+        hint: format!("make it with `zenith branch {name}`, or see what there is: `zenith branch`"),
+    }
+}

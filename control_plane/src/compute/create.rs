@@ -1,0 +1,185 @@
+//! Making a compute: a base backup from the page server, unpacked under a name that is none, and
+//! renamed when it is whole.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use postgres_formats::Lsn;
+
+use super::layout::{COMPUTES_DIR, Layout};
+use super::{Compute, ComputeOptions, Mode, settings, unpack};
+use crate::branch::Branch;
+use crate::error::{Error, IoContext, Result, Thing};
+use crate::lock::Lock;
+use crate::point::{At, Point, check_name};
+use crate::ports;
+use crate::repository::Repository;
+
+/// Only one compute is made at a time, so that two cannot take the same branch or port.
+const LOCK: &str = "computes.lock";
+
+impl Compute {
+    /// Makes a compute. Nothing is started; if it fails, nothing is left.
+    pub fn create(
+        repository: &Repository,
+        name: &str,
+        options: &ComputeOptions,
+    ) -> Result<Compute> {
+        check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        let _lock = Lock::acquire(repository, LOCK)?;
+        let layout = Layout::new(repository, name);
+        if layout.dir().exists() {
+            return Err(Error::AlreadyExists {
+                thing: Thing::Compute,
+                name: name.to_owned(),
+                hint: format!("start it with `zenith pg start {name}`"),
+            });
+        }
+        let point = options.at.clone().unwrap_or_else(|| Point::end_of(name));
+        let branch = repository.branch(&point.branch)?;
+        let (mode, base_lsn) = match point.at {
+            At::End => {
+                refuse_second_writer(repository, &branch, name)?;
+                (Mode::ReadWrite, repository.last_record_lsn(&branch)?)
+            }
+            _ => (Mode::Detached, repository.lsn_of(&branch, &point)?),
+        };
+        Compute::build(repository, name, layout, &branch, mode, base_lsn, options)
+    }
+
+    /// Makes a detached compute under a name that no listing shows.
+    pub fn create_throw_away(repository: &Repository, point: &Point) -> Result<Compute> {
+        let _lock = Lock::acquire(repository, LOCK)?;
+        let branch = repository.branch(&point.branch)?;
+        let base_lsn = repository.lsn_of(&branch, point)?;
+        // The leading dot makes it a name that `check_name` refuses.
+        let name = format!(".throw-away-{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let layout = Layout::new(repository, &name);
+        let options = ComputeOptions::default();
+        Compute::build(repository, &name, layout, &branch, Mode::Detached, base_lsn, &options)
+    }
+
+    fn build(
+        repository: &Repository,
+        name: &str,
+        layout: Layout,
+        branch: &Branch,
+        mode: Mode,
+        base_lsn: Lsn,
+        options: &ComputeOptions,
+    ) -> Result<Compute> {
+        let compute = Compute {
+            repository: repository.clone(),
+            name: name.to_owned(),
+            layout,
+            branch: branch.name.clone(),
+            timeline: branch.timeline,
+            base_lsn,
+            mode,
+            durability: options.durability,
+            port: choose_port(repository, options.port)?,
+        };
+        let address = repository.server_address()?;
+        let _identity = repository.account().enter();
+        let building = Building::begin(repository, name)?;
+        unpack::base_backup(&address.unix, &compute, &building.layout)?;
+        settings::write_initial(&building.layout.pgdata())?;
+        compute.write(&building.layout)?;
+        building.finish(&compute.layout)?;
+        Ok(compute)
+    }
+}
+
+impl Repository {
+    /// End of the last record of `branch`.
+    pub(crate) fn last_record_lsn(&self, branch: &Branch) -> Result<Lsn> {
+        if let Some(lsn) = branch.last_record_lsn {
+            return Ok(lsn);
+        }
+        self.control()?.row(&format!("timeline_show {}", branch.timeline))?.value("last_record_lsn")
+    }
+
+    /// The LSN that `point` means; it is on `branch`.
+    pub(crate) fn lsn_of(&self, branch: &Branch, point: &Point) -> Result<Lsn> {
+        match point.at {
+            At::End => self.last_record_lsn(branch),
+            At::Lsn(lsn) => Ok(lsn),
+            At::Time(_) | At::Ago(_) => Err(Error::InvalidArgument(format!(
+                "{point} is a time: give the LSN, or make a branch there and use that"
+            ))),
+        }
+    }
+}
+
+fn refuse_second_writer(repository: &Repository, branch: &Branch, name: &str) -> Result<()> {
+    match repository.writer_of(branch.timeline)? {
+        None => Ok(()),
+        Some(writer) => Err(Error::Conflict(format!(
+            "branch {:?} has a read-write compute already, {writer:?}, and two would tear its \
+             history apart; make a branch for this one: `zenith branch {name} {}`",
+            branch.name, branch.name
+        ))),
+    }
+}
+
+fn choose_port(repository: &Repository, wanted: Option<u16>) -> Result<u16> {
+    let taken: Vec<(u16, String)> =
+        repository.computes()?.into_iter().map(|compute| (compute.port, compute.name)).collect();
+    let Some(port) = wanted else {
+        let taken: Vec<u16> = taken.into_iter().map(|(port, _)| port).collect();
+        return ports::choose(&taken);
+    };
+    if let Some((_, owner)) = taken.iter().find(|(other, _)| *other == port) {
+        return Err(Error::Conflict(format!(
+            "port {port} belongs to the compute {owner:?}; choose another, or none to get a free one"
+        )));
+    }
+    if !ports::is_free(port) {
+        return Err(Error::Conflict(format!(
+            "port {port} is in use by another program; choose another, or none to get a free one"
+        )));
+    }
+    Ok(port)
+}
+
+/// A compute being made; removed when dropped unfinished.
+struct Building {
+    layout: Layout,
+    finished: bool,
+}
+
+impl Building {
+    fn begin(repository: &Repository, name: &str) -> Result<Building> {
+        let computes: PathBuf = repository.dir().join(COMPUTES_DIR);
+        let private = |path: &std::path::Path| {
+            fs::DirBuilder::new().mode(0o700).recursive(true).create(path).io("create", path)
+        };
+        private(&computes)?;
+        let layout = Layout::new(repository, &format!(".making-{}", name.trim_start_matches('.')));
+        // We hold the lock, so whoever was making this one is gone.
+        match fs::remove_dir_all(layout.dir()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.io("remove", layout.dir())?,
+        }
+        let building = Building { layout, finished: false };
+        private(&building.layout.pgdata())?;
+        private(&building.layout.presence())?;
+        Ok(building)
+    }
+
+    fn finish(mut self, layout: &Layout) -> Result<()> {
+        // Not synced: what a power loss takes away is made anew from the page server.
+        fs::rename(self.layout.dir(), layout.dir()).io("rename", self.layout.dir())?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Building {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = fs::remove_dir_all(self.layout.dir());
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Where the parts of a compute are on disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::repository::Repository;
+
+/// Folder of all computes within a repository.
+pub(super) const COMPUTES_DIR: &str = "computes";
+/// What marks a directory as a compute.
+pub(super) const COMPUTE_FILE: &str = "zenith-compute.toml";
+
+/// The directory of a compute, finished or not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    dir: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(repository: &Repository, name: &str) -> Layout {
+        Layout { dir: repository.dir().join(COMPUTES_DIR).join(name) }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn compute_file(&self) -> PathBuf {
+        self.dir.join(COMPUTE_FILE)
+    }
+
+    pub(super) fn pgdata(&self) -> PathBuf {
+        self.dir.join("pgdata")
+    }
+
+    /// The presence maps, under the same relative paths as the files in `pgdata`.
+    pub(super) fn presence(&self) -> PathBuf {
+        self.dir.join("presence")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.dir.join("postgres.log")
+    }
+
+    pub(super) fn postmaster_pid(&self) -> PathBuf {
+        self.pgdata().join("postmaster.pid")
+    }
+}

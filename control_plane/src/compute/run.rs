@@ -1,0 +1,324 @@
+//! Starting, stopping and destroying a compute.
+
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use postgres::{Client, NoTls};
+
+use super::{Compute, ComputeState, ComputeStatus, Durability, Mode, settings};
+use crate::companions;
+use crate::control::{causes, quote};
+use crate::error::{Error, IoContext, Result, Thing};
+use crate::lock::Lock;
+use crate::page_server::{Outcome, StopMode};
+use crate::ports;
+use crate::process::{self, Running};
+
+/// How long a server may take until it accepts connections; crash recovery counts.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long the processes of a crashed server may take to notice that their parent is gone.
+const ORPHANS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the page server may take to follow a compute whose commits wait for it.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a clean stop may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an immediate stop may take; PostgreSQL kills its own stragglers after 5 s.
+const IMMEDIATE_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What PostgreSQL says when processes of a crashed server still use its memory.
+const ORPHANS_MESSAGE: &str = "pre-existing shared memory block";
+
+impl Compute {
+    /// Whether it runs.
+    pub fn status(&self) -> ComputeStatus {
+        match self.running() {
+            None => ComputeStatus { state: ComputeState::Stopped, pid: None },
+            Some(running) => {
+                let ready = self.accepts_connections(running.pid());
+                let state = if ready { ComputeState::Running } else { ComputeState::Busy };
+                ComputeStatus { state, pid: Some(running.pid()) }
+            }
+        }
+    }
+
+    /// Starts it and waits until it accepts connections and the page server follows it.
+    pub fn start(&self) -> Result<Outcome> {
+        let _lock = self.lock()?;
+        self.refuse_if_gone()?;
+        let address = self.repository.server_address()?;
+        let socket_dir = socket_dir(&address.unix)?;
+        let outcome = match self.running() {
+            Some(running) => {
+                self.wait_ready(running.pid(), || running.is_alive(), 0)?;
+                Outcome::AlreadySo
+            }
+            None => {
+                self.spawn_and_wait(&address.unix, &socket_dir)?;
+                Outcome::Done
+            }
+        };
+        if self.mode == Mode::ReadWrite {
+            self.have_it_followed(&socket_dir)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Stops it and waits until it is gone. A clean stop ends only when the page server, if it
+    /// follows, has received everything.
+    pub fn stop(&self, mode: StopMode) -> Result<Outcome> {
+        let _lock = self.lock()?;
+        self.stop_locked(mode)
+    }
+
+    fn stop_locked(&self, mode: StopMode) -> Result<Outcome> {
+        let Some(running) = self.running() else {
+            return Ok(Outcome::AlreadySo);
+        };
+        let (signal, timeout) = match mode {
+            StopMode::Fast => (Signal::SIGINT, STOP_TIMEOUT),
+            StopMode::Immediate => (Signal::SIGQUIT, IMMEDIATE_STOP_TIMEOUT),
+        };
+        running.signal(signal).io("stop the compute in", self.layout.dir())?;
+        if !running.wait_gone(timeout) {
+            return Err(Error::Timeout(format!(
+                "compute {:?} (process {}) still runs {} s after it was told to stop; see {}, or \
+                 use --immediate",
+                self.name,
+                running.pid(),
+                timeout.as_secs(),
+                self.log().display()
+            )));
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Stops it at once, makes the page server forget it, and removes its directory. What the page
+    /// server has received of its changes stays on the branch.
+    pub fn destroy(&self) -> Result<()> {
+        let _lock = self.lock()?;
+        self.refuse_if_gone()?;
+        if self.mode == Mode::ReadWrite {
+            // Otherwise the page server would for ever look for it, and one day find another
+            // server on its port.
+            let command = format!("forgetmemaybe {}", quote(&self.timeline.to_string()));
+            self.repository.control()?.rows(&command)?;
+        }
+        self.stop_locked(StopMode::Immediate)?;
+        let _identity = self.repository.account().enter();
+        // Under a name that no listing shows, for one half removed must not be taken for whole.
+        let doomed = self.layout.dir().with_file_name(format!(".destroying-{}", self.name));
+        let _ = fs::remove_dir_all(&doomed);
+        fs::rename(self.layout.dir(), &doomed).io("rename", self.layout.dir())?;
+        fs::remove_dir_all(&doomed).io("remove", &doomed)
+    }
+
+    /// The postmaster, if it runs.
+    pub(super) fn running(&self) -> Option<Running> {
+        Running::from_pidfile(&self.layout.postmaster_pid(), &self.pgdata())
+    }
+
+    fn lock(&self) -> Result<Lock> {
+        Lock::acquire(&self.repository, &format!("compute.{}.lock", self.name))
+    }
+
+    /// The compute may have been destroyed while we waited for its lock.
+    fn refuse_if_gone(&self) -> Result<()> {
+        if self.layout.compute_file().exists() {
+            return Ok(());
+        }
+        Err(Error::NotFound { thing: Thing::Compute, name: self.name.clone(), hint: String::new() })
+    }
+
+    fn spawn_and_wait(&self, pageserver: &str, socket_dir: &Path) -> Result<()> {
+        if !ports::is_free(self.port) {
+            return Err(Error::Conflict(format!(
+                "port {} of compute {:?} is in use by another program; stop that, or change \
+                 `port` in {}",
+                self.port,
+                self.name,
+                self.layout.compute_file().display()
+            )));
+        }
+        let postgres = self.repository.postgres()?;
+        companions::install_libraries(
+            &self.repository.dir().join("lib"),
+            self.repository.account(),
+        )?;
+        let deadline = Instant::now() + ORPHANS_TIMEOUT;
+        loop {
+            let log = {
+                let _identity = self.repository.account().enter();
+                settings::write_forced(self, socket_dir)?;
+                self.disarm_stale_pidfile()?;
+                let path = self.log();
+                fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .mode(0o600)
+                    .open(&path)
+                    .io("open", &path)?
+            };
+            let log_start = log.metadata().map(|meta| meta.len()).unwrap_or(0);
+            let mut command = Command::new(postgres.program("postgres"));
+            command.arg("-D").arg(self.pgdata()).current_dir(self.layout.dir());
+            self.set_environment(&mut command, pageserver);
+            let account = self.repository.account();
+            let mut child = process::spawn_detached(&mut command, Some(account), log)?;
+            match self.wait_ready_child(&mut child, log_start) {
+                Err(Error::Program { detail, .. })
+                    if detail.contains(ORPHANS_MESSAGE) && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(process::POLL_INTERVAL);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn wait_ready_child(&self, child: &mut Child, log_start: u64) -> Result<()> {
+        let pid = i32::try_from(child.id()).unwrap_or(0);
+        let ready = self.wait_ready(pid, || matches!(child.try_wait(), Ok(None)), log_start);
+        if matches!(ready, Err(Error::Timeout(_))) {
+            if let Some(running) = self.running() {
+                let _ = running.signal(Signal::SIGQUIT);
+                running.wait_gone(IMMEDIATE_STOP_TIMEOUT);
+            }
+        }
+        ready
+    }
+
+    /// What the server and its library need to know, and nothing that would mislead them.
+    fn set_environment(&self, command: &mut Command, pageserver: &str) {
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("PG") || text.starts_with("LD_") || text.starts_with("ZENITH_LAZY_")
+            {
+                command.env_remove(&name);
+            }
+        }
+        command
+            .env("LD_PRELOAD", self.repository.library(companions::LAZYFILES))
+            .env("ZENITH_LAZY_PAGESERVER", pageserver)
+            .env("ZENITH_LAZY_TIMELINE", self.timeline.to_string())
+            .env("ZENITH_LAZY_BASE_LSN", self.base_lsn.to_string())
+            .env("ZENITH_LAZY_PGDATA", self.pgdata())
+            .env("ZENITH_LAZY_PRESENCE", self.layout.presence());
+    }
+
+    /// After a crash `postmaster.pid` stays, and PostgreSQL refuses to start while any process of
+    /// the same account has the number in it. Removing the file is no way out: it also says which
+    /// shared memory to check for processes of the crashed server that still run. So a number that
+    /// is somebody else's by now is replaced by ours: a server does not take its parent for
+    /// another server.
+    fn disarm_stale_pidfile(&self) -> Result<()> {
+        let path = self.layout.postmaster_pid();
+        let Ok(text) = fs::read_to_string(&path) else {
+            return Ok(());
+        };
+        let reused = process::parse_pid(&text)
+            .is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
+        if !reused {
+            return Ok(());
+        }
+        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+        let disarmed = format!("{}\n{rest}", std::process::id());
+        fs::write(&path, disarmed).io("write", &path)
+    }
+
+    /// Waits until the postmaster `pid` accepts connections. Gives up at once when `alive` says
+    /// that it has ended.
+    fn wait_ready(&self, pid: i32, mut alive: impl FnMut() -> bool, log_start: u64) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.accepts_connections(pid) {
+            if !alive() {
+                return Err(Error::Program {
+                    program: format!("postgres of compute {:?}", self.name),
+                    detail: format!(
+                        "{} (log: {})",
+                        process::last_words(&self.log(), log_start),
+                        self.log().display()
+                    ),
+                });
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Timeout(format!(
+                    "compute {:?} does not accept connections after {} s; see {}",
+                    self.name,
+                    START_TIMEOUT.as_secs(),
+                    self.log().display()
+                )));
+            }
+            std::thread::sleep(process::POLL_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Whether `postmaster.pid` says that the server `pid` accepts connections: its eighth line is
+    /// the status (`LOCK_FILE_LINE_PM_STATUS` in PostgreSQL's `utils/pidfile.h`).
+    fn accepts_connections(&self, pid: i32) -> bool {
+        let Ok(text) = fs::read_to_string(self.layout.postmaster_pid()) else {
+            return false;
+        };
+        process::parse_pid(&text) == Some(pid)
+            && text.lines().nth(7).is_some_and(|status| status.trim() == "ready")
+    }
+
+    /// Tells the page server where this compute is, and waits until it streams from it. That wait
+    /// is needed only where commits wait for the page server, for they would seem to hang.
+    fn have_it_followed(&self, socket_dir: &Path) -> Result<()> {
+        let connstr = self.socket_connstr(socket_dir);
+        let command = format!(
+            "callmemaybe {} {}",
+            quote(&self.timeline.to_string()),
+            quote(&format!("{connstr} application_name={}", settings::STANDBY_NAME))
+        );
+        self.repository.control()?.rows(&command)?;
+        if self.durability == Durability::Local {
+            return Ok(());
+        }
+        let failed = |error: postgres::Error| Error::Connection {
+            what: format!("compute {:?}", self.name),
+            detail: causes(&error),
+        };
+        let mut client = Client::connect(&connstr, NoTls).map_err(failed)?;
+        let followed = format!(
+            "select 1 from pg_stat_replication \
+             where application_name = '{}' and state = 'streaming'",
+            settings::STANDBY_NAME
+        );
+        let deadline = Instant::now() + FOLLOW_TIMEOUT;
+        while client.simple_query(&followed).map_err(failed)?.len() < 2 {
+            if Instant::now() >= deadline {
+                return Err(Error::Timeout(format!(
+                    "compute {:?} runs, but the page server does not follow it after {} s, so its \
+                     commits wait; see {}",
+                    self.name,
+                    FOLLOW_TIMEOUT.as_secs(),
+                    self.repository.server_log().display()
+                )));
+            }
+            std::thread::sleep(process::POLL_INTERVAL);
+        }
+        Ok(())
+    }
+}
+
+/// The folder of the page server's socket, from its connection string; computes put theirs beside.
+fn socket_dir(connstr: &str) -> Result<PathBuf> {
+    let config: postgres::Config = connstr.parse().map_err(|error| Error::Connection {
+        what: "page server".to_owned(),
+        detail: format!("its address {connstr:?} makes no sense: {error}"),
+    })?;
+    let dir = config.get_hosts().iter().find_map(|host| match host {
+        postgres::config::Host::Unix(dir) => Some(dir.clone()),
+        postgres::config::Host::Tcp(_) => None,
+    });
+    dir.ok_or_else(|| Error::Connection {
+        what: "page server".to_owned(),
+        detail: format!("its address {connstr:?} names no folder"),
+    })
+}

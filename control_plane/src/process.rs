@@ -1,0 +1,210 @@
+//! Processes that outlive us: starting them detached, recognising them, waiting for their end.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::account::Account;
+use crate::error::{IoContext, Result};
+
+/// How often we look whether something has happened that nobody tells us about.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(3);
+
+/// A running process that we have recognised by an argument on its command line.
+///
+/// Numbers are used again, so a number from a file alone proves nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Running {
+    pid: Pid,
+}
+
+impl Running {
+    /// The process `pid`, if it runs and `argument` is a word of its command line.
+    pub(crate) fn recognise(pid: i32, argument: &Path) -> Option<Running> {
+        if pid < 1 {
+            return None;
+        }
+        // A process that has ended and is not reaped yet has an empty command line.
+        let command_line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let ours =
+            command_line.split(|byte| *byte == 0).any(|w| w == argument.as_os_str().as_bytes());
+        ours.then_some(Running { pid: Pid::from_raw(pid) })
+    }
+
+    /// The process whose number is the first line of `pidfile`, under the same condition.
+    ///
+    /// A missing file, one that holds no number, and a number of somebody else's process all mean
+    /// that ours does not run.
+    pub(crate) fn from_pidfile(pidfile: &Path, argument: &Path) -> Option<Running> {
+        let text = fs::read_to_string(pidfile).ok()?;
+        Running::recognise(parse_pid(&text)?, argument)
+    }
+
+    pub(crate) fn pid(self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    pub(crate) fn is_alive(self) -> bool {
+        alive(self.pid.as_raw())
+    }
+
+    /// Sends `signal`; a process that is gone already is no error.
+    pub(crate) fn signal(self, signal: Signal) -> io::Result<()> {
+        match kill(self.pid, signal) {
+            Ok(()) | Err(nix::Error::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until the process is gone; false if it still runs after `timeout`.
+    pub(crate) fn wait_gone(self, timeout: Duration) -> bool {
+        wait_until(timeout, || !self.is_alive())
+    }
+}
+
+/// Whether the process exists and has not ended. One that is our own child and has ended is reaped.
+fn alive(pid: i32) -> bool {
+    let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The state follows the command name, which is in parentheses and may contain any character.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+/// The number on the first line, if it is an integer of at least 1.
+pub(crate) fn parse_pid(text: &str) -> Option<i32> {
+    text.lines().next()?.trim().parse().ok().filter(|pid| *pid >= 1)
+}
+
+/// Asks `done` again and again until it says yes; false if it never does within `timeout`.
+pub(crate) fn wait_until(timeout: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// Starts `command` in a session of its own, with its output appended to `log`, so that it goes on
+/// when we and our terminal are gone. With `account`, it runs under that identity from the start.
+pub(crate) fn spawn_detached(
+    command: &mut Command,
+    account: Option<&Account>,
+    log: fs::File,
+) -> Result<Child> {
+    let program = Path::new(command.get_program()).to_owned();
+    let log_again = log.try_clone().io("duplicate the log of", &program)?;
+    command.stdin(Stdio::null()).stdout(log).stderr(log_again);
+    let detach = || {
+        // SAFETY: both calls are async-signal-safe and take no memory.
+        unsafe {
+            libc::umask(0o077);
+            if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        }
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(detach) };
+    if let Some(account) = account {
+        account.apply(command);
+    }
+    command.spawn().io("run", &program)
+}
+
+/// The last line of `text` that says anything, for an error message.
+pub(crate) fn last_line(text: &str) -> Option<&str> {
+    text.lines().rev().map(str::trim).find(|line| !line.is_empty())
+}
+
+/// The last words of the log at `path` written after its first `start` bytes.
+pub(crate) fn last_words(path: &Path, start: u64) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    let new = usize::try_from(start).ok().and_then(|start| bytes.get(start..)).unwrap_or(&bytes);
+    let text = String::from_utf8_lossy(new);
+    let telling =
+        text.lines().rev().map(str::trim).find(|line| {
+            ["FATAL", "PANIC", "error:", "CRIT", "ERRO"].iter().any(|w| line.contains(w))
+        });
+    telling.or_else(|| last_line(&text)).unwrap_or("it said nothing").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn pids_are_believed_only_if_they_are_numbers_from_one() {
+        for (text, pid) in [
+            ("1\n", Some(1)),
+            (" 42 \n/data\n", Some(42)),
+            ("0", None),
+            ("-1", None),
+            ("", None),
+            ("\n7", None),
+            ("99999999999", None),
+            ("1x", None),
+        ] {
+            assert_eq!(parse_pid(text), pid, "{text:?}");
+        }
+    }
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "it is reaped by the code under test")]
+    fn a_process_is_ours_by_its_argument_and_gone_when_it_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("mark");
+        let mut child = Command::new("sh")
+            .args(["-c", "read x; :", "sh"])
+            .arg(&mark)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        // Until exec the child still has this test's command line.
+        assert!(wait_until(Duration::from_secs(10), || Running::recognise(pid, &mark).is_some()));
+        let running = Running::recognise(pid, &mark).unwrap();
+        assert_eq!(Running::recognise(pid, dir.path()), None);
+        assert!(!running.wait_gone(Duration::from_millis(5)));
+        drop(child.stdin.take());
+        assert!(running.wait_gone(Duration::from_secs(10)));
+        assert_eq!(Running::recognise(pid, &mark), None);
+        running.signal(Signal::SIGTERM).unwrap();
+    }
+
+    #[test]
+    fn stale_pidfiles_name_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        assert_eq!(Running::from_pidfile(&file, dir.path()), None);
+        for text in ["", "garbage", "0", "-5", "1", &std::process::id().to_string()] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(Running::from_pidfile(&file, dir.path()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn last_words_prefer_the_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        fs::write(&log, "old FATAL\nLOG: a\nFATAL: b\nLOG: shut down\n\n").unwrap();
+        assert_eq!(last_words(&log, 10), "FATAL: b");
+        fs::write(&log, "one\ntwo\n").unwrap();
+        assert_eq!(last_words(&log, 0), "two");
+    }
+}
