@@ -10,6 +10,8 @@ mod page_header;
 mod reassemble;
 mod record;
 mod record_header;
+pub mod records;
+pub mod rmgr;
 mod stream;
 mod writer;
 
