@@ -17,6 +17,10 @@
 //!                                            84     4  padding
 //! ```
 
+mod state;
+
+pub use state::CheckpointState;
+
 use crate::field_reader::{FieldReader, Truncated};
 use crate::{FullTransactionId, Lsn, MultiXactId, Oid, TransactionId};
 
