@@ -11,6 +11,7 @@ pub mod id;
 pub mod lsn;
 pub mod page;
 pub mod page_checksum;
+pub mod pglz;
 pub mod rel;
 pub mod relpath;
 pub mod slru;

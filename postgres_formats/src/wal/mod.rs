@@ -5,6 +5,7 @@
 //! `access/xlogrecord.h`, `access/transam/xlogreader.c`.
 
 mod error;
+mod image;
 mod input;
 mod page_header;
 mod reassemble;
@@ -13,15 +14,17 @@ mod record_header;
 pub mod records;
 pub mod rmgr;
 mod stream;
+pub mod synth;
 mod writer;
 
 pub use error::{WalDecodeError, WalDecodeErrorKind};
+pub use image::{BlockImage, ImageCompression, ImageError};
 pub use page_header::{
     PageHeader, SegmentHeader, XLOG_PAGE_MAGIC, XLP_BKP_REMOVABLE, XLP_FIRST_IS_CONTRECORD,
     XLP_FIRST_IS_OVERWRITE_CONTRECORD, XLP_LONG_HEADER,
 };
 pub use reassemble::{Reassembled, raw_len, reassemble};
-pub use record::{BlockImage, BlockRef, DecodedRecord, ImageCompression, RecordParseError};
+pub use record::{BlockRef, DecodedRecord, RecordParseError};
 pub use record_header::{RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RecordHeader, record_crc};
 pub use stream::{WalRecord, WalStreamDecoder};
 pub use writer::{WalOrigin, WalWriter, encode_record};

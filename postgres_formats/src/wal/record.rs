@@ -17,6 +17,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::image::{BlockImage, ImageCompression};
 use super::record_header::{RECORD_HEADER_SIZE, RecordHeader};
 use crate::field_reader::{FieldReader, Truncated};
 use crate::page::BLCKSZ;
@@ -118,35 +119,6 @@ impl BlockRef {
     pub fn replaces_page(&self) -> bool {
         self.will_init || self.image.as_ref().is_some_and(|image| image.apply)
     }
-}
-
-/// How the bytes of a page image are compressed (`wal_compression`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageCompression {
-    /// Not at all.
-    None,
-    /// PostgreSQL's own LZ compression.
-    Pglz,
-    /// LZ4, block format.
-    Lz4,
-    /// Zstandard.
-    Zstd,
-}
-
-/// A copy of a page inside a record, with the unused middle of the page left out.
-#[derive(Debug, Clone)]
-pub struct BlockImage {
-    /// Redo puts the image in place of the page. Otherwise it is there only to compare with
-    /// (`wal_consistency_checking`).
-    pub apply: bool,
-    /// Where on the page the left-out middle begins, in bytes.
-    pub hole_offset: u16,
-    /// Size of the left-out middle in bytes.
-    pub hole_length: u16,
-    /// How `data` is compressed.
-    pub compression: ImageCompression,
-    /// The page without its middle, compressed.
-    pub data: Bytes,
 }
 
 impl DecodedRecord {
