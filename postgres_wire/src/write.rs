@@ -1,0 +1,158 @@
+//! The outgoing side of a connection: messages are gathered and written together.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+
+use crate::error::ConnectionError;
+use crate::limits;
+use crate::socket::WireSocket;
+
+/// What a writer does while the kernel takes no more; see `WireSocket::send_all`.
+pub(crate) type WhileWaiting<'a> = &'a mut dyn FnMut(bool) -> Result<bool, ConnectionError>;
+
+/// Gathers messages and writes them when there are enough, or when asked to.
+#[derive(Debug)]
+pub(crate) struct FrameWriter {
+    socket: Arc<WireSocket>,
+    buffer: BytesMut,
+    timeout: Option<Duration>,
+    /// A write ended inside a message, so that nothing can follow it.
+    torn: bool,
+    /// Sent when dropped, if it can be without waiting: a client's goodbye.
+    last_words: &'static [u8],
+}
+
+impl FrameWriter {
+    /// `timeout` bounds how long the peer may take nothing of what is written.
+    pub(crate) fn new(socket: Arc<WireSocket>, timeout: Option<Duration>) -> FrameWriter {
+        FrameWriter { socket, buffer: BytesMut::new(), timeout, torn: false, last_words: &[] }
+    }
+
+    pub(crate) fn set_last_words(&mut self, last_words: &'static [u8]) {
+        self.last_words = last_words;
+    }
+
+    pub(crate) fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
+    pub(crate) fn socket(&self) -> &Arc<WireSocket> {
+        &self.socket
+    }
+
+    /// Where `postgres-protocol` appends its messages.
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// One CopyData message of all `parts`. Short ones are gathered, long ones go to the kernel at
+    /// once together with what was gathered, uncopied.
+    pub(crate) fn copy_data(
+        &mut self,
+        parts: &[&[u8]],
+        while_waiting: WhileWaiting<'_>,
+    ) -> Result<(), ConnectionError> {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        let length = u32::try_from(size + 4).ok().filter(|&n| n <= i32::MAX as u32);
+        let Some(length) = length else {
+            return Err(ConnectionError::protocol(format!("CopyData of {size} bytes")));
+        };
+        self.buffer.put_u8(b'd');
+        self.buffer.put_u32(length);
+        if self.buffer.len() + size <= limits::WRITE_BUFFER_BYTES {
+            for part in parts {
+                self.buffer.put_slice(part);
+            }
+            return Ok(());
+        }
+        self.write_out(parts, while_waiting)
+    }
+
+    /// Writes what was gathered if it is enough to be worth a call.
+    pub(crate) fn flush_if_full(&mut self) -> Result<(), ConnectionError> {
+        if self.buffer.len() >= limits::WRITE_BUFFER_BYTES / 2 { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes everything gathered.
+    pub(crate) fn flush(&mut self) -> Result<(), ConnectionError> {
+        self.flush_with(&mut |_| Ok(false))
+    }
+
+    /// As `flush`; `while_waiting` may read meanwhile.
+    pub(crate) fn flush_with(
+        &mut self,
+        while_waiting: WhileWaiting<'_>,
+    ) -> Result<(), ConnectionError> {
+        if self.buffer.is_empty() { Ok(()) } else { self.write_out(&[], while_waiting) }
+    }
+
+    fn write_out(
+        &mut self,
+        parts: &[&[u8]],
+        while_waiting: WhileWaiting<'_>,
+    ) -> Result<(), ConnectionError> {
+        if self.torn {
+            return Err(ConnectionError::Closed);
+        }
+        if self.socket.is_stopped() {
+            // Without parts the buffer holds whole messages, to which a farewell can be added.
+            self.torn = !parts.is_empty();
+            return Err(ConnectionError::Stopped);
+        }
+        let mut slices = Vec::with_capacity(parts.len() + 1);
+        slices.push(IoSlice::new(&self.buffer));
+        slices.extend(parts.iter().map(|part| IoSlice::new(part)));
+        let sent = self.socket.send_all(&mut slices, self.timeout, while_waiting);
+        self.torn = sent.is_err();
+        self.buffer.clear();
+        sent
+    }
+
+    /// Whether an earlier write failed, so that the connection is of no more use.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Last words to a peer that may no longer listen: `fill` appends them.
+    pub(crate) fn farewell(&mut self, fill: impl FnOnce(&mut BytesMut)) {
+        if !self.torn {
+            fill(&mut self.buffer);
+            self.socket.send_farewell(&self.buffer);
+            self.torn = true;
+        }
+        self.buffer.clear();
+    }
+}
+
+impl Drop for FrameWriter {
+    fn drop(&mut self) {
+        if !self.last_words.is_empty() && !self.torn && self.buffer.is_empty() {
+            // One attempt: whoever drops a connection does not want to be held up.
+            let _ = self.socket.send(&[IoSlice::new(self.last_words)]);
+        }
+    }
+}
+
+/// Appends one message to `out`: type byte, length, and the body that `fill` writes.
+pub(crate) fn put_message(out: &mut BytesMut, tag: u8, fill: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(tag);
+    let at = out.len();
+    out.put_u32(0);
+    fill(out);
+    let length = u32::try_from(out.len() - at).unwrap_or(u32::MAX);
+    assert!(length <= i32::MAX as u32, "a message of our own making fits its length word");
+    if let Some(word) = out.get_mut(at..at + 4) {
+        word.copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// Appends a zero-terminated string; anything from an inner zero byte on is left out, for it would
+/// be taken for the next field.
+pub(crate) fn put_cstr(out: &mut BytesMut, text: &str) {
+    let text = text.split('\0').next().unwrap_or_default();
+    out.put_slice(text.as_bytes());
+    out.put_u8(0);
+}
