@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use postgres_formats::Lsn;
 
@@ -18,6 +18,10 @@ use crate::repository::Repository;
 
 /// Only one compute is made at a time, so that two cannot take the same branch or port.
 const LOCK: &str = "computes.lock";
+
+/// Begins the names of throw-away computes; then comes the process that they are for. The dot makes
+/// them names that `check_name` refuses, so that no listing shows them.
+const THROW_AWAY_PREFIX: &str = ".throw-away-";
 
 impl Compute {
     /// Makes a compute. Nothing is started; if it fails, nothing is left.
@@ -51,10 +55,11 @@ impl Compute {
     /// Makes a detached compute under a name that no listing shows.
     pub fn create_throw_away(repository: &Repository, point: &Point) -> Result<Compute> {
         let _lock = Lock::acquire(repository, LOCK)?;
+        remove_abandoned(repository);
         let branch = repository.branch(&point.branch)?;
         let base_lsn = repository.lsn_of(&branch, point)?;
-        // The leading dot makes it a name that `check_name` refuses.
-        let name = format!(".throw-away-{}-{:08x}", std::process::id(), rand::random::<u32>());
+        let own = std::process::id();
+        let name = format!("{THROW_AWAY_PREFIX}{own}-{:08x}", rand::random::<u32>());
         let layout = Layout::new(repository, &name);
         let options = ComputeOptions::default();
         Compute::build(repository, &name, layout, &branch, Mode::Detached, base_lsn, &options)
@@ -112,6 +117,25 @@ impl Repository {
     }
 }
 
+/// Removes throw-away computes whose processes were killed before they could.
+fn remove_abandoned(repository: &Repository) {
+    let folder = repository.dir().join(COMPUTES_DIR);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let owner = name
+            .strip_prefix(THROW_AWAY_PREFIX)
+            .and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+        if let Some(owner) = owner
+            && !Path::new(&format!("/proc/{owner}")).exists()
+            && let Ok(compute) = Compute::read(repository, name)
+        {
+            // One that cannot be removed now will be tried again.
+            let _ = compute.destroy();
+        }
+    }
+}
+
 fn refuse_second_writer(repository: &Repository, branch: &Branch, name: &str) -> Result<()> {
     match repository.writer_of(branch.timeline)? {
         None => Ok(()),
@@ -152,7 +176,7 @@ struct Building {
 impl Building {
     fn begin(repository: &Repository, name: &str) -> Result<Building> {
         let computes: PathBuf = repository.dir().join(COMPUTES_DIR);
-        let private = |path: &std::path::Path| {
+        let private = |path: &Path| {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(path).io("create", path)
         };
         private(&computes)?;

@@ -20,6 +20,12 @@ impl Layout {
         Layout { dir: repository.dir().join(COMPUTES_DIR).join(name) }
     }
 
+    /// The compute in `dir`, wherever that is.
+    #[cfg(test)]
+    pub(super) fn at(dir: &Path) -> Layout {
+        Layout { dir: dir.to_owned() }
+    }
+
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }

@@ -42,8 +42,8 @@ fn unpack(stream: impl Read, layout: &Layout) -> Result<()> {
         what: "page server".to_owned(),
         detail: format!("the base backup is damaged or was cut off: {error}"),
     };
-    let mut tree = Tree { pgdata: layout.pgdata(), made: HashSet::new() };
-    let mut presence = Tree { pgdata: layout.presence(), made: HashSet::new() };
+    let mut tree = Tree::new(layout.pgdata());
+    let mut presence = Tree::new(layout.presence());
     let mut archive = tar::Archive::new(stream);
     let mut control_file_seen = false;
     for entry in archive.entries().map_err(received)? {
@@ -91,6 +91,12 @@ fn make_stubs(lines: impl BufRead, tree: &mut Tree, presence: &mut Tree) -> Resu
         let (file, path) = tree.file(&stub.path)?;
         file.set_len(stub.bytes).io("set the size of", &path)?;
         presence.folder_of(&stub.path)?;
+        let map = presence.root.join(&stub.path);
+        lazyfiles::presence::create(&map, stub.blocks).map_err(|error| Error::Io {
+            action: "create",
+            path: map,
+            source: io::Error::other(error),
+        })?;
     }
     Ok(())
 }
@@ -99,13 +105,16 @@ fn make_stubs(lines: impl BufRead, tree: &mut Tree, presence: &mut Tree) -> Resu
 struct Stub {
     path: PathBuf,
     bytes: u64,
+    blocks: u32,
 }
 
 fn parse_stub(line: &str) -> Result<Stub> {
     let stub = line.rsplit_once(' ').and_then(|(path, bytes)| {
         let bytes: u64 = bytes.parse().ok()?;
-        let whole = bytes <= SEGMENT_BYTES_MAX && bytes % BLCKSZ as u64 == 0;
-        whole.then(|| Stub { path: PathBuf::from(path), bytes })
+        let page = BLCKSZ as u64;
+        let blocks = u32::try_from(bytes / page).ok()?;
+        let whole = bytes <= SEGMENT_BYTES_MAX && bytes % page == 0;
+        whole.then(|| Stub { path: PathBuf::from(path), bytes, blocks })
     });
     let stub = stub.ok_or_else(|| Error::Connection {
         what: "page server".to_owned(),
@@ -135,16 +144,20 @@ fn checked(path: &Path) -> Result<PathBuf> {
 
 /// A tree of folders and files that is being made, which remembers the folders that it has made.
 struct Tree {
-    pgdata: PathBuf,
+    root: PathBuf,
     made: HashSet<PathBuf>,
 }
 
 impl Tree {
+    fn new(root: PathBuf) -> Tree {
+        Tree { root, made: HashSet::new() }
+    }
+
     fn folder(&mut self, path: &Path) -> Result<()> {
         if path.as_os_str().is_empty() || self.made.contains(path) {
             return Ok(());
         }
-        let whole = self.pgdata.join(path);
+        let whole = self.root.join(path);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&whole).io("create", &whole)?;
         self.made.insert(path.to_owned());
         Ok(())
@@ -156,7 +169,7 @@ impl Tree {
 
     fn file(&mut self, path: &Path) -> Result<(File, PathBuf)> {
         self.folder_of(path)?;
-        let whole = self.pgdata.join(path);
+        let whole = self.root.join(path);
         let file = File::options()
             .write(true)
             .create_new(true)
@@ -197,4 +210,90 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, bytes) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o600);
+            // Not `append_data`, which refuses the paths that we must refuse ourselves.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            builder.append(&header, *bytes).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(entries: &[(&str, &[u8])]) -> (tempfile::TempDir, Layout, Result<()>) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::at(dir.path());
+        fs::create_dir(layout.pgdata()).unwrap();
+        fs::create_dir(layout.presence()).unwrap();
+        let result = unpack(archive(entries).as_slice(), &layout);
+        (dir, layout, result)
+    }
+
+    const CONTROL: (&str, &[u8]) = ("global/pg_control", b"control");
+
+    #[test]
+    fn stubs_are_sparse_and_have_maps() {
+        let list = b"base/5/1259 81920\nbase/5/1259_vm 8192\nglobal/1262 0\n";
+        let mut wal = vec![0; 1 << 20];
+        wal[0] = 1;
+        let (_dir, layout, result) = unpacked(&[
+            ("zenith.relations", list),
+            ("./PG_VERSION", b"15\n"),
+            ("postgresql.conf", b"theirs"),
+            ("pg_wal/000000010000000000000001", &wal),
+            CONTROL,
+        ]);
+        result.unwrap();
+        let meta = |path: &str| fs::metadata(layout.pgdata().join(path)).unwrap();
+        assert_eq!((meta("base/5/1259").len(), meta("base/5/1259").blocks()), (81920, 0));
+        assert_eq!(meta("global/1262").len(), 0);
+        assert!(layout.presence().join("base/5/1259_vm").is_file());
+        assert!(!layout.pgdata().join("postgresql.conf").exists());
+        assert_eq!(fs::read(layout.pgdata().join("PG_VERSION")).unwrap(), b"15\n");
+        let segment = layout.pgdata().join("pg_wal/000000010000000000000001");
+        assert_eq!(fs::read(segment).unwrap(), wal);
+        assert!(meta("pg_wal/000000010000000000000001").blocks() < 1 << 10);
+    }
+
+    #[test]
+    fn an_archive_without_its_end_is_refused() {
+        let (_dir, _, result) = unpacked(&[("PG_VERSION", b"15\n")]);
+        assert!(matches!(result, Err(Error::Connection { .. })));
+        let (_dir, _, result) = unpacked(&[CONTROL, ("PG_VERSION", b"15\n")]);
+        assert!(matches!(result, Err(Error::Connection { .. })));
+    }
+
+    #[test]
+    fn nothing_is_written_outside() {
+        for path in ["../escape", "/tmp/escape", "base/../../escape"] {
+            let (dir, _, result) = unpacked(&[(path, b"x"), CONTROL]);
+            assert!(matches!(result, Err(Error::Connection { .. })), "{path}");
+            assert!(!dir.path().join("escape").exists());
+            let line = format!("{path} 8192");
+            let (_dir, _, result) = unpacked(&[("zenith.relations", line.as_bytes()), CONTROL]);
+            assert!(result.is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn lists_of_relations() {
+        let stub = parse_stub("base/5/1259.1 1073741824").unwrap();
+        assert_eq!((stub.bytes, stub.blocks), (1 << 30, 131_072));
+        for bad in ["", "base/5/1", "base/5/1 -1", "base/5/1 100", "base/5/1 1073750016", "x y"] {
+            assert!(parse_stub(bad).is_err(), "{bad:?}");
+        }
+    }
 }
