@@ -1,0 +1,153 @@
+//! The command line. It is a stable contract: names and meanings do not change.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use control_plane::{Durability, Point};
+
+use crate::output::Format;
+
+/// Branches and time travel for stock PostgreSQL.
+///
+/// POINT is BRANCH, BRANCH@LSN (main@0/16B3748), BRANCH@TIME (main@2026-11-22T10:00:00Z)
+/// or BRANCH@-AGO (main@-10m).
+#[derive(Parser, Debug)]
+#[command(name = "zenith", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 the check found a difference.")]
+pub struct Arguments {
+    /// The repository, or the folder that has it [default: ZENITH_DIR, else .zenith here or above]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub repo: Option<PathBuf>,
+    /// How data is printed on stdout
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    pub output: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a repository with a fresh database in this folder, or in the one that --repo names
+    Init(InitArguments),
+    /// Start the page server
+    Start(StartArguments),
+    /// Stop the page server
+    Stop(StopArguments),
+    /// Stop the page server and start it again
+    Restart(StopArguments),
+    /// Tell whether the page server runs, and how it does
+    Status,
+    /// List branches as a tree, create one, delete one or rename one
+    Branch(BranchArguments),
+    /// Make, start, stop and look at computes: PostgreSQL servers on a branch
+    #[command(subcommand)]
+    Pg(PgCommand),
+    /// Run psql on a throw-away compute at a point; what it changes is gone afterwards
+    Psql(PsqlArguments),
+}
+
+#[derive(Args, Debug)]
+pub struct InitArguments {
+    /// Folder of PostgreSQL's programs [default: ZENITH_PG_BIN, else found]
+    #[arg(long, value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct StartArguments {
+    /// Serve on this port, now and later [default: the same as before, at first any free one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+}
+
+#[derive(Args, Debug)]
+pub struct StopArguments {
+    /// Do not wait for a clean end
+    #[arg(long)]
+    pub immediate: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct BranchArguments {
+    /// Create a branch with this name
+    pub name: Option<String>,
+    /// Where it begins [default: the end of the default branch]
+    pub point: Option<Point>,
+    /// Delete a branch
+    #[arg(short, long, value_name = "NAME", conflicts_with_all = ["name", "rename"])]
+    pub delete: Option<String>,
+    /// Rename a branch
+    #[arg(short = 'm', long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "name")]
+    pub rename: Option<Vec<String>>,
+}
+
+/// Commands on computes.
+#[derive(Subcommand, Debug)]
+pub enum PgCommand {
+    /// Make a compute, without starting it
+    Create(CreateArguments),
+    /// Start a compute; makes it first if there is none
+    Start(CreateArguments),
+    /// Stop a compute
+    Stop(PgStopArguments),
+    /// List computes
+    List,
+    /// Stop a compute and remove its directory; what it has sent to the page server stays
+    Destroy(NameArgument),
+    /// Print the log of a compute
+    Logs(NameArgument),
+    /// Print a connection URI of a compute
+    Connstr(ConnstrArguments),
+}
+
+#[derive(Args, Debug)]
+pub struct CreateArguments {
+    /// Name of the compute
+    pub name: String,
+    /// Where it begins; at an LSN or a time what it changes goes nowhere [default: the end of the
+    /// branch NAME]
+    #[arg(long, value_name = "POINT")]
+    pub at: Option<Point>,
+    /// What a commit survives: a crash (local), the loss of the compute's disk (pageserver)
+    /// [default: local]
+    #[arg(long, value_name = "local|pageserver")]
+    pub durability: Option<Durability>,
+    /// TCP port on the loopback address [default: any free one]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+}
+
+#[derive(Args, Debug)]
+pub struct PgStopArguments {
+    /// Name of the compute
+    pub name: String,
+    /// Do not wait for a clean end; the next start recovers, as after a crash
+    #[arg(long)]
+    pub immediate: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct NameArgument {
+    /// Name of the compute
+    pub name: String,
+}
+
+#[derive(Args, Debug)]
+pub struct ConnstrArguments {
+    /// Name of the compute
+    pub name: String,
+    /// The database to connect to
+    #[arg(short, long, default_value = "postgres")]
+    pub database: String,
+}
+
+#[derive(Args, Debug)]
+pub struct PsqlArguments {
+    /// Where the compute stands
+    pub point: Point,
+    /// Arguments for psql
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<std::ffi::OsString>,
+}

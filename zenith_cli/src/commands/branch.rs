@@ -1,0 +1,144 @@
+//! `zenith branch`.
+
+use std::process::ExitCode;
+
+use control_plane::{Branch, Repository};
+use postgres_formats::TimelineId;
+use serde_json::{Value, json};
+
+use super::Ended;
+use crate::args::BranchArguments;
+use crate::output::{self, Format};
+
+pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format) -> Ended {
+    if let Some(name) = &arguments.delete {
+        repository.delete_branch(name)?;
+        output::say(&format!("deleted branch {name}"));
+    } else if let Some([old, new]) = arguments.rename.as_deref() {
+        let branch = repository.rename_branch(old, new)?;
+        output::say(&format!("branch {old} is now {new}"));
+        if format == Format::Json {
+            output::json(&value(&branch))?;
+        }
+    } else if let Some(name) = &arguments.name {
+        let branch = repository.create_branch(name, arguments.point.as_ref())?;
+        output::say(&format!("made branch {name}{}", origin(&branch)));
+        if format == Format::Json {
+            output::json(&value(&branch))?;
+        }
+    } else {
+        list(&repository.branches()?, format)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(branches: &[Branch], format: Format) -> Result<(), crate::failure::Failure> {
+    if format == Format::Json {
+        return output::json(&branches.iter().map(value).collect::<Vec<_>>());
+    }
+    let rows = tree(branches)
+        .into_iter()
+        .map(|(label, branch)| {
+            let mark = if branch.is_default { "*" } else { " " };
+            vec![
+                format!("{mark} {label}"),
+                branch.ancestor.as_ref().map(|from| from.lsn.to_string()).unwrap_or_default(),
+                branch.last_record_lsn.map(|lsn| lsn.to_string()).unwrap_or_default(),
+                branch.timeline.to_string(),
+            ]
+        })
+        .collect();
+    output::table(&["  BRANCH", "FROM LSN", "LAST LSN", "TIMELINE"], rows)
+}
+
+fn origin(branch: &Branch) -> String {
+    match &branch.ancestor {
+        None => String::new(),
+        Some(from) => {
+            let name = from.branch.clone().unwrap_or_else(|| from.timeline.to_string());
+            format!(" at {name}@{}", from.lsn)
+        }
+    }
+}
+
+fn value(branch: &Branch) -> Value {
+    let ancestor = branch.ancestor.as_ref();
+    json!({
+        "name": branch.name,
+        "timeline": branch.timeline.to_string(),
+        "ancestor_branch": ancestor.and_then(|from| from.branch.clone()),
+        "ancestor_timeline": ancestor.map(|from| from.timeline.to_string()),
+        "ancestor_lsn": ancestor.map(|from| from.lsn.to_string()),
+        "last_record_lsn": branch.last_record_lsn.map(|lsn| lsn.to_string()),
+        "is_default": branch.is_default,
+    })
+}
+
+/// Branches in the order of a tree, each with its name behind the lines that lead to it.
+fn tree(branches: &[Branch]) -> Vec<(String, &Branch)> {
+    let known = |timeline| branches.iter().any(|branch| branch.timeline == timeline);
+    let mut lines = Vec::new();
+    // One whose ancestor has no name any more is a root as well.
+    let roots = branches
+        .iter()
+        .filter(|branch| branch.ancestor.as_ref().is_none_or(|from| !known(from.timeline)));
+    for root in roots {
+        lines.push((root.name.clone(), root));
+        add_children(branches, root.timeline, "", &mut lines);
+    }
+    lines
+}
+
+fn add_children<'a>(
+    branches: &'a [Branch],
+    parent: TimelineId,
+    indent: &str,
+    lines: &mut Vec<(String, &'a Branch)>,
+) {
+    let is_child = |branch: &&Branch| {
+        branch.ancestor.as_ref().is_some_and(|from| from.timeline == parent)
+            && branch.timeline != parent
+    };
+    let children: Vec<&Branch> = branches.iter().filter(is_child).collect();
+    for (at, child) in children.iter().enumerate() {
+        let last = at + 1 == children.len();
+        let (corner, below) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        lines.push((format!("{indent}{corner}{}", child.name), child));
+        add_children(branches, child.timeline, &format!("{indent}{below}"), lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control_plane::Ancestor;
+    use postgres_formats::Lsn;
+
+    use super::*;
+
+    fn branch(name: &str, id: u8, from: Option<u8>) -> Branch {
+        Branch {
+            name: name.to_owned(),
+            timeline: TimelineId::from_bytes([id; 16]),
+            ancestor: from.map(|from| Ancestor {
+                timeline: TimelineId::from_bytes([from; 16]),
+                branch: None,
+                lsn: Lsn::new(0x28),
+            }),
+            last_record_lsn: None,
+            is_default: false,
+        }
+    }
+
+    #[test]
+    fn the_tree_shows_who_comes_from_whom() {
+        let branches = [
+            branch("a", 1, Some(2)),
+            branch("b", 3, Some(1)),
+            branch("main", 2, None),
+            branch("orphan", 9, Some(8)),
+            branch("z", 4, Some(2)),
+        ];
+        let lines: Vec<String> = tree(&branches).into_iter().map(|(label, _)| label).collect();
+        assert_eq!(lines, ["main", "├─ a", "│  └─ b", "└─ z", "orphan"]);
+    }
+}

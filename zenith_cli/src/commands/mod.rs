@@ -1,0 +1,39 @@
+//! One file per command.
+
+mod branch;
+mod init;
+mod pg;
+mod psql;
+mod server;
+
+use std::process::ExitCode;
+
+use control_plane::{Repository, StopMode};
+
+use crate::args::{Arguments, Command};
+use crate::failure::Failure;
+
+/// What a command ends with.
+pub type Ended = Result<ExitCode, Failure>;
+
+/// Does what was asked for.
+pub fn run(arguments: Arguments) -> Ended {
+    let Arguments { repo, output, command } = arguments;
+    let discover = || Repository::discover(repo.as_deref());
+    match command {
+        Command::Init(options) => init::run(repo.as_deref(), &options, output),
+        Command::Start(options) => server::start(&mut discover()?, &options, output),
+        Command::Stop(options) => server::stop(&discover()?, stop_mode(options.immediate), output),
+        Command::Restart(options) => {
+            server::restart(&mut discover()?, stop_mode(options.immediate), output)
+        }
+        Command::Status => server::status(&discover()?, output),
+        Command::Branch(options) => branch::run(&discover()?, &options, output),
+        Command::Pg(command) => pg::run(&discover()?, command, output),
+        Command::Psql(options) => psql::run(&discover()?, &options),
+    }
+}
+
+fn stop_mode(immediate: bool) -> StopMode {
+    if immediate { StopMode::Immediate } else { StopMode::Fast }
+}
