@@ -200,3 +200,6 @@ fn decode_checkpoint(data: &[u8]) -> Result<CheckPoint, RecordContentError> {
     CheckPoint::decode(data)
         .map_err(|source| RecordContentError::Truncated { what: "checkpoint", source })
 }
+
+#[cfg(test)]
+mod tests;

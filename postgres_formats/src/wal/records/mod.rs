@@ -17,3 +17,6 @@ pub mod xact;
 pub mod xlog;
 
 pub use reader::RecordContentError;
+
+#[cfg(test)]
+mod tests;
