@@ -22,3 +22,6 @@ pub use change::{Change, Changes};
 pub use changes_of::changes_of;
 pub use error::{IngestError, RecordName};
 pub use slru_truncation::{SlruTruncation, TruncatedRange};
+
+#[cfg(test)]
+mod tests;
