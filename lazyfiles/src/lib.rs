@@ -1,4 +1,14 @@
-//! Stock PostgreSQL on data files that fill in lazily from a page server. See README.md.
+//! Stock PostgreSQL on data files that fill in lazily from a page server.
+//!
+//! This is the library's inside as ordinary safe functions, and, in [`presence`], what whoever lays
+//! out a data directory needs. The system calls themselves are wrapped in `preload/`. See README.md.
 
+pub mod data_directory;
+pub mod errno;
+pub mod lazy_file;
+pub mod page_check;
 pub mod presence;
 pub mod range_lock;
+mod read_ahead;
+pub mod settings;
+pub mod source;

@@ -16,12 +16,11 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use postgres_formats::relpath::BLOCKS_PER_SEGMENT;
+
 mod mapping;
 
 use mapping::Mapping;
-
-/// Blocks in one segment file of a relation (PostgreSQL's `RELSEG_SIZE` at its default, 1 GiB).
-pub const SEGMENT_BLOCKS: u32 = 131_072;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZPRESENT");
 const VERSION: u32 = 1;
@@ -71,7 +70,7 @@ pub enum PresenceError {
         version: u32,
     },
     /// A stub cannot have so many blocks.
-    #[error("a segment file has at most {SEGMENT_BLOCKS} blocks, not {0}")]
+    #[error("a segment file has at most {BLOCKS_PER_SEGMENT} blocks, not {0}")]
     TooManyBlocks(u32),
 }
 
@@ -106,7 +105,7 @@ impl BootId {
 /// The file must not exist yet. Nothing is synced: whoever lays out a data directory makes all of
 /// it durable at once (see [`sync_all`]) before a server may start on it.
 pub fn create(path: &Path, nblocks: u32) -> Result<(), PresenceError> {
-    if nblocks > SEGMENT_BLOCKS {
+    if nblocks > BLOCKS_PER_SEGMENT {
         return Err(PresenceError::TooManyBlocks(nblocks));
     }
     // Every byte is written, so that no store into the mapped file can meet a full disk.
@@ -190,7 +189,7 @@ impl Map {
         let damaged = |what| PresenceError::Damaged { path: path.to_owned(), what };
         let size = file.metadata().map_err(io_error("look at", path))?.len();
         let size = usize::try_from(size).map_err(|_| damaged("it is too long"))?;
-        if size < at::LIVE_BITS || size > file_size(SEGMENT_BLOCKS) {
+        if size < at::LIVE_BITS || size > file_size(BLOCKS_PER_SEGMENT) {
             return Err(damaged("its length is impossible"));
         }
         let mapping = Mapping::new(&file, size).map_err(io_error("map", path))?;
@@ -202,7 +201,7 @@ impl Map {
             return Err(PresenceError::NewerVersion { path: path.to_owned(), version });
         }
         let nblocks = mapping.u32(at::NBLOCKS).load(Ordering::Relaxed);
-        if nblocks > SEGMENT_BLOCKS || size != file_size(nblocks) {
+        if nblocks > BLOCKS_PER_SEGMENT || size != file_size(nblocks) {
             return Err(damaged("its length does not fit its number of blocks"));
         }
         let map = Map { mapping, nblocks };

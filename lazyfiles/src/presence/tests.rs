@@ -18,7 +18,7 @@ fn open(path: &Path, boot: BootId) -> Map {
 
 #[test]
 fn a_new_map_has_every_block_absent() {
-    for nblocks in [0, 1, 63, 64, 65, 1000, SEGMENT_BLOCKS] {
+    for nblocks in [0, 1, 63, 64, 65, 1000, BLOCKS_PER_SEGMENT] {
         let (_dir, path) = make(nblocks);
         let map = open(&path, BOOT);
         assert_eq!((map.nblocks(), map.limit()), (nblocks, nblocks));
@@ -27,7 +27,7 @@ fn a_new_map_has_every_block_absent() {
         assert!(nblocks == 0 || !map.is_present(nblocks - 1));
     }
     assert!(matches!(
-        create(Path::new("x"), SEGMENT_BLOCKS + 1),
+        create(Path::new("x"), BLOCKS_PER_SEGMENT + 1),
         Err(PresenceError::TooManyBlocks(_))
     ));
 }

@@ -1,0 +1,116 @@
+//! Which paths name relation files of our data directory.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use postgres_formats::relpath::{RelFile, parse_relation_path};
+
+/// The data directory of the compute, and the folder of its presence maps.
+#[derive(Debug)]
+pub struct DataDirectory {
+    /// The names under which absolute paths may speak of it, each with a slash at the end.
+    prefixes: [Vec<u8>; 2],
+    /// Device and inode, by which the working directory is recognised whatever its name.
+    identity: (u64, u64),
+    presence: PathBuf,
+}
+
+/// A relation's file in the data directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RelationPath {
+    /// What it holds.
+    pub file: RelFile,
+    /// Its path in the data directory.
+    pub relative: String,
+}
+
+impl DataDirectory {
+    /// The data directory `pgdata`, which must exist, with presence maps below `presence`.
+    pub fn new(pgdata: &Path, presence: &Path) -> io::Result<DataDirectory> {
+        let metadata = fs::metadata(pgdata)?;
+        let prefix = |path: &Path| {
+            let name = path.as_os_str().as_bytes();
+            let name = name.strip_suffix(b"/").unwrap_or(name);
+            [name, b"/"].concat()
+        };
+        Ok(DataDirectory {
+            prefixes: [prefix(pgdata), prefix(&fs::canonicalize(pgdata)?)],
+            identity: (metadata.dev(), metadata.ino()),
+            presence: presence.to_owned(),
+        })
+    }
+
+    /// The relation file that `path` names, `None` for any other file anywhere.
+    ///
+    /// A relative path counts if the working directory is the data directory, as it is in every
+    /// server process. The file need not exist.
+    pub fn relation(&self, path: &[u8]) -> Option<RelationPath> {
+        let absolute = path.first() == Some(&b'/');
+        let mut inside = if absolute {
+            self.prefixes.iter().find_map(|prefix| path.strip_prefix(&prefix[..]))?
+        } else {
+            path
+        };
+        while let Some(rest) = inside.strip_prefix(b"./") {
+            inside = rest;
+        }
+        // The cheap question comes first: most files that a server opens are no relations.
+        let folders: [&[u8]; 3] = [b"base/", b"global/", b"pg_tblspc/"];
+        if !folders.iter().any(|folder| inside.starts_with(folder)) {
+            return None;
+        }
+        let inside = std::str::from_utf8(inside).ok()?;
+        let file = parse_relation_path(inside).ok()?;
+        if !absolute {
+            let here = fs::metadata(".").ok()?;
+            if (here.dev(), here.ino()) != self.identity {
+                return None;
+            }
+        }
+        Some(RelationPath { file, relative: inside.to_owned() })
+    }
+
+    /// Where the presence map of a relation file is, if it has one.
+    pub fn presence_map(&self, relation: &RelationPath) -> PathBuf {
+        self.presence.join(&relation.relative)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn only_relations_of_this_data_directory_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        let pgdata = dir.path().join("pgdata");
+        let link = dir.path().join("link");
+        fs::create_dir(&pgdata).unwrap();
+        std::os::unix::fs::symlink(&pgdata, &link).unwrap();
+        let data = DataDirectory::new(&link, Path::new("/presence")).unwrap();
+
+        let absolute = |folder: &Path, rest: &str| {
+            let path = folder.join(rest);
+            data.relation(path.as_os_str().as_bytes()).map(|found| found.relative)
+        };
+        for folder in [&link, &pgdata] {
+            assert_eq!(absolute(folder, "base/5/16384.1"), Some("base/5/16384.1".to_owned()));
+            assert_eq!(absolute(folder, "./global/1262"), Some("global/1262".to_owned()));
+            for other in ["base/5/pg_filenode.map", "base/5/t3_16384", "pg_wal/1", "base/5/"] {
+                assert_eq!(absolute(folder, other), None);
+            }
+        }
+        assert_eq!(absolute(dir.path(), "pgdata2/base/5/16384"), None);
+        // The working directory of the test is another one.
+        assert_eq!(data.relation(b"base/5/16384"), None);
+        assert_eq!(data.relation(b""), None);
+
+        let found = data.relation(link.join("base/5/16384_vm").as_os_str().as_bytes()).unwrap();
+        assert_eq!(data.presence_map(&found), Path::new("/presence/base/5/16384_vm"));
+    }
+}

@@ -1,0 +1,290 @@
+//! An open segment file with a presence map, and what its system calls must do besides.
+//!
+//! The argument why this is right, whatever other processes do meanwhile and wherever this one is
+//! killed, is in SAFETY.md; the comments here name its rules (R1 to R7).
+
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, RelFile};
+use postgres_formats::{BLCKSZ, BlockNumber};
+
+use crate::errno::Errno;
+use crate::presence::{BootId, Map, PresenceError};
+use crate::range_lock::{self, RangeLock};
+use crate::read_ahead::ReadAhead;
+use crate::source::PageSource;
+
+const BLOCK_BYTES: u64 = BLCKSZ as u64;
+
+/// How much the server cares for its data.
+#[derive(Clone, Copy, Debug)]
+pub struct Durability {
+    /// Whether the server syncs files at all (`fsync`).
+    pub fsync: bool,
+    /// Whether the server goes on after a sync has failed (`data_sync_retry`).
+    pub retries_failed_sync: bool,
+}
+
+/// The process that makes the system calls.
+pub struct Process<'a> {
+    /// What it says about itself.
+    pub durability: Durability,
+    /// Its way to the pages.
+    pub source: &'a mut dyn PageSource,
+}
+
+/// One open descriptor of a segment file that has a presence map. Does not own the descriptor.
+#[derive(Debug)]
+pub struct LazyFile {
+    fd: RawFd,
+    writable: bool,
+    file: RelFile,
+    map: Map,
+    read_ahead: ReadAhead,
+}
+
+impl LazyFile {
+    /// Wraps the open descriptor `fd` of `file` if there is a presence map at `map_path`.
+    pub fn new(
+        fd: RawFd,
+        writable: bool,
+        file: RelFile,
+        map_path: &Path,
+        boot: BootId,
+    ) -> Result<Option<LazyFile>, PresenceError> {
+        let Some(map) = Map::open(map_path, boot)? else { return Ok(None) };
+        let lazy = LazyFile { fd, writable, file, map, read_ahead: ReadAhead::new() };
+        // R5: a process may have been killed between truncating the file and saying so.
+        if let Ok(blocks) = lazy.blocks_on_disk() {
+            lazy.map.lower_limit(blocks);
+        }
+        Ok(Some(lazy))
+    }
+
+    /// To be called before bytes of the file are read: fetches the absent blocks among them.
+    pub fn before_read(
+        &self,
+        offset: u64,
+        length: usize,
+        process: &mut Process<'_>,
+    ) -> Result<(), Errno> {
+        let wanted = blocks_touched(offset, length);
+        let mut from = wanted.start;
+        loop {
+            let missing = self.map.first_absent_run(from..wanted.end);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let end = self.read_ahead.fetch_end(missing.start, missing.end - missing.start);
+            let run = self.map.first_absent_run(missing.start..end);
+            if run.start != missing.start {
+                // Another process has just brought the block in.
+                continue;
+            }
+            self.fetch(run.clone(), process)?;
+            self.read_ahead.fetched(run.end);
+            from = run.end;
+        }
+    }
+
+    /// Does a write of `length` bytes at `offset` by calling `write`, which returns what the
+    /// system call returns.
+    pub fn write(
+        &self,
+        offset: u64,
+        length: usize,
+        process: &mut Process<'_>,
+        write: &mut dyn FnMut() -> isize,
+    ) -> Result<isize, Errno> {
+        let touched = blocks_touched(offset, length);
+        if self.map.first_absent_run(touched.clone()).is_empty() {
+            return Ok(write());
+        }
+        // A block that is only partly overwritten must be here first. PostgreSQL does no such
+        // thing, other programs might.
+        let end = offset.saturating_add(length as u64);
+        for at in [offset, end] {
+            if at % BLOCK_BYTES != 0 {
+                let block = block_at(at);
+                self.fetch_absent(block..block.saturating_add(1), process)?;
+            }
+        }
+        let _lock = self.lock(self.fd, touched.clone())?;
+        let written = write();
+        // R3: the bits are set after the write and under the lock.
+        let whole = block_at(end.min(offset.saturating_add(written.max(0) as u64)));
+        if written > 0 && whole > touched.start {
+            self.map.mark_present(touched.start..whole);
+            self.equalize(process.durability);
+        }
+        Ok(written)
+    }
+
+    /// Cuts the file to `length` bytes by calling `truncate`, which returns what the system call
+    /// returns.
+    pub fn truncate(
+        &self,
+        length: u64,
+        process: &mut Process<'_>,
+        truncate: &mut dyn FnMut() -> isize,
+    ) -> Result<isize, Errno> {
+        if !self.writable {
+            return Ok(truncate());
+        }
+        let cut = block_at(length);
+        if length % BLOCK_BYTES != 0 {
+            self.fetch_absent(cut..cut.saturating_add(1), process)?;
+        }
+        // R4: nobody who fetches may lengthen the file again, so wait for those who are at it.
+        let _lock = self.lock(self.fd, cut..u32::MAX)?;
+        let result = truncate();
+        if result == 0 {
+            self.map.lower_limit(block_at(length.saturating_add(BLOCK_BYTES - 1)));
+            self.equalize(process.durability);
+        }
+        Ok(result)
+    }
+
+    /// Makes the file durable by calling `sync`, which returns what the system call returns.
+    pub fn sync(
+        &self,
+        durability: Durability,
+        sync: &mut dyn FnMut() -> isize,
+    ) -> Result<isize, Errno> {
+        // R6: what becomes durable in the map was set before the sync of the file began.
+        let snapshot = self.map.undurable();
+        let result = sync();
+        if result == 0 {
+            if let Some(snapshot) = snapshot {
+                self.map.persist(&snapshot)?;
+            }
+        } else if !durability.retries_failed_sync {
+            // R7: PostgreSQL panics now and recovers; then the live half must not be believed.
+            let errno = Errno::last();
+            self.map.distrust_live();
+            errno.set();
+        }
+        Ok(result)
+    }
+
+    /// Fetches every absent block of `blocks`.
+    fn fetch_absent(&self, blocks: Range<u32>, process: &mut Process<'_>) -> Result<(), Errno> {
+        loop {
+            let run = self.map.first_absent_run(blocks.clone());
+            if run.is_empty() {
+                return Ok(());
+            }
+            self.fetch(run, process)?;
+        }
+    }
+
+    /// Gets the pages of `run`, which the caller has seen absent, and brings them in.
+    fn fetch(&self, run: Range<u32>, process: &mut Process<'_>) -> Result<(), Errno> {
+        let first = self.file.segment.checked_mul(BLOCKS_PER_SEGMENT);
+        let first = first.and_then(|first| first.checked_add(run.start)).ok_or(Errno(libc::EIO))?;
+        // R1: no lock is held while another process is waited for.
+        let count = u16::try_from(run.end - run.start).map_err(|_| Errno(libc::EIO))?;
+        let pages = process
+            .source
+            .pages(self.file.tag, BlockNumber(first), count)
+            .map_err(|error| error.errno())?;
+        if pages.len() != usize::from(count) * BLCKSZ {
+            return Err(Errno(libc::EIO));
+        }
+        self.with_writable_fd(|fd| self.bring_in(fd, run.clone(), &pages, process.durability))
+    }
+
+    /// Writes those of the pages of `run` into the file whose blocks are still absent (R2).
+    fn bring_in(
+        &self,
+        fd: RawFd,
+        run: Range<u32>,
+        pages: &[u8],
+        durability: Durability,
+    ) -> Result<(), Errno> {
+        let _lock = self.lock(fd, run.clone())?;
+        // R5: blocks beyond the end are gone, and writing them would lengthen the file.
+        self.map.lower_limit(self.blocks_on_disk()?);
+        let mut from = run.start;
+        loop {
+            let absent = self.map.first_absent_run(from..run.end);
+            if absent.is_empty() {
+                self.equalize(durability);
+                return Ok(());
+            }
+            let place = |block: u32| (block - run.start) as usize * BLCKSZ;
+            let bytes = pages.get(place(absent.start)..place(absent.end));
+            write_all(fd, bytes.ok_or(Errno(libc::EIO))?, absent.start)?;
+            self.map.mark_present(absent.clone());
+            from = absent.end;
+        }
+    }
+
+    /// A server without fsync never tells us what is durable, and does not care (R6).
+    fn equalize(&self, durability: Durability) {
+        if !durability.fsync {
+            self.map.equalize_without_sync();
+        }
+    }
+
+    /// Locks one byte per block, at the block's number. Nobody else locks these files.
+    fn lock(&self, fd: RawFd, blocks: Range<u32>) -> Result<RangeLock, Errno> {
+        let end = if blocks.end == u32::MAX { i64::MAX } else { i64::from(blocks.end) };
+        Ok(range_lock::lock(fd, i64::from(blocks.start)..end)?)
+    }
+
+    /// Number of whole blocks that the file has now.
+    fn blocks_on_disk(&self) -> Result<u32, Errno> {
+        // SAFETY: all fields of this C struct are integers, for which zero is a value.
+        let mut status: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: fstat writes one stat through the pointer, which is valid for the call.
+        if unsafe { libc::fstat(self.fd, &mut status) } != 0 {
+            return Err(Errno::last());
+        }
+        Ok(block_at(status.st_size.max(0) as u64))
+    }
+
+    /// Calls `body` with a descriptor of the file that can be written to and locked.
+    fn with_writable_fd(&self, body: impl FnOnce(RawFd) -> Result<(), Errno>) -> Result<(), Errno> {
+        if self.writable {
+            return body(self.fd);
+        }
+        let path = format!("/proc/self/fd/{}", self.fd);
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
+        body(file.as_raw_fd())
+    }
+}
+
+/// The block of the segment that holds the byte at `offset`.
+fn block_at(offset: u64) -> u32 {
+    u32::try_from(offset / BLOCK_BYTES).unwrap_or(u32::MAX)
+}
+
+fn blocks_touched(offset: u64, length: usize) -> Range<u32> {
+    let end = offset.saturating_add(length as u64).saturating_add(BLOCK_BYTES - 1);
+    if length == 0 { 0..0 } else { block_at(offset)..block_at(end) }
+}
+
+fn write_all(fd: RawFd, mut bytes: &[u8], first: u32) -> Result<(), Errno> {
+    let mut offset = u64::from(first) * BLOCK_BYTES;
+    while !bytes.is_empty() {
+        let at = libc::off_t::try_from(offset).map_err(|_| Errno(libc::EFBIG))?;
+        // SAFETY: the pointer and the length are those of one live slice.
+        let written = unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), at) };
+        match usize::try_from(written) {
+            Ok(0) => return Err(Errno(libc::ENOSPC)),
+            Ok(written) => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                offset += written as u64;
+            }
+            Err(_) if Errno::last() == Errno(libc::EINTR) => {}
+            Err(_) => return Err(Errno::last()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

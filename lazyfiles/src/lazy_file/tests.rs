@@ -1,0 +1,278 @@
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use postgres_formats::relpath::parse_relation_path;
+use postgres_formats::{Oid, RelTag};
+
+use super::*;
+use crate::presence;
+use crate::source::FetchError;
+
+const DURABLE: Durability = Durability { fsync: true, retries_failed_sync: false };
+
+/// Every byte of a page on the page server is the low byte of its block number plus 100.
+struct FakeServer {
+    fetched: Vec<(u32, u16)>,
+    before_reply: Box<dyn FnMut()>,
+}
+
+impl FakeServer {
+    fn new() -> FakeServer {
+        FakeServer { fetched: Vec::new(), before_reply: Box::new(|| ()) }
+    }
+
+    fn process(&mut self) -> Process<'_> {
+        Process { durability: DURABLE, source: self }
+    }
+}
+
+fn base_byte(block: u32) -> u8 {
+    (block as u8).wrapping_add(100)
+}
+
+impl PageSource for FakeServer {
+    fn pages(&mut self, rel: RelTag, first: BlockNumber, count: u16) -> Result<Bytes, FetchError> {
+        assert_eq!(rel.rel, Oid(16384));
+        self.fetched.push((first.0, count));
+        (self.before_reply)();
+        let blocks = first.0..first.0 + u32::from(count);
+        Ok(blocks.flat_map(|block| vec![base_byte(block); BLCKSZ]).collect())
+    }
+}
+
+struct Stub {
+    _dir: tempfile::TempDir,
+    data: PathBuf,
+    map: PathBuf,
+    file: RelFile,
+}
+
+impl Stub {
+    fn new(nblocks: u32) -> Stub {
+        Stub::of_segment("base/5/16384", nblocks)
+    }
+
+    fn of_segment(path: &str, nblocks: u32) -> Stub {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, map) = (dir.path().join("data"), dir.path().join("map"));
+        File::create(&data).unwrap().set_len(u64::from(nblocks) * BLOCK_BYTES).unwrap();
+        presence::create(&map, nblocks).unwrap();
+        Stub { _dir: dir, data, map, file: parse_relation_path(path).unwrap() }
+    }
+
+    fn open(&self, writable: bool) -> Opened {
+        let file = OpenOptions::new().read(true).write(writable).open(&self.data).unwrap();
+        let boot = BootId::current().unwrap();
+        let lazy = LazyFile::new(file.as_raw_fd(), writable, self.file, &self.map, boot);
+        Opened { lazy: lazy.unwrap().unwrap(), file }
+    }
+}
+
+struct Opened {
+    lazy: LazyFile,
+    file: File,
+}
+
+impl Opened {
+    /// The first byte of each page, after making sure that all its bytes are the same.
+    fn read(&self, server: &mut FakeServer, blocks: Range<u32>) -> Vec<u8> {
+        let mut bytes = vec![0; blocks.len() * BLCKSZ];
+        let offset = u64::from(blocks.start) * BLOCK_BYTES;
+        self.lazy.before_read(offset, bytes.len(), &mut server.process()).unwrap();
+        self.file.read_exact_at(&mut bytes, offset).unwrap();
+        bytes
+            .chunks(BLCKSZ)
+            .map(|page| {
+                assert!(page.iter().all(|byte| *byte == page[0]));
+                page[0]
+            })
+            .collect()
+    }
+
+    fn write(&self, server: &mut FakeServer, block: u32, byte: u8) {
+        self.write_bytes(server, u64::from(block) * BLOCK_BYTES, &[byte; BLCKSZ]);
+    }
+
+    fn write_bytes(&self, server: &mut FakeServer, offset: u64, bytes: &[u8]) {
+        let mut write = || self.file.write_at(bytes, offset).unwrap() as isize;
+        let written =
+            self.lazy.write(offset, bytes.len(), &mut server.process(), &mut write).unwrap();
+        assert_eq!(written as usize, bytes.len());
+    }
+
+    fn truncate(&self, server: &mut FakeServer, length: u64) {
+        let mut truncate = || self.file.set_len(length).map_or(-1, |()| 0);
+        assert_eq!(self.lazy.truncate(length, &mut server.process(), &mut truncate), Ok(0));
+    }
+}
+
+#[test]
+fn absent_blocks_are_fetched_once() {
+    let (stub, mut server) = (Stub::new(200), FakeServer::new());
+    for writable in [true, false] {
+        assert_eq!(stub.open(writable).read(&mut server, 7..8), [107]);
+    }
+    assert_eq!(server.fetched, [(7, 1)]);
+    let expected: Vec<u8> = (0..10).map(base_byte).collect();
+    assert_eq!(stub.open(false).read(&mut server, 0..10), expected);
+    // Block 7 was there; after it comes read-ahead, for the misses were sequential.
+    assert_eq!(server.fetched, [(7, 1), (0, 7), (8, 4)]);
+}
+
+#[test]
+fn a_segment_knows_its_place_in_the_relation() {
+    let (stub, mut server) = (Stub::of_segment("base/5/16384.2", 10), FakeServer::new());
+    stub.open(true).read(&mut server, 3..4);
+    assert_eq!(server.fetched, [(2 * BLOCKS_PER_SEGMENT + 3, 1)]);
+}
+
+#[test]
+fn written_blocks_are_not_fetched() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    opened.write(&mut server, 5, 1);
+    opened.write(&mut server, 20, 2);
+    opened.write(&mut server, 30, 3);
+    assert_eq!(opened.read(&mut server, 5..6), [1]);
+    assert_eq!(opened.read(&mut server, 20..31), [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+    assert!(server.fetched.is_empty());
+    assert_eq!(opened.read(&mut server, 4..7), [104, 1, 106]);
+}
+
+#[test]
+fn a_partial_write_changes_only_its_bytes() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    let start = BLOCK_BYTES - 10;
+    opened.write_bytes(&mut server, start, &[1; BLCKSZ + 20]);
+    assert_eq!(server.fetched, [(0, 1), (2, 1)]);
+    let mut bytes = vec![0; 3 * BLCKSZ];
+    opened.file.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!((bytes[BLCKSZ - 11], bytes[BLCKSZ - 10]), (100, 1));
+    assert_eq!((bytes[2 * BLCKSZ + 9], bytes[2 * BLCKSZ + 10]), (1, 102));
+    assert_eq!(opened.read(&mut server, 1..2), [1]);
+    assert_eq!(server.fetched.len(), 2);
+}
+
+#[test]
+fn what_was_cut_off_comes_back_as_zeros() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    opened.truncate(&mut server, 5 * BLOCK_BYTES);
+    opened.write(&mut server, 8, 1);
+    assert_eq!(opened.read(&mut server, 4..9), [104, 0, 0, 0, 1]);
+    assert_eq!(opened.file.metadata().unwrap().len(), 9 * BLOCK_BYTES);
+    opened.truncate(&mut server, 0);
+    opened.truncate(&mut server, 3 * BLOCK_BYTES);
+    assert_eq!(opened.read(&mut server, 0..3), [0, 0, 0]);
+}
+
+#[test]
+fn a_cut_inside_a_block_keeps_its_beginning() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    opened.truncate(&mut server, 5 * BLOCK_BYTES + 1);
+    opened.truncate(&mut server, 6 * BLOCK_BYTES);
+    let mut bytes = vec![0; BLCKSZ];
+    opened.file.read_exact_at(&mut bytes, 5 * BLOCK_BYTES).unwrap();
+    assert_eq!((bytes[0], bytes[1]), (105, 0));
+    opened.lazy.before_read(5 * BLOCK_BYTES, BLCKSZ, &mut server.process()).unwrap();
+    assert_eq!(server.fetched, [(5, 1)]);
+}
+
+#[test]
+fn reading_beyond_the_end_neither_fetches_nor_lengthens() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    // Killed after truncating, before saying so.
+    File::options().write(true).open(&stub.data).unwrap().set_len(5 * BLOCK_BYTES).unwrap();
+    let opened = stub.open(true);
+    opened.lazy.before_read(0, 20 * BLCKSZ, &mut server.process()).unwrap();
+    assert_eq!(server.fetched, [(0, 5)]);
+    assert_eq!(opened.file.metadata().unwrap().len(), 5 * BLOCK_BYTES);
+    opened.truncate(&mut server, 10 * BLOCK_BYTES);
+    assert_eq!(opened.read(&mut server, 4..6), [104, 0]);
+}
+
+#[test]
+fn a_page_that_was_written_meanwhile_is_not_overwritten() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let (reader, writer) = (stub.open(false), stub.open(true));
+    server.before_reply = Box::new(move || writer.write(&mut FakeServer::new(), 2, 9));
+    assert_eq!(reader.read(&mut server, 0..4), [100, 101, 9, 103]);
+}
+
+#[test]
+fn a_file_that_was_cut_meanwhile_is_not_lengthened() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let (reader, writer) = (stub.open(false), stub.open(true));
+    server.before_reply =
+        Box::new(move || writer.truncate(&mut FakeServer::new(), 2 * BLOCK_BYTES));
+    reader.lazy.before_read(0, 4 * BLCKSZ, &mut server.process()).unwrap();
+    assert_eq!(fs::metadata(&stub.data).unwrap().len(), 2 * BLOCK_BYTES);
+    assert_eq!(reader.read(&mut server, 0..2), [100, 101]);
+}
+
+#[test]
+fn a_failed_fetch_leaves_the_block_absent() {
+    struct Unreachable;
+    impl PageSource for Unreachable {
+        fn pages(&mut self, _: RelTag, _: BlockNumber, _: u16) -> Result<Bytes, FetchError> {
+            Err(FetchError::Failed("gone".to_owned()))
+        }
+    }
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    let mut process = Process { durability: DURABLE, source: &mut Unreachable };
+    assert_eq!(opened.lazy.before_read(0, BLCKSZ, &mut process), Err(Errno(libc::EIO)));
+    // Writing a whole block needs no page server.
+    let mut write = || opened.file.write_at(&[5; BLCKSZ], BLOCK_BYTES).unwrap() as isize;
+    assert_eq!(
+        opened.lazy.write(BLOCK_BYTES, BLCKSZ, &mut process, &mut write),
+        Ok(BLCKSZ as isize)
+    );
+    assert_eq!(opened.read(&mut server, 0..3), [100, 5, 102]);
+}
+
+#[test]
+fn failed_and_short_writes_mark_only_what_was_written() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    let mut fail = || -1;
+    assert_eq!(opened.lazy.write(0, BLCKSZ, &mut server.process(), &mut fail), Ok(-1));
+    let mut short = || opened.file.write_at(&[5; BLCKSZ + 1], 0).unwrap() as isize;
+    let written = opened.lazy.write(0, 3 * BLCKSZ, &mut server.process(), &mut short);
+    assert_eq!(written, Ok(BLCKSZ as isize + 1));
+    assert_eq!(opened.read(&mut server, 0..2), [5, 101]);
+}
+
+#[test]
+fn only_a_successful_sync_makes_bits_durable() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    opened.write(&mut server, 1, 1);
+    let mut during_sync = || {
+        opened.write(&mut FakeServer::new(), 2, 2);
+        0
+    };
+    assert_eq!(opened.lazy.sync(DURABLE, &mut during_sync), Ok(0));
+    opened.write(&mut server, 3, 3);
+    assert_eq!(opened.lazy.sync(DURABLE, &mut || -1), Ok(-1));
+    // The next process starts from what is durable: block 1 only.
+    assert_eq!(stub.open(true).read(&mut server, 1..4), [1, 102, 103]);
+}
+
+#[test]
+fn without_fsync_everything_counts_as_durable() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    let durability = Durability { fsync: false, retries_failed_sync: false };
+    let mut process = Process { durability, source: &mut server };
+    let mut write = || opened.file.write_at(&[5; BLCKSZ], 0).unwrap() as isize;
+    opened.lazy.write(0, BLCKSZ, &mut process, &mut write).unwrap();
+    opened.lazy.map.distrust_live();
+    assert_eq!(stub.open(true).read(&mut server, 0..1), [5]);
+}
