@@ -131,7 +131,9 @@ impl DecodedRecord {
         let mut fields = FieldReader::new(bytes);
         fields.skip(RECORD_HEADER_SIZE)?;
 
-        let mut blocks: SmallVec<[BlockHeader; 4]> = SmallVec::new();
+        let mut blocks: SmallVec<[BlockRef; 4]> = SmallVec::new();
+        // Bytes of image and of data of each block.
+        let mut lengths: SmallVec<[(u16, u16); 4]> = SmallVec::new();
         let mut origin = None;
         let mut toplevel_xid = None;
         let mut main_len = 0;
@@ -153,9 +155,9 @@ impl DecodedRecord {
                 ID_ORIGIN => origin = Some(fields.u16()?),
                 ID_TOPLEVEL_XID => toplevel_xid = Some(fields.u32()?),
                 id if id <= BLOCK_ID_MAX => {
-                    let block = BlockHeader::read(id, blocks.last(), &mut fields)?;
-                    data_len += block.image_len() + usize::from(block.data_len);
-                    blocks.push(block);
+                    let (image_len, own_len) = read_block(id, &mut fields, &mut blocks)?;
+                    data_len += usize::from(image_len) + usize::from(own_len);
+                    lengths.push((image_len, own_len));
                 }
                 id => return Err(RecordParseError::UnknownId(id)),
             }
@@ -167,24 +169,15 @@ impl DecodedRecord {
             });
         }
 
-        let mut data = bytes.slice(fields.offset()..);
-        let blocks = blocks
-            .into_iter()
-            .map(|block| {
-                let image_len = block.image_len();
-                let image_data = split_front(&mut data, image_len);
-                BlockRef {
-                    id: block.id,
-                    rel: block.rel,
-                    block: block.block,
-                    will_init: block.flags & BKPBLOCK_WILL_INIT != 0,
-                    image: block.image.map(|image| image.with_data(image_data)),
-                    data: split_front(&mut data, usize::from(block.data_len)),
-                }
-            })
-            .collect();
-        debug_assert_eq!(data.len(), main_len);
-        Ok(DecodedRecord { header, blocks, main_data: data, origin, toplevel_xid })
+        let mut at = fields.offset();
+        for (block, (image_len, own_len)) in blocks.iter_mut().zip(lengths) {
+            if let Some(image) = &mut block.image {
+                image.data = take(bytes, &mut at, image_len);
+            }
+            block.data = take(bytes, &mut at, own_len);
+        }
+        debug_assert_eq!(bytes.len() - at, main_len);
+        Ok(DecodedRecord { header, blocks, main_data: bytes.slice(at..), origin, toplevel_xid })
     }
 
     /// The block reference with this id.
@@ -193,126 +186,103 @@ impl DecodedRecord {
     }
 }
 
-/// Takes `len` bytes off the front. An empty piece holds no reference to the record's memory,
-/// which would cost an atomic operation for nothing.
-fn split_front(data: &mut Bytes, len: usize) -> Bytes {
-    if len == 0 { Bytes::new() } else { data.split_to(len.min(data.len())) }
+/// The next `len` bytes from `at` on, which were found to be there. An empty piece holds no
+/// reference to the record's memory, which would cost an atomic operation for nothing.
+fn take(bytes: &Bytes, at: &mut usize, len: u16) -> Bytes {
+    if len == 0 {
+        return Bytes::new();
+    }
+    let start = *at;
+    *at += usize::from(len);
+    bytes.slice(start..*at)
 }
 
-/// A block reference before its data is known.
-struct BlockHeader {
+/// Reads the header of a block reference behind its id and adds the block, still without its bytes.
+/// Returns how many bytes of image and of data belong to it.
+fn read_block(
     id: u8,
-    flags: u8,
-    data_len: u16,
-    image: Option<ImageHeader>,
-    rel: RelTag,
-    block: BlockNumber,
+    fields: &mut FieldReader<'_>,
+    blocks: &mut SmallVec<[BlockRef; 4]>,
+) -> Result<(u16, u16), RecordParseError> {
+    let before = blocks.last();
+    if before.is_some_and(|before| before.id >= id) {
+        return Err(RecordParseError::BlockOutOfOrder(id));
+    }
+    let wrong = |what| RecordParseError::InconsistentBlock { id, what };
+    let flags = fields.u8()?;
+    let fork =
+        ForkNumber::from_u8(flags & BKPBLOCK_FORK_MASK).ok_or(wrong("there is no such fork"))?;
+    let data_len = fields.u16()?;
+    if (flags & BKPBLOCK_HAS_DATA != 0) != (data_len != 0) {
+        return Err(wrong("the flag for data does not agree with its length"));
+    }
+    let (image, image_len) = if flags & BKPBLOCK_HAS_IMAGE != 0 {
+        let (image, len) = read_image(id, fields)?;
+        (Some(image), len)
+    } else {
+        (None, 0)
+    };
+    let locator = if flags & BKPBLOCK_SAME_REL != 0 {
+        before.ok_or(wrong("the relation of the block before, but there is none"))?.rel.locator()
+    } else {
+        RelFileLocator { spc: Oid(fields.u32()?), db: Oid(fields.u32()?), rel: Oid(fields.u32()?) }
+    };
+    let block = BlockNumber(fields.u32()?);
+    if block > BlockNumber::MAX {
+        return Err(wrong("block number is not valid"));
+    }
+    blocks.push(BlockRef {
+        id,
+        rel: locator.fork(fork),
+        block,
+        will_init: flags & BKPBLOCK_WILL_INIT != 0,
+        image,
+        data: Bytes::new(),
+    });
+    Ok((image_len, data_len))
 }
 
-struct ImageHeader {
-    len: u16,
-    hole_offset: u16,
-    hole_length: u16,
-    info: u8,
+/// Reads the header of a page image. Returns the image, still without its bytes, and how many
+/// there are.
+fn read_image(id: u8, fields: &mut FieldReader<'_>) -> Result<(BlockImage, u16), RecordParseError> {
+    const PAGE_LEN: u16 = BLCKSZ as u16;
+    let wrong = |what| Err(RecordParseError::InconsistentBlock { id, what });
+    let len = fields.u16()?;
+    let hole_offset = fields.u16()?;
+    let info = fields.u8()?;
+    let has_hole = info & BKPIMAGE_HAS_HOLE != 0;
+    let compression = match info & BKPIMAGE_COMPRESSED {
+        0 => ImageCompression::None,
+        BKPIMAGE_COMPRESS_PGLZ => ImageCompression::Pglz,
+        BKPIMAGE_COMPRESS_LZ4 => ImageCompression::Lz4,
+        BKPIMAGE_COMPRESS_ZSTD => ImageCompression::Zstd,
+        _ => return wrong("an image compressed in two ways"),
+    };
+    let compressed = compression != ImageCompression::None;
+    let hole_length = match (has_hole, compressed) {
+        (false, _) => 0,
+        (true, true) => fields.u16()?,
+        (true, false) => PAGE_LEN.saturating_sub(len),
+    };
+    if has_hole && (hole_offset == 0 || hole_length == 0 || len == PAGE_LEN) {
+        return wrong("an image with a hole that is not one");
+    }
+    if !has_hole && hole_offset != 0 {
+        return wrong("an image without a hole that has one");
+    }
+    if !has_hole && !compressed && len != PAGE_LEN {
+        return wrong("an image that is not a whole page");
+    }
+    if compressed && len >= PAGE_LEN || len > PAGE_LEN {
+        return wrong("an image that is too long");
+    }
+    if u32::from(hole_offset) + u32::from(hole_length) > u32::from(PAGE_LEN) {
+        return wrong("an image whose hole reaches past the page");
+    }
+    let apply = info & BKPIMAGE_APPLY != 0;
+    let data = Bytes::new();
+    Ok((BlockImage { apply, hole_offset, hole_length, compression, data }, len))
 }
 
-impl BlockHeader {
-    fn read(
-        id: u8,
-        before: Option<&BlockHeader>,
-        fields: &mut FieldReader<'_>,
-    ) -> Result<BlockHeader, RecordParseError> {
-        if before.is_some_and(|before| before.id >= id) {
-            return Err(RecordParseError::BlockOutOfOrder(id));
-        }
-        let wrong = |what| RecordParseError::InconsistentBlock { id, what };
-        let flags = fields.u8()?;
-        let fork = ForkNumber::from_u8(flags & BKPBLOCK_FORK_MASK)
-            .ok_or(wrong("there is no such fork"))?;
-        let data_len = fields.u16()?;
-        if (flags & BKPBLOCK_HAS_DATA != 0) != (data_len != 0) {
-            return Err(wrong("the flag for data does not agree with its length"));
-        }
-        let image = if flags & BKPBLOCK_HAS_IMAGE != 0 {
-            Some(ImageHeader::read(id, fields)?)
-        } else {
-            None
-        };
-        let locator = if flags & BKPBLOCK_SAME_REL != 0 {
-            before
-                .ok_or(wrong("the relation of the block before, but there is none"))?
-                .rel
-                .locator()
-        } else {
-            RelFileLocator {
-                spc: Oid(fields.u32()?),
-                db: Oid(fields.u32()?),
-                rel: Oid(fields.u32()?),
-            }
-        };
-        let block = BlockNumber(fields.u32()?);
-        if block > BlockNumber::MAX {
-            return Err(wrong("block number is not valid"));
-        }
-        Ok(BlockHeader { id, flags, data_len, image, rel: locator.fork(fork), block })
-    }
-
-    fn image_len(&self) -> usize {
-        self.image.as_ref().map_or(0, |image| usize::from(image.len))
-    }
-}
-
-impl ImageHeader {
-    fn read(id: u8, fields: &mut FieldReader<'_>) -> Result<ImageHeader, RecordParseError> {
-        let wrong = |what| Err(RecordParseError::InconsistentBlock { id, what });
-        let page_len = BLCKSZ as u16;
-        let len = fields.u16()?;
-        let hole_offset = fields.u16()?;
-        let info = fields.u8()?;
-        let compressed = info & BKPIMAGE_COMPRESSED != 0;
-        let has_hole = info & BKPIMAGE_HAS_HOLE != 0;
-        if (info & BKPIMAGE_COMPRESSED).count_ones() > 1 {
-            return wrong("an image compressed in two ways");
-        }
-        let hole_length = match (has_hole, compressed) {
-            (false, _) => 0,
-            (true, true) => fields.u16()?,
-            (true, false) => page_len.saturating_sub(len),
-        };
-        if has_hole && (hole_offset == 0 || hole_length == 0 || len == page_len) {
-            return wrong("an image with a hole that is not one");
-        }
-        if !has_hole && (hole_offset != 0 || hole_length != 0) {
-            return wrong("an image without a hole that has one");
-        }
-        if !has_hole && !compressed && len != page_len {
-            return wrong("an image that is not a whole page");
-        }
-        if compressed && len >= page_len || len > page_len {
-            return wrong("an image that is too long");
-        }
-        if u32::from(hole_offset) + u32::from(hole_length) > BLCKSZ as u32 {
-            return wrong("an image whose hole reaches past the page");
-        }
-        Ok(ImageHeader { len, hole_offset, hole_length, info })
-    }
-
-    fn with_data(self, data: Bytes) -> BlockImage {
-        let compression = if self.info & BKPIMAGE_COMPRESS_PGLZ != 0 {
-            ImageCompression::Pglz
-        } else if self.info & BKPIMAGE_COMPRESS_LZ4 != 0 {
-            ImageCompression::Lz4
-        } else if self.info & BKPIMAGE_COMPRESS_ZSTD != 0 {
-            ImageCompression::Zstd
-        } else {
-            ImageCompression::None
-        };
-        BlockImage {
-            apply: self.info & BKPIMAGE_APPLY != 0,
-            hole_offset: self.hole_offset,
-            hole_length: self.hole_length,
-            compression,
-            data,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@
 //! ```
 
 use super::error::WalDecodeErrorKind;
+use super::rmgr;
 use crate::Lsn;
 use crate::field_reader::{FieldReader, Truncated};
 
@@ -27,14 +28,8 @@ pub const RECORD_SIZE_MAX: u32 = 0x3FFF_FFFF;
 /// Offset in bytes of `xl_crc`.
 const CRC_OFFSET: usize = 20;
 
-/// Highest number of a resource manager that comes with PostgreSQL 15 (`RM_MAX_BUILTIN_ID`).
-const RMID_BUILTIN_MAX: u8 = 21;
 /// Lowest number of a resource manager that an extension may register (`RM_MIN_CUSTOM_ID`).
 const RMID_CUSTOM_MIN: u8 = 128;
-
-const RM_XLOG_ID: u8 = 0;
-const XLOG_SWITCH: u8 = 0x40;
-const XLR_RMGR_INFO_MASK: u8 = 0xF0;
 
 /// The fixed header of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,19 +63,19 @@ impl RecordHeader {
 
     /// `info` without the flags that every resource manager shares.
     pub fn rmgr_info(&self) -> u8 {
-        self.info & XLR_RMGR_INFO_MASK
+        self.info & rmgr::RMGR_INFO_MASK
     }
 
     /// Whether the rest of the segment behind this record is unused (`XLOG_SWITCH`).
     pub fn is_switch(&self) -> bool {
-        self.rmid == RM_XLOG_ID && self.rmgr_info() == XLOG_SWITCH
+        self.rmid == rmgr::XLOG && self.rmgr_info() == rmgr::xlog::SWITCH
     }
 
     /// Checks all that can be checked before the rest of the record is there. `start` is where the
     /// record begins, `prev` where the one before it did, if that is known.
     pub(super) fn check(&self, start: Lsn, prev: Option<Lsn>) -> Result<(), WalDecodeErrorKind> {
         check_length(self.tot_len)?;
-        if self.rmid > RMID_BUILTIN_MAX && self.rmid < RMID_CUSTOM_MIN {
+        if self.rmid > rmgr::LOGICALMSG && self.rmid < RMID_CUSTOM_MIN {
             return Err(WalDecodeErrorKind::BadResourceManager(self.rmid));
         }
         let prev_is_right = match prev {

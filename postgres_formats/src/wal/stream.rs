@@ -14,6 +14,7 @@ use super::error::{WalDecodeError, WalDecodeErrorKind as Kind};
 use super::input::Input;
 use super::page_header::{PageHeader, XLP_FIRST_IS_CONTRECORD, XLP_FIRST_IS_OVERWRITE_CONTRECORD};
 use super::record_header::{RECORD_HEADER_SIZE, RecordHeader, check_length, record_crc};
+use super::rmgr;
 use crate::lsn::{WalSegmentSize, XLOG_BLCKSZ};
 use crate::{Lsn, SystemId};
 
@@ -306,10 +307,8 @@ fn check_header(
 /// Source: `xl_overwrite_contrecord` in PostgreSQL `access/xlog_internal.h`; 16 bytes of main data
 /// behind a short data header.
 fn overwritten_lsn(header: &RecordHeader, bytes: &[u8]) -> Option<Lsn> {
-    const RM_XLOG_ID: u8 = 0;
-    const XLOG_OVERWRITE_CONTRECORD: u8 = 0xD0;
     const XLR_BLOCK_ID_DATA_SHORT: u8 = 255;
-    if header.rmid != RM_XLOG_ID || header.rmgr_info() != XLOG_OVERWRITE_CONTRECORD {
+    if header.rmid != rmgr::XLOG || header.rmgr_info() != rmgr::xlog::OVERWRITE_CONTRECORD {
         return None;
     }
     let data = bytes.get(RECORD_HEADER_SIZE..)?.strip_prefix(&[XLR_BLOCK_ID_DATA_SHORT, 16])?;

@@ -14,13 +14,12 @@
 //! ```
 
 use super::record_header::RecordHeader;
+use super::rmgr;
 use super::writer::{WalOrigin, WalWriter, encode_record};
 use crate::checkpoint::{CHECKPOINT_SIZE, CheckPoint};
 use crate::lsn::{SegmentNumber, WalSegmentSize, XLOG_BLCKSZ};
 use crate::{Lsn, SystemId, TransactionId};
 
-const RM_XLOG_ID: u8 = 0;
-const XLOG_CHECKPOINT_SHUTDOWN: u8 = 0x00;
 const XLR_BLOCK_ID_DATA_SHORT: u8 = 255;
 
 /// What the shutdown checkpoint at `base` says, if `state` is what the counters are there. This is
@@ -42,8 +41,8 @@ pub fn shutdown_checkpoint_record(prev: Lsn, checkpoint: &CheckPoint) -> Vec<u8>
         tot_len: 0,
         xid: 0,
         prev,
-        info: XLOG_CHECKPOINT_SHUTDOWN,
-        rmid: RM_XLOG_ID,
+        info: rmgr::xlog::CHECKPOINT_SHUTDOWN,
+        rmid: rmgr::XLOG,
         crc: 0,
     };
     let data_header = [XLR_BLOCK_ID_DATA_SHORT, CHECKPOINT_SIZE as u8];
