@@ -16,6 +16,7 @@ use crate::error::exceptions::InvalidLsn;
 pub struct PyLsn(pub Lsn);
 
 /// Whatever Python code may give where a position is meant: an `Lsn`, its text, or its number.
+#[derive(Clone, Copy)]
 pub struct AnyLsn(pub Lsn);
 
 impl<'py> FromPyObject<'_, 'py> for AnyLsn {

@@ -1,4 +1,9 @@
-from typing import final, overload
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, final, overload
+
+import psycopg
 
 @final
 class Lsn:
@@ -24,3 +29,183 @@ class Lsn:
     @overload
     def __sub__(self, other: int) -> Lsn: ...
     def __getnewargs__(self) -> tuple[int]: ...
+
+@final
+class Repository:
+    """A repository: branches, and the page server that keeps their history.
+
+    As a context manager it starts the page server and, if it was the one to start it, stops it at
+    the end.
+    """
+
+    @staticmethod
+    def init(
+        path: str | PathLike[str], *, pg_bin_dir: str | PathLike[str] | None = None
+    ) -> Repository:
+        """Makes a repository in the folder ``path``, with a new database cluster as ``main``."""
+    @staticmethod
+    def open(path: str | PathLike[str]) -> Repository:
+        """The repository in the folder ``path``, or at it."""
+    @property
+    def path(self) -> Path:
+        """Its own directory, ``.zenith``."""
+    @property
+    def pid(self) -> int | None:
+        """The page server's process, if it runs."""
+    @property
+    def connstr(self) -> str:
+        """Where the page server can be reached over TCP."""
+    @property
+    def log(self) -> Path:
+        """The page server's log."""
+    def start(self, port: int | None = None) -> bool:
+        """Starts the page server and waits until it serves; ``False`` if it ran already."""
+    def stop(self, *, immediate: bool = False) -> bool:
+        """Stops the page server, or kills it if ``immediate``; ``False`` if it did not run."""
+    def restart(self, *, immediate: bool = False) -> None:
+        """Stops and starts the page server; computes only wait meanwhile."""
+    def status(self) -> dict[str, str]:
+        """What the page server says of itself; empty if it does not run."""
+    def branches(self) -> list[Branch]:
+        """All branches, sorted by name."""
+    def branch(self, name: str) -> Branch:
+        """The branch with this name."""
+    def create_branch(self, name: str, at: _Point | None = None) -> Branch:
+        """Makes a branch at a point of another's history: ``("main", lsn)``, ``"main@0/16B3748"``.
+
+        Without one, at the end of the default branch. Nothing is copied.
+        """
+    def computes(self) -> list[Compute]:
+        """All computes, sorted by name."""
+    def compute(self, name: str) -> Compute:
+        """The compute with this name."""
+    def __enter__(self) -> Repository: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+@final
+class Branch:
+    """A name for one line of history, as it was when it was asked for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def timeline(self) -> str:
+        """The id of its line of history."""
+    @property
+    def ancestor(self) -> tuple[str, Lsn] | None:
+        """The line of history that it left, and where; ``None`` for a root."""
+    @property
+    def is_default(self) -> bool: ...
+    @property
+    def last_record_lsn(self) -> Lsn | None:
+        """The end of the last WAL record that the page server has of it now."""
+    def compute(
+        self,
+        name: str | None = None,
+        *,
+        lsn: Lsn | str | int | None = None,
+        durability: Literal["local", "pageserver"] | None = None,
+        port: int | None = None,
+    ) -> Compute:
+        """The compute with this name, by default the branch's own, made if there is none.
+
+        At the branch's end it continues the branch, and there can be one such. At an ``lsn`` it is
+        detached: what it writes goes nowhere.
+        """
+    def get_page(
+        self,
+        spc: int,
+        db: int,
+        rel: int,
+        block: int,
+        *,
+        fork: Literal["main", "fsm", "vm", "init"] = "main",
+        lsn: Lsn | str | int | None = None,
+    ) -> bytes:
+        """One page as it was at ``lsn``, by default at the branch's end. Needs no compute."""
+    def get_pages(
+        self,
+        spc: int,
+        db: int,
+        rel: int,
+        first: int,
+        count: int,
+        *,
+        fork: Literal["main", "fsm", "vm", "init"] = "main",
+        lsn: Lsn | str | int | None = None,
+    ) -> list[bytes]:
+        """``count`` consecutive pages."""
+    def rel_size(
+        self,
+        spc: int,
+        db: int,
+        rel: int,
+        *,
+        fork: Literal["main", "fsm", "vm", "init"] = "main",
+        lsn: Lsn | str | int | None = None,
+    ) -> int | None:
+        """A relation's length in blocks; ``None`` if there is no such relation or fork."""
+    def rename(self, name: str) -> Branch: ...
+    def delete(self) -> None: ...
+
+@final
+class Compute:
+    """A stock PostgreSQL server on a branch.
+
+    As a context manager it is started, and stopped at the end; its directory stays for the next
+    start until ``destroy``.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def branch(self) -> str: ...
+    @property
+    def timeline(self) -> str: ...
+    @property
+    def base_lsn(self) -> Lsn:
+        """The LSN at which it reads pages that it does not have."""
+    @property
+    def mode(self) -> Literal["read-write", "detached"]: ...
+    @property
+    def durability(self) -> Literal["local", "pageserver"]: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def dsn(self) -> str:
+        """A connection URI of its database ``postgres``."""
+    @property
+    def pgdata(self) -> Path: ...
+    @property
+    def log(self) -> Path: ...
+    @property
+    def pid(self) -> int | None: ...
+    @property
+    def state(self) -> Literal["running", "busy", "stopped"]: ...
+    def start(self) -> bool:
+        """Starts it and waits until it accepts connections; ``False`` if it ran already."""
+    def stop(self, *, immediate: bool = False) -> bool:
+        """Stops it; ``False`` if it did not run."""
+    def restart(self, *, immediate: bool = False) -> None: ...
+    def kill(self) -> None:
+        """Kills its first process with signal 9; the others notice and follow."""
+    def destroy(self) -> None:
+        """Stops it at once and removes its directory; what the page server has received stays."""
+    def psql(self, sql: str, *, dbname: str = "postgres", user: str | None = None) -> str:
+        """Runs statements with psql; returns what they print, unaligned."""
+    def connect(self, *, dbname: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
+        """A psycopg connection; options are those of ``psycopg.connect``."""
+    def __enter__(self) -> Compute: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+_Point = str | tuple[str | Branch, Lsn | str | int] | Branch

@@ -7,10 +7,7 @@ set up to use.
 
 import sys
 
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
+import tomllib
 
 
 def main() -> None:

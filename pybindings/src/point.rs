@@ -1,0 +1,34 @@
+//! What Python code may give where a moment in a branch's history is meant.
+
+use control_plane::Point;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+use crate::branch::PyBranch;
+use crate::error::exceptions::InvalidArgument;
+use crate::lsn::AnyLsn;
+
+/// A point as on the command line (`"main@0/16B3748"`), a pair of a branch and an LSN, or a branch,
+/// which means its end.
+pub struct AnyPoint(pub Point);
+
+impl<'py> FromPyObject<'_, 'py> for AnyPoint {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<AnyPoint> {
+        if let Ok(branch) = value.cast::<PyBranch>() {
+            return Ok(AnyPoint(Point::end_of(branch.get().name())));
+        }
+        if let Ok(pair) = value.cast::<PyTuple>() {
+            let (branch, lsn): (Bound<'_, PyAny>, AnyLsn) = pair.extract()?;
+            let name = match branch.cast::<PyBranch>() {
+                Ok(branch) => branch.get().name().to_owned(),
+                Err(_) => branch.extract()?,
+            };
+            return Ok(AnyPoint(Point::at_lsn(name, lsn.0)));
+        }
+        let text = value.cast::<PyString>()?;
+        let parsed = text.to_cow()?.parse();
+        parsed.map(AnyPoint).map_err(|error| InvalidArgument::new_err(format!("{error}")))
+    }
+}
