@@ -1,10 +1,15 @@
 //! Commands to the page server, over its SQL-like language.
 
 use std::fs;
+use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
-use postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use bytes::Bytes;
+use postgres_wire::client::{
+    ClientError, ConnectParams, Connection, CopyOutReader, Row as WireRow, Timeouts,
+};
 
 use crate::error::{Error, Result};
 
@@ -30,62 +35,127 @@ impl ServerAddress {
     }
 }
 
-/// A connection to the page server.
+/// How long a server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may be silent while it works on a command. Longer than the page server itself
+/// waits for WAL by default, so that its error, which names the positions, comes first.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A connection to the page server or a compute.
 pub(crate) struct Control {
-    client: Client,
+    server: String,
+    connection: Connection,
 }
 
 impl Control {
+    /// Connects to the page server.
     pub(crate) fn connect(connstr: &str) -> Result<Control> {
-        let client = Client::connect(connstr, NoTls).map_err(connection_error)?;
-        Ok(Control { client })
+        Control::connect_to("page server", connstr)
+    }
+
+    /// Connects to `server`, which is how errors call it.
+    pub(crate) fn connect_to(server: &str, connstr: &str) -> Result<Control> {
+        let timeouts = Timeouts {
+            connect: CONNECT_TIMEOUT,
+            read: Some(REPLY_TIMEOUT),
+            write: Some(REPLY_TIMEOUT),
+        };
+        let params: Result<ConnectParams, _> = connstr.parse();
+        params
+            .map_err(ClientError::from)
+            .and_then(|params| Connection::connect(&params, timeouts))
+            .map(|connection| Control { server: server.to_owned(), connection })
+            .map_err(|error| client_error(server, &error))
     }
 
     /// Runs a command whose words need no quotes or were quoted with [`quote`].
     pub(crate) fn rows(&mut self, command: &str) -> Result<Vec<Row>> {
-        let messages = self.client.simple_query(command).map_err(connection_error)?;
-        Ok(messages
-            .into_iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(Row { row, command: command.to_owned() }),
-                _ => None,
-            })
-            .collect())
+        let rows = self
+            .connection
+            .simple_query(command)
+            .map_err(|error| client_error(&self.server, &error))?;
+        Ok(rows.into_iter().map(|row| Row { row, command: command.to_owned() }).collect())
     }
 
     /// Runs a command that answers with one row.
     pub(crate) fn row(&mut self, command: &str) -> Result<Row> {
         self.rows(command)?.pop().ok_or_else(|| protocol(command, "it gave no row"))
     }
+
+    /// Runs a command that answers with a stream of bytes, and gives the stream to `consume`.
+    pub(crate) fn copy_out<T>(
+        &mut self,
+        command: &str,
+        consume: impl FnOnce(&mut dyn Read) -> Result<T>,
+    ) -> Result<T> {
+        let reader = self
+            .connection
+            .copy_out(command)
+            .map_err(|error| client_error(&self.server, &error))?;
+        let mut stream = CopyStream { reader, chunk: Bytes::new(), failure: None };
+        // What the consumer makes of an error of the stream hides the server's own words.
+        let consumed = consume(&mut stream);
+        if let Some(failure) = stream.failure.take() {
+            return Err(client_error(&self.server, &failure));
+        }
+        let consumed = consumed?;
+        // Only the end of the stream tells that the server has succeeded.
+        while stream
+            .reader
+            .next_chunk()
+            .map_err(|error| client_error(&self.server, &error))?
+            .is_some()
+        {}
+        Ok(consumed)
+    }
+}
+
+/// A stream that remembers why it broke.
+struct CopyStream<'c> {
+    reader: CopyOutReader<'c>,
+    chunk: Bytes,
+    failure: Option<ClientError>,
+}
+
+impl Read for CopyStream<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.reader.next_chunk() {
+                Ok(Some(chunk)) => self.chunk = chunk,
+                Ok(None) => return Ok(0),
+                Err(error) => {
+                    self.failure = Some(error);
+                    return Err(io::Error::other("the server failed"));
+                }
+            }
+        }
+        let count = self.chunk.len().min(buffer.len());
+        let head = self.chunk.split_to(count);
+        if let Some(target) = buffer.get_mut(..count) {
+            target.copy_from_slice(&head);
+        }
+        Ok(count)
+    }
 }
 
 /// One row of a reply; columns are found by name, so that new ones disturb nobody.
 pub(crate) struct Row {
-    row: SimpleQueryRow,
+    row: WireRow,
     command: String,
 }
 
 impl Row {
     /// The column's text; `None` if it is null, empty or absent.
     pub(crate) fn optional(&self, column: &str) -> Option<&str> {
-        self.row.try_get(column).ok().flatten().filter(|text| !text.is_empty())
+        let at = self.row.columns().iter().position(|name| name == column)?;
+        let text = std::str::from_utf8(self.row.get(at)?).ok()?;
+        Some(text).filter(|text| !text.is_empty())
     }
 
     /// The column's text.
     pub(crate) fn text(&self, column: &str) -> Result<&str> {
         self.optional(column)
             .ok_or_else(|| protocol(&self.command, &format!("its row has no {column}")))
-    }
-
-    /// All columns that have a text, in the server's order.
-    pub(crate) fn pairs(&self) -> Vec<(String, String)> {
-        let columns = self.row.columns().iter().enumerate();
-        columns
-            .filter_map(|(at, column)| {
-                let text = self.row.try_get(at).ok().flatten()?;
-                Some((column.name().to_owned(), text.to_owned()))
-            })
-            .collect()
     }
 
     /// The column's value.
@@ -117,18 +187,23 @@ fn protocol(command: &str, problem: &str) -> Error {
     }
 }
 
-fn connection_error(error: postgres::Error) -> Error {
-    match error.as_db_error() {
-        Some(refused) => Error::PageServer {
-            sqlstate: refused.code().code().to_owned(),
-            message: refused.message().to_owned(),
-        },
-        None => Error::Connection { what: "page server".to_owned(), detail: causes(&error) },
+fn client_error(server: &str, error: &ClientError) -> Error {
+    match error {
+        ClientError::Server(refused) => {
+            let mut message = refused.message.clone();
+            for more in [&refused.detail, &refused.hint] {
+                if !more.is_empty() {
+                    message = format!("{message}; {more}");
+                }
+            }
+            Error::PageServer { sqlstate: refused.sqlstate.code().to_owned(), message }
+        }
+        _ => Error::Connection { what: server.to_owned(), detail: causes(error) },
     }
 }
 
 /// The error and what lies behind it, in one line.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

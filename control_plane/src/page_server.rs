@@ -154,10 +154,7 @@ impl Repository {
         let running = self.running_server();
         let address = running.and_then(|_| ServerAddress::read(self.dir()));
         let facts = match &address {
-            Some(address) => Control::connect(&address.unix)
-                .and_then(|mut control| control.row("status"))
-                .map(|row| row.pairs())
-                .unwrap_or_default(),
+            Some(address) => status_facts(&address.unix).unwrap_or_default(),
             None => Vec::new(),
         };
         Ok(ServerStatus {
@@ -237,4 +234,14 @@ impl Repository {
             std::thread::sleep(process::POLL_INTERVAL);
         }
     }
+}
+
+fn status_facts(connstr: &str) -> Result<Vec<(String, String)>> {
+    let rows = Control::connect(connstr)?.rows("status")?;
+    rows.iter()
+        .map(|row| {
+            let value = row.optional("value").unwrap_or_default();
+            Ok((row.text("name")?.to_owned(), value.to_owned()))
+        })
+        .collect()
 }

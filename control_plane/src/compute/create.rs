@@ -4,17 +4,20 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use postgres_formats::Lsn;
 
 use super::layout::{COMPUTES_DIR, Layout};
-use super::{Compute, ComputeOptions, Mode, settings, unpack};
+use super::{Compute, ComputeOptions, Mode, settings, settle, unpack};
 use crate::branch::Branch;
+use crate::control::quote;
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
 use crate::point::{At, Point, check_name};
 use crate::ports;
 use crate::repository::Repository;
+use crate::timestamp::Timestamp;
 
 /// Only one compute is made at a time, so that two cannot take the same branch or port.
 const LOCK: &str = "computes.lock";
@@ -84,6 +87,8 @@ impl Compute {
             mode,
             durability: options.durability,
             port: choose_port(repository, options.port)?,
+            instance: format!("{:016x}", rand::random::<u64>()),
+            boot_id: settle::current_boot_id()?,
         };
         let address = repository.server_address()?;
         let _identity = repository.account().enter();
@@ -110,10 +115,20 @@ impl Repository {
         match point.at {
             At::End => self.last_record_lsn(branch),
             At::Lsn(lsn) => Ok(lsn),
-            At::Time(_) | At::Ago(_) => Err(Error::InvalidArgument(format!(
-                "{point} is a time: give the LSN, or make a branch there and use that"
-            ))),
+            At::Time(time) => self.lsn_at(branch, time),
+            At::Ago(ago) => {
+                let now = SystemTime::now();
+                let time = now.checked_sub(ago).ok_or_else(|| {
+                    Error::InvalidArgument(format!("{point} is before the beginning of time"))
+                })?;
+                self.lsn_at(branch, time.into())
+            }
         }
+    }
+
+    fn lsn_at(&self, branch: &Branch, time: Timestamp) -> Result<Lsn> {
+        let command = format!("lsn_at {} {}", branch.timeline, quote(&time.to_string()));
+        self.control()?.row(&command)?.value("lsn")
     }
 }
 

@@ -4,6 +4,7 @@ mod create;
 mod layout;
 mod run;
 mod settings;
+mod settle;
 mod unpack;
 
 use std::fmt;
@@ -103,6 +104,10 @@ struct ComputeFile {
     mode: Mode,
     durability: Durability,
     port: u16,
+    /// Random; tells this compute from others that had its name before.
+    instance: String,
+    /// The run of the machine in which it was made.
+    boot_id: String,
 }
 
 /// A compute of a repository. Cheap to clone; holds no lock and no connection.
@@ -117,6 +122,8 @@ pub struct Compute {
     mode: Mode,
     durability: Durability,
     port: u16,
+    instance: String,
+    boot_id: String,
 }
 
 /// Whether a compute runs.
@@ -221,6 +228,8 @@ impl Compute {
             mode: file.mode,
             durability: file.durability,
             port: file.port,
+            instance: file.instance,
+            boot_id: file.boot_id,
             layout,
         })
     }
@@ -235,6 +244,8 @@ impl Compute {
             mode: self.mode,
             durability: self.durability,
             port: self.port,
+            instance: self.instance.clone(),
+            boot_id: self.boot_id.clone(),
         };
         let path = layout.compute_file();
         let text = toml::to_string(&file)

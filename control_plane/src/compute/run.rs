@@ -7,11 +7,11 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use postgres::{Client, NoTls};
+use postgres_wire::client::{ConnectParams, Host};
 
 use super::{Compute, ComputeState, ComputeStatus, Durability, Mode, settings};
 use crate::companions;
-use crate::control::{causes, quote};
+use crate::control::{Control, quote};
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
 use crate::page_server::{Outcome, StopMode};
@@ -57,6 +57,7 @@ impl Compute {
                 Outcome::AlreadySo
             }
             None => {
+                self.refuse_if_unsettled()?;
                 self.spawn_and_wait(&address.unix, &socket_dir)?;
                 Outcome::Done
             }
@@ -64,6 +65,7 @@ impl Compute {
         if self.mode == Mode::ReadWrite {
             self.have_it_followed(&socket_dir)?;
         }
+        self.settle_in_background()?;
         Ok(outcome)
     }
 
@@ -280,18 +282,14 @@ impl Compute {
         if self.durability == Durability::Local {
             return Ok(());
         }
-        let failed = |error: postgres::Error| Error::Connection {
-            what: format!("compute {:?}", self.name),
-            detail: causes(&error),
-        };
-        let mut client = Client::connect(&connstr, NoTls).map_err(failed)?;
+        let mut compute = Control::connect_to(&format!("compute {:?}", self.name), &connstr)?;
         let followed = format!(
             "select 1 from pg_stat_replication \
              where application_name = '{}' and state = 'streaming'",
             settings::STANDBY_NAME
         );
         let deadline = Instant::now() + FOLLOW_TIMEOUT;
-        while client.simple_query(&followed).map_err(failed)?.len() < 2 {
+        while compute.rows(&followed)?.is_empty() {
             if Instant::now() >= deadline {
                 return Err(Error::Timeout(format!(
                     "compute {:?} runs, but the page server does not follow it after {} s, so its \
@@ -309,16 +307,12 @@ impl Compute {
 
 /// The folder of the page server's socket, from its connection string; computes put theirs beside.
 fn socket_dir(connstr: &str) -> Result<PathBuf> {
-    let config: postgres::Config = connstr.parse().map_err(|error| Error::Connection {
-        what: "page server".to_owned(),
-        detail: format!("its address {connstr:?} makes no sense: {error}"),
-    })?;
-    let dir = config.get_hosts().iter().find_map(|host| match host {
-        postgres::config::Host::Unix(dir) => Some(dir.clone()),
-        postgres::config::Host::Tcp(_) => None,
-    });
-    dir.ok_or_else(|| Error::Connection {
-        what: "page server".to_owned(),
-        detail: format!("its address {connstr:?} names no folder"),
-    })
+    let params: Result<ConnectParams, _> = connstr.parse();
+    match params.map(|params| params.host) {
+        Ok(Host::UnixDirectory(dir)) => Ok(dir),
+        _ => Err(Error::Connection {
+            what: "page server".to_owned(),
+            detail: format!("its address {connstr:?} names no folder of a socket"),
+        }),
+    }
 }

@@ -7,12 +7,11 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use postgres::{Client, NoTls};
 use postgres_formats::BLCKSZ;
 
 use super::layout::Layout;
 use super::{Compute, settings};
-use crate::control::causes;
+use crate::control::Control;
 use crate::error::{Error, IoContext, Result};
 
 /// First entry of the archive: a line `PATH BYTES` for each relation file to be made as a stub.
@@ -23,17 +22,8 @@ const COPY_BYTES: usize = 1 << 16;
 
 /// Fetches the base backup of `compute` from the page server at `connstr` and lays it out.
 pub(super) fn base_backup(connstr: &str, compute: &Compute, layout: &Layout) -> Result<()> {
-    let failed = |error: postgres::Error| match error.as_db_error() {
-        Some(refused) => Error::PageServer {
-            sqlstate: refused.code().code().to_owned(),
-            message: refused.message().to_owned(),
-        },
-        None => Error::Connection { what: "page server".to_owned(), detail: causes(&error) },
-    };
-    let mut client = Client::connect(connstr, NoTls).map_err(failed)?;
     let command = format!("basebackup {} {}", compute.timeline(), compute.base_lsn());
-    let stream = client.copy_out(&command).map_err(failed)?;
-    unpack(BufReader::with_capacity(COPY_BYTES, stream), layout)
+    Control::connect(connstr)?.copy_out(&command, |stream| unpack(stream, layout))
 }
 
 /// Lays out the archive that `stream` gives.
