@@ -4,8 +4,13 @@ use postgres_formats::{Lsn, TimelineId};
 
 use crate::control::{Row, quote};
 use crate::error::{Error, Result, Thing};
-use crate::point::{Point, check_name};
+use crate::point::{At, Point, check_name};
 use crate::repository::Repository;
+
+/// SQLSTATE of a thing that is not there.
+const UNDEFINED_OBJECT: &str = "42704";
+/// SQLSTATE of a thing that is there already.
+const DUPLICATE_OBJECT: &str = "42710";
 
 /// A branch as the page server tells of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,9 +84,13 @@ impl Repository {
     pub fn create_branch(&self, name: &str, point: Option<&Point>) -> Result<Branch> {
         check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
         let default = Point::end_of(&self.config().default_branch);
-        let point = point.unwrap_or(&default);
+        let mut point = point.unwrap_or(&default).clone();
+        if matches!(point.at, At::Time(_) | At::Ago(_)) {
+            let lsn = self.lsn_of(&self.branch(&point.branch)?, &point)?;
+            point.at = At::Lsn(lsn);
+        }
         let command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
-        self.control()?.rows(&command)?;
+        self.control()?.rows(&command).map_err(|error| typed(error, &point.branch, name))?;
         self.branch(name)
     }
 
@@ -100,8 +109,25 @@ impl Repository {
     /// Gives a branch another name; computes on it are not disturbed.
     pub fn rename_branch(&self, old: &str, new: &str) -> Result<Branch> {
         check_name(new).map_err(|error| Error::InvalidArgument(error.to_string()))?;
-        self.control()?.rows(&format!("branch_rename {} {}", quote(old), quote(new)))?;
+        let command = format!("branch_rename {} {}", quote(old), quote(new));
+        self.control()?.rows(&command).map_err(|error| typed(error, old, new))?;
         self.branch(new)
+    }
+}
+
+/// The page server's refusal as one of our own kinds: `used` is the branch that had to be there,
+/// `made` the one that had not to be.
+fn typed(error: Error, used: &str, made: &str) -> Error {
+    match &error {
+        Error::PageServer { sqlstate, .. } if sqlstate == UNDEFINED_OBJECT => no_branch(used),
+        Error::PageServer { sqlstate, .. } if sqlstate == DUPLICATE_OBJECT => {
+            Error::AlreadyExists {
+                thing: Thing::Branch,
+                name: made.to_owned(),
+                hint: "choose another name".to_owned(),
+            }
+        }
+        _ => error,
     }
 }
 

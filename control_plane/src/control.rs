@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use postgres_wire::SqlState;
 use postgres_wire::client::{
     ClientError, ConnectParams, Connection, CopyOutReader, Row as WireRow, Timeouts,
 };
@@ -196,14 +197,18 @@ fn client_error(server: &str, error: &ClientError) -> Error {
                     message = format!("{message}; {more}");
                 }
             }
-            Error::PageServer { sqlstate: refused.sqlstate.code().to_owned(), message }
+            match refused.sqlstate {
+                // The page server cancels what has waited too long for WAL.
+                SqlState::QUERY_CANCELED => Error::Timeout(message),
+                state => Error::PageServer { sqlstate: state.code().to_owned(), message },
+            }
         }
         _ => Error::Connection { what: server.to_owned(), detail: causes(error) },
     }
 }
 
 /// The error and what lies behind it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -135,16 +135,19 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "{0:?} cannot be a name: use up to {NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', \
-     beginning with a letter or digit"
+     beginning with a letter, a digit or '_'"
 )]
 pub struct InvalidName(String);
 
 /// Checks that `name` can be the name of a branch or a compute. Such names are file names in the
 /// repository and words on command lines, hence the narrow choice of characters.
 pub fn check_name(name: &str) -> Result<(), InvalidName> {
+    let first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let ok = name.len() <= NAME_LENGTH_MAX
-        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        && name.bytes().next().is_some_and(first)
+        && name.bytes().all(|b| first(b) || b == b'-' || b == b'.')
+        // Taken by files in the making.
+        && !name.ends_with(".new");
     if ok { Ok(()) } else { Err(InvalidName(name.to_owned())) }
 }
 
@@ -206,6 +209,7 @@ mod tests {
             "a/b",
             "ä",
             "main@yesterday",
+            "main.new",
             "main@2026-13-01T00:00:00Z",
         ] {
             assert!(text.parse::<Point>().is_err(), "{text:?} was accepted");

@@ -1,9 +1,11 @@
 //! The command line. It is a stable contract: names and meanings do not change.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use control_plane::{Durability, Point};
+use postgres_formats::{BlockNumber, ForkNumber, Oid, RelFileLocator};
 
 use crate::output::Format;
 
@@ -46,6 +48,8 @@ pub enum Command {
     Pg(PgCommand),
     /// Run psql on a throw-away compute at a point; what it changes is gone afterwards
     Psql(PsqlArguments),
+    /// Print a page of a relation at a point, as the page server has it
+    Page(PageArguments),
 }
 
 #[derive(Args, Debug)]
@@ -150,4 +154,45 @@ pub struct PsqlArguments {
     /// Arguments for psql
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<std::ffi::OsString>,
+}
+
+#[derive(Args, Debug)]
+pub struct PageArguments {
+    /// When
+    pub point: Point,
+    /// The relation: numbers of its tablespace, its database and its file, as in 1663/5/16384
+    #[arg(value_name = "SPC/DB/REL")]
+    pub relation: Relation,
+    /// Number of the page
+    #[arg(value_parser = parse_block)]
+    pub block: BlockNumber,
+    /// Which of the relation's files: main, fsm, vm or init
+    #[arg(long, default_value = "main")]
+    pub fork: ForkNumber,
+    /// Write the 8192 bytes as they are
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// A relation named by its numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Relation(pub RelFileLocator);
+
+impl FromStr for Relation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Relation, String> {
+        let numbers: Option<Vec<u32>> = text.split('/').map(|part| part.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some(&[spc, db, rel]) => {
+                Ok(Relation(RelFileLocator { spc: Oid(spc), db: Oid(db), rel: Oid(rel) }))
+            }
+            _ => Err("expected three numbers, as in 1663/5/16384".to_owned()),
+        }
+    }
+}
+
+fn parse_block(text: &str) -> Result<BlockNumber, String> {
+    let block = text.parse().ok().map(BlockNumber).filter(|block| *block <= BlockNumber::MAX);
+    block.ok_or_else(|| format!("expected a number from 0 to {}", BlockNumber::MAX))
 }

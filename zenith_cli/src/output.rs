@@ -52,6 +52,14 @@ pub fn line(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Prints bytes as they are.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
 /// Tells a person on stderr what happens.
 pub fn say(text: &str) {
     eprintln!("zenith: {text}");

@@ -2,6 +2,7 @@
 
 mod branch;
 mod init;
+mod page;
 mod pg;
 mod psql;
 mod server;
@@ -30,6 +31,7 @@ pub fn run(arguments: Arguments) -> Ended {
         Command::Status => server::status(&discover()?, output),
         Command::Branch(options) => branch::run(&discover()?, &options, output),
         Command::Pg(command) => pg::run(&discover()?, command, output),
+        Command::Page(options) => page::run(&discover()?, &options, output),
         Command::Psql(options) => psql::run(&discover()?, &options),
     }
 }
