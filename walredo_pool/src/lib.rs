@@ -1,15 +1,28 @@
 //! WAL redo by stock PostgreSQL: a pool of long-lived `postgres --single` processes which load our
 //! module, take a page and WAL records on their standard input and answer with the page after them.
 //!
-//! Start reading at `request.rs` (what is asked), then `pool.rs` (who answers). See README.md.
+//! Start reading at `request.rs` (what is asked), then `pool.rs` (who answers), `driver.rs` (how).
+//! See README.md, and PROTOCOL.md for the bytes.
 
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod datadir;
+mod driver;
 pub mod error;
 pub mod limits;
+mod outbox;
+pub mod poison;
+pub mod pool;
+mod process;
+pub mod protocol;
 pub mod request;
+mod stats;
+mod stderr;
 
 pub use config::{Account, WalRedoConfig};
 pub use error::RedoError;
-pub use request::{RedoRecord, RedoRequest};
+pub use poison::load_poisoned;
+pub use pool::{PendingRedo, PoolError, WalRedoPool};
+pub use request::{MaskKind, RedoRecord, RedoRequest};
+pub use stats::WalRedoStats;

@@ -27,3 +27,13 @@ pub struct RedoRequest {
     /// done.
     pub records: Vec<RedoRecord>,
 }
+
+/// Which bits of a page to leave out of a comparison.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MaskKind {
+    /// Those that records of this resource manager do not promise (PostgreSQL's `rm_mask`): LSN,
+    /// checksum, hint bits, unused space and others.
+    ResourceManager(u8),
+    /// Only LSN and checksum.
+    PageHeader,
+}

@@ -1,0 +1,369 @@
+//! The thread that drives one redo process: takes jobs from the pool's queue, writes them ahead of
+//! the answers, replaces the process when it dies.
+//!
+//! The process answers in order and each answer at once, so the process's end is the fault of the
+//! oldest job without an answer, or of no job. That job is run again alone, at most
+//! `DEATHS_PER_REQUEST_MAX` times; the others are run again as if nothing had happened.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use postgres_formats::{BlockNumber, Lsn, PageImage};
+use slog::Logger;
+
+use crate::config::WalRedoConfig;
+use crate::error::RedoError;
+use crate::limits::{
+    DEATHS_PER_REQUEST_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_REQUESTS_MAX, START_PAUSE_MAX,
+    START_PAUSE_MIN, WRITE_AHEAD_BYTES_MAX,
+};
+use crate::poison::save_poisoned;
+use crate::process::{Exchanged, RedoProcess, StartError};
+use crate::protocol::{Reply, encode_mask, encode_redo};
+use crate::request::{MaskKind, RedoRequest};
+use crate::stats::Counters;
+
+/// What a process can be asked.
+pub enum Work {
+    /// A page.
+    Redo {
+        /// Which, and from what.
+        request: RedoRequest,
+        /// Compare with images for consistency checking.
+        verify: bool,
+    },
+    /// A masked page.
+    Mask {
+        /// The mask.
+        kind: MaskKind,
+        /// The page's block number.
+        block: BlockNumber,
+        /// The page.
+        page: PageImage,
+    },
+}
+
+/// Work and who waits for it.
+pub struct Job {
+    /// Distinguishes the jobs of a pool.
+    pub id: u64,
+    /// What to do.
+    pub work: Work,
+    /// Where the result goes. Sending fails if nobody waits any more, which is fine.
+    pub result: Sender<Result<PageImage, RedoError>>,
+    /// Processes that died on it.
+    pub deaths: u32,
+}
+
+/// What all drivers of a pool share.
+pub struct Shared {
+    /// The pool's configuration.
+    pub config: WalRedoConfig,
+    /// Readable when the pool is being dropped.
+    pub stop: UnixStream,
+    /// Drivers that have a process.
+    pub ready: AtomicUsize,
+    /// Drivers that wait for a job.
+    pub idle: AtomicUsize,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+/// One process's driver.
+pub struct Driver {
+    /// What all drivers share.
+    pub shared: Arc<Shared>,
+    /// The pool's queue; disconnected when the pool is dropped.
+    pub queue: Receiver<Job>,
+    /// Folder of the process's data directory.
+    pub dir: PathBuf,
+    /// Logger with the pool's name.
+    pub log: Logger,
+    /// Jobs that a dead process left behind, oldest first.
+    pub again: VecDeque<Job>,
+}
+
+/// Why a process is used no longer.
+enum Parting {
+    Stopped,
+    Died,
+}
+
+impl Driver {
+    /// Serves until the pool is dropped.
+    pub fn run(mut self) {
+        let mut pause = START_PAUSE_MIN;
+        loop {
+            let shared = Arc::clone(&self.shared);
+            match RedoProcess::start(&shared.config, &self.dir, &self.log, shared.stop.as_fd()) {
+                Ok(process) => {
+                    pause = START_PAUSE_MIN;
+                    shared.counters.starts.fetch_add(1, Ordering::Relaxed);
+                    shared.ready.fetch_add(1, Ordering::SeqCst);
+                    let parting = self.serve(process);
+                    shared.ready.fetch_sub(1, Ordering::SeqCst);
+                    if let Parting::Stopped = parting {
+                        return;
+                    }
+                }
+                Err(StartError::Stopped) => return,
+                Err(error) => {
+                    slog::error!(self.log, "cannot start a redo process: {error}";
+                        "next_attempt_in" => ?pause);
+                    self.fail_waiting(&error);
+                    if self.is_stopped_within(pause) {
+                        return;
+                    }
+                    pause = (pause * 2).min(START_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    /// Without a process of its own a driver leaves the queue to the others; if there are none,
+    /// those who wait must be told.
+    fn fail_waiting(&mut self, error: &StartError) {
+        let failure = RedoError::CannotStart { message: error.to_string() };
+        for job in self.again.drain(..) {
+            let _ = job.result.send(Err(failure.clone()));
+        }
+        while self.shared.ready.load(Ordering::SeqCst) == 0 {
+            let Ok(job) = self.queue.try_recv() else { break };
+            let _ = job.result.send(Err(failure.clone()));
+        }
+    }
+
+    fn is_stopped_within(&self, pause: Duration) -> bool {
+        let mut fds = [PollFd::new(self.shared.stop.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+        poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
+    }
+
+    fn serve(&mut self, mut process: RedoProcess) -> Parting {
+        let shared = Arc::clone(&self.shared);
+        let mut in_flight: VecDeque<Job> = VecDeque::new();
+        // When the oldest job in flight became the oldest.
+        let mut since = Instant::now();
+        loop {
+            if in_flight.is_empty() {
+                match self.wait_for_job() {
+                    Ok(Some(job)) => {
+                        since = Instant::now();
+                        self.send(&mut process, &mut in_flight, job);
+                    }
+                    Ok(None) => {}
+                    Err(RecvTimeoutError::Disconnected) => return Parting::Stopped,
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
+            }
+            while let Some(job) = self.further_job(&process, &in_flight) {
+                self.send(&mut process, &mut in_flight, job);
+            }
+            process.write_requests();
+
+            let limit = shared.config.request_timeout;
+            let deadline = if in_flight.is_empty() { Instant::now() } else { since + limit };
+            let exchanged = match process.exchange(deadline, shared.stop.as_fd()) {
+                Ok(Exchanged::TimedOut) if in_flight.is_empty() => Exchanged::Progress,
+                Ok(exchanged) => exchanged,
+                Err(error) => {
+                    slog::error!(process.log(), "cannot talk to redo process: {error}");
+                    Exchanged::Ended
+                }
+            };
+            if exchanged == Exchanged::Stopped {
+                return Parting::Stopped;
+            }
+            match self.take_replies(&mut process, &mut in_flight) {
+                Ok(0) => {}
+                Ok(_) => {
+                    since = Instant::now();
+                    continue;
+                }
+                Err(message) => {
+                    slog::error!(process.log(), "redo process makes no sense: {message}");
+                    self.died(&mut process, in_flight);
+                    return Parting::Died;
+                }
+            }
+            match exchanged {
+                Exchanged::Ended => {
+                    self.died(&mut process, in_flight);
+                    return Parting::Died;
+                }
+                Exchanged::TimedOut => {
+                    self.timed_out(&mut process, in_flight);
+                    return Parting::Died;
+                }
+                Exchanged::Progress | Exchanged::Stopped => {}
+            }
+        }
+    }
+
+    /// Waits for the first job of an idle process; `None` says to have a look at the process.
+    fn wait_for_job(&mut self) -> Result<Option<Job>, RecvTimeoutError> {
+        if let Some(job) = self.again.pop_front() {
+            return Ok(Some(job));
+        }
+        if let Ok(job) = self.queue.try_recv() {
+            return Ok(Some(job));
+        }
+        self.shared.idle.fetch_add(1, Ordering::SeqCst);
+        let received = self.queue.recv_timeout(IDLE_CHECK_INTERVAL);
+        self.shared.idle.fetch_sub(1, Ordering::SeqCst);
+        match received {
+            Ok(job) => Ok(Some(job)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(disconnected) => Err(disconnected),
+        }
+    }
+
+    /// A job to be written behind those in flight, if there should be one.
+    fn further_job(&mut self, process: &RedoProcess, in_flight: &VecDeque<Job>) -> Option<Job> {
+        let alone = in_flight.front().is_none_or(|job| job.deaths > 0);
+        if alone
+            || in_flight.len() >= IN_FLIGHT_REQUESTS_MAX
+            || process.outbox.len() >= WRITE_AHEAD_BYTES_MAX
+        {
+            return None;
+        }
+        if let Some(next) = self.again.front() {
+            return if next.deaths > 0 { None } else { self.again.pop_front() };
+        }
+        // What an idle process can begin at once should not wait behind our process's work.
+        if self.queue.len() > self.shared.idle.load(Ordering::SeqCst) {
+            self.queue.try_recv().ok()
+        } else {
+            None
+        }
+    }
+
+    fn send(&self, process: &mut RedoProcess, in_flight: &mut VecDeque<Job>, job: Job) {
+        match &job.work {
+            Work::Redo { request, verify } => {
+                encode_redo(&mut process.outbox, job.id, request, *verify);
+            }
+            Work::Mask { kind, block, page } => {
+                encode_mask(&mut process.outbox, job.id, *kind, *block, page);
+            }
+        }
+        in_flight.push_back(job);
+    }
+
+    /// Hands out the answers that have come; returns how many, or why they cannot be understood.
+    fn take_replies(
+        &self,
+        process: &mut RedoProcess,
+        in_flight: &mut VecDeque<Job>,
+    ) -> Result<usize, String> {
+        let mut count = 0;
+        while let Some(reply) = process.next_reply().map_err(|error| error.to_string())? {
+            let (id, result) = match reply {
+                Reply::Page { id, page } => (id, Ok(page)),
+                Reply::Error { id, record, message } => (id, Err((record, message))),
+                Reply::Hello { .. } => return Err("it greeted twice".to_owned()),
+            };
+            let job = match in_flight.pop_front() {
+                Some(job) if job.id == id => job,
+                other => {
+                    let expected = other.as_ref().map(|job| job.id);
+                    in_flight.extend(other);
+                    return Err(format!("answer to {id} instead of {expected:?}"));
+                }
+            };
+            count += 1;
+            match result {
+                Ok(page) => {
+                    self.count(&job);
+                    let _ = job.result.send(Ok(page));
+                }
+                Err((record, message)) => self.refused(process, job, record, message),
+            }
+        }
+        Ok(count)
+    }
+
+    fn count(&self, job: &Job) {
+        let counters = &self.shared.counters;
+        if let Work::Redo { request, .. } = &job.work {
+            counters.pages.fetch_add(1, Ordering::Relaxed);
+            counters.records.fetch_add(request.records.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn refused(&self, process: &RedoProcess, job: Job, record: Lsn, message: String) {
+        self.shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let saved = self.save(&job);
+        slog::warn!(process.log(), "redo refused: {message}";
+            "record" => %record, "page" => job.name(), "saved" => ?saved);
+        let _ = job.result.send(Err(RedoError::Refused { record, message, saved }));
+    }
+
+    /// The process has ended: sees to its jobs.
+    fn died(&mut self, process: &mut RedoProcess, mut in_flight: VecDeque<Job>) {
+        self.shared.counters.deaths.fetch_add(1, Ordering::Relaxed);
+        let message = process.end();
+        slog::warn!(process.log(), "redo process died: {message}"; "unanswered" => in_flight.len());
+        if let Some(mut job) = in_flight.pop_front() {
+            job.deaths += 1;
+            if job.deaths < DEATHS_PER_REQUEST_MAX {
+                in_flight.push_front(job);
+            } else {
+                let saved = self.save(&job);
+                slog::error!(process.log(), "redo processes die of this request";
+                    "page" => job.name(), "saved" => ?saved);
+                let _ = job.result.send(Err(RedoError::Died { message, saved }));
+            }
+        }
+        self.keep(in_flight);
+    }
+
+    /// The process has not answered in time: sees to its end, and to its jobs.
+    fn timed_out(&mut self, process: &mut RedoProcess, mut in_flight: VecDeque<Job>) {
+        self.shared.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+        let message = process.end();
+        let timeout = self.shared.config.request_timeout;
+        if let Some(job) = in_flight.pop_front() {
+            let saved = self.save(&job);
+            slog::error!(process.log(), "redo took longer than {timeout:?}, process was killed";
+                "page" => job.name(), "saved" => ?saved, "end" => message);
+            let _ = job.result.send(Err(RedoError::Timeout { timeout, saved }));
+        }
+        self.keep(in_flight);
+    }
+
+    fn keep(&mut self, in_flight: VecDeque<Job>) {
+        for job in in_flight.into_iter().rev() {
+            self.again.push_front(job);
+        }
+    }
+
+    fn save(&self, job: &Job) -> Option<PathBuf> {
+        match &job.work {
+            Work::Redo { request, verify } => save_poisoned(
+                &self.shared.config.work_dir.join("poisoned"),
+                job.id,
+                request,
+                *verify,
+            ),
+            Work::Mask { .. } => None,
+        }
+    }
+}
+
+impl Job {
+    /// The page, for messages.
+    fn name(&self) -> String {
+        match &self.work {
+            Work::Redo { request, .. } => format!("{} block {}", request.rel, request.block),
+            Work::Mask { block, .. } => format!("block {block} to be masked"),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Bytes on their way to a process.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// Shorter pieces are copied together: one system call for many beats a call's argument for each.
+const COPY_BYTES_MAX: usize = 4096;
+
+/// Pieces given to one `writev`; the system's limit is higher, more do not help.
+const WRITE_PIECES_MAX: usize = 64;
+
+/// A queue of bytes: short pieces are copied, long ones shared.
+#[derive(Default)]
+pub struct Outbox {
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+    len: usize,
+}
+
+impl Outbox {
+    /// Bytes not yet written.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether everything is written.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn copy(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Appends `bytes`, without copying them if they are many.
+    pub fn append(&mut self, bytes: &Bytes) {
+        if bytes.len() <= COPY_BYTES_MAX {
+            self.copy(bytes);
+        } else {
+            self.seal();
+            self.len += bytes.len();
+            self.pieces.push_back(bytes.clone());
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(self.tail.split().freeze());
+        }
+    }
+
+    /// Writes as much as `to` takes at once.
+    pub fn write_to(&mut self, to: &mut impl Write) -> io::Result<()> {
+        while self.len > 0 {
+            self.seal();
+            let slices: Vec<IoSlice<'_>> = self
+                .pieces
+                .iter()
+                .take(WRITE_PIECES_MAX)
+                .map(|piece| IoSlice::new(piece))
+                .collect();
+            match to.write_vectored(&slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.len = self.len.saturating_sub(written);
+        while let Some(first) = self.pieces.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Everything not yet written, as one piece.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.seal();
+        let mut all = Vec::with_capacity(self.len);
+        for piece in self.pieces {
+            all.extend_from_slice(&piece);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Takes a few bytes at a time, then would block.
+    struct Narrow(Vec<u8>, usize);
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.1);
+            if count == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.0.extend_from_slice(&bytes[..count]);
+            self.1 -= count;
+            Ok(count)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn writes_in_order_through_a_narrow_pipe() {
+        let mut out = Outbox::default();
+        let mut expected = Vec::new();
+        let mut pipe = Narrow(Vec::new(), 0);
+        for n in 0..200usize {
+            let bytes = Bytes::from(vec![n as u8; (n * 37) % 9000]);
+            out.append(&bytes);
+            expected.extend_from_slice(&bytes);
+            pipe.1 = 1000;
+            out.write_to(&mut pipe).unwrap();
+            assert_eq!(pipe.0.len() + out.len(), expected.len());
+        }
+        pipe.1 = usize::MAX;
+        out.write_to(&mut pipe).unwrap();
+        assert!(out.is_empty());
+        assert_eq!(pipe.0, expected);
+    }
+}

@@ -1,0 +1,215 @@
+//! The pool: what callers see.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{self, Receiver, Sender};
+use nix::fcntl::{Flock, FlockArg};
+use postgres_formats::control_file::{ControlFile, ControlFileError};
+use postgres_formats::{BlockNumber, PageImage};
+use slog::Logger;
+
+use crate::config::WalRedoConfig;
+use crate::datadir::{DataDirError, make_folder};
+use crate::driver::{Driver, Job, Shared, Work};
+use crate::error::RedoError;
+use crate::limits::{QUEUED_REQUESTS_MAX, RECORD_BYTES_MAX};
+use crate::request::{MaskKind, RedoRequest};
+use crate::stats::{Counters, WalRedoStats};
+
+/// A pool cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// A configured value makes no sense.
+    #[error("{0}")]
+    Config(String),
+    /// The control file is damaged or of another version of PostgreSQL.
+    #[error(transparent)]
+    ControlFile(#[from] ControlFileError),
+    /// A configured file does not exist or cannot be read.
+    #[error("cannot use {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// Another pool uses the work folder.
+    #[error("{0} is in use by another redo pool")]
+    Busy(PathBuf),
+    /// The work folder cannot be made.
+    #[error(transparent)]
+    WorkDir(#[from] DataDirError),
+    /// The system refuses threads or descriptors.
+    #[error("cannot set up the redo pool: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A pool of redo processes. Dropping it kills them, and fails what still waits.
+pub struct WalRedoPool {
+    /// Taken when the pool is dropped.
+    queue: Option<Sender<Job>>,
+    stop: UnixStream,
+    drivers: Vec<JoinHandle<()>>,
+    shared: Arc<Shared>,
+    next_id: AtomicU64,
+    /// Held as long as the pool uses its folder.
+    _lock: Flock<File>,
+}
+
+/// A page that is being made.
+pub struct PendingRedo(Receiver<Result<PageImage, RedoError>>);
+
+impl PendingRedo {
+    /// Waits for the page. Bounded by the pool's timeouts, not by the caller.
+    pub fn wait(self) -> Result<PageImage, RedoError> {
+        // Nobody is left to answer only if the pool's threads have ended.
+        self.0.recv().unwrap_or(Err(RedoError::ShuttingDown))
+    }
+}
+
+impl WalRedoPool {
+    /// Makes a pool and begins to start its processes; does not wait until they are ready.
+    pub fn new(config: WalRedoConfig, log: Logger) -> Result<WalRedoPool, PoolError> {
+        check(&config)?;
+        let lock = lock_work_dir(&config)?;
+        let (queue, jobs) = channel::bounded(QUEUED_REQUESTS_MAX);
+        let (stop, stopped) = UnixStream::pair()?;
+        let shared = Arc::new(Shared {
+            config,
+            stop: stopped,
+            ready: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            counters: Counters::default(),
+        });
+        let mut pool = WalRedoPool {
+            queue: Some(queue),
+            stop,
+            drivers: Vec::new(),
+            shared,
+            next_id: AtomicU64::new(1),
+            _lock: lock,
+        };
+        for n in 0..pool.shared.config.processes {
+            let driver = Driver {
+                shared: Arc::clone(&pool.shared),
+                queue: jobs.clone(),
+                dir: pool.shared.config.work_dir.join(n.to_string()),
+                log: log.clone(),
+                again: Default::default(),
+            };
+            let thread = thread::Builder::new().name(format!("walredo {n}"));
+            pool.drivers.push(thread.spawn(move || driver.run())?);
+        }
+        Ok(pool)
+    }
+
+    /// Asks for a page. Returns at once unless very many requests wait already.
+    pub fn submit(&self, request: RedoRequest) -> PendingRedo {
+        self.submit_redo(request, false)
+    }
+
+    /// Asks for a page, and that the page after each record be compared, under PostgreSQL's own
+    /// mask, with the image that `wal_consistency_checking` put into the record, if there is one.
+    /// A difference fails the request with [`RedoError::Refused`].
+    pub fn submit_verified(&self, request: RedoRequest) -> PendingRedo {
+        self.submit_redo(request, true)
+    }
+
+    /// Asks for a page and waits for it.
+    pub fn request_redo(&self, request: RedoRequest) -> Result<PageImage, RedoError> {
+        self.submit(request).wait()
+    }
+
+    /// The page without the bits that WAL does not promise, for comparisons.
+    pub fn mask_page(
+        &self,
+        kind: MaskKind,
+        page: &PageImage,
+        block: BlockNumber,
+    ) -> Result<PageImage, RedoError> {
+        self.send(Work::Mask { kind, block, page: page.clone() }).wait()
+    }
+
+    /// Waits until all processes are ready, or for `timeout`; returns whether they are.
+    pub fn wait_ready(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        while self.shared.ready.load(Ordering::SeqCst) < self.drivers.len() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+
+    /// Totals since the pool was made.
+    pub fn stats(&self) -> WalRedoStats {
+        self.shared.counters.totals()
+    }
+
+    fn submit_redo(&self, request: RedoRequest, verify: bool) -> PendingRedo {
+        if let Some(long) = request.records.iter().find(|r| r.bytes.len() > RECORD_BYTES_MAX) {
+            let (record, bytes) = (long.end, long.bytes.len());
+            let (result, pending) = channel::bounded(1);
+            let _ = result.send(Err(RedoError::RecordTooLarge { record, bytes }));
+            return PendingRedo(pending);
+        }
+        self.send(Work::Redo { request, verify })
+    }
+
+    fn send(&self, work: Work) -> PendingRedo {
+        let (result, pending) = channel::bounded(1);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        if let Some(queue) = &self.queue {
+            // If no driver is left, the job is dropped, which tells the one who waits.
+            let _ = queue.send(Job { id, work, result, deaths: 0 });
+        }
+        PendingRedo(pending)
+    }
+}
+
+impl Drop for WalRedoPool {
+    fn drop(&mut self) {
+        // Wakes the drivers that wait for a process, then those that wait for a job.
+        let _ = self.stop.shutdown(Shutdown::Both);
+        self.queue = None;
+        for driver in self.drivers.drain(..) {
+            let _ = driver.join();
+        }
+    }
+}
+
+fn check(config: &WalRedoConfig) -> Result<(), PoolError> {
+    let refuse = |message: &str| Err(PoolError::Config(message.to_owned()));
+    if config.processes == 0 {
+        return refuse("a redo pool needs at least one process");
+    }
+    ControlFile::decode(&config.control_file)?;
+    if !config.module_path.is_absolute()
+        || config.module_path.as_os_str().as_encoded_bytes().contains(&b'"')
+    {
+        return refuse("the redo module's path must be absolute and without quotes");
+    }
+    for path in [config.postgres_bin_dir.join("postgres"), config.module_path.clone()] {
+        fs::metadata(&path).map_err(|source| PoolError::File { path, source })?;
+    }
+    Ok(())
+}
+
+fn lock_work_dir(config: &WalRedoConfig) -> Result<Flock<File>, PoolError> {
+    let dir = &config.work_dir;
+    if !dir.exists() {
+        make_folder(dir, config.account)?;
+    }
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(|source| PoolError::File { path, source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| PoolError::Busy(dir.clone()))
+}

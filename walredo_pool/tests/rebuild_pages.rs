@@ -1,0 +1,119 @@
+//! The oracle: pages rebuilt from WAL alone are the pages in the files of the server that wrote
+//! the WAL.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::cluster::{Cluster, Pages};
+use common::wal::{self, History};
+use common::{config, log, scratch};
+use postgres_formats::{BlockNumber, ForkNumber, PageImage, RelTag};
+use walredo_pool::{MaskKind, PendingRedo, RedoRequest, WalRedoPool};
+
+/// Every kind of page that PostgreSQL's own access methods write.
+const WORKLOAD: &str = include_str!("workload.sql");
+
+/// What a run of the workload leaves behind.
+struct Written {
+    /// The server's pages before and after.
+    before: Pages,
+    after: Pages,
+    history: History,
+    control_file: Vec<u8>,
+}
+
+fn run_workload(settings: &str) -> Written {
+    let mut cluster = Cluster::init(settings);
+    let before = cluster.pages();
+    cluster.start();
+    let start = cluster.insert_lsn();
+    cluster.script(WORKLOAD);
+    let end = cluster.insert_lsn();
+    cluster.stop();
+    let history = wal::read_history(&cluster.data().join("pg_wal"), start, end);
+    let control_file = std::fs::read(cluster.data().join("global/pg_control")).unwrap();
+    let after = cluster.pages();
+    Written { before, after, history, control_file }
+}
+
+/// Asks for every page that the WAL names; `take` gets what there is to compare.
+fn rebuild(
+    pool: &WalRedoPool,
+    written: &Written,
+    verify: bool,
+    mut take: impl FnMut(RelTag, BlockNumber, PageImage),
+) {
+    let mut pending: Vec<(RelTag, BlockNumber, PendingRedo)> = Vec::new();
+    for ((rel, block), versions) in &written.history.pages {
+        let base = match versions.first() {
+            Some(first) if !first.replaces_page => written.before.get(&(*rel, *block)).cloned(),
+            _ => None,
+        };
+        // A page that ends up new was never there: its relation was dropped or made anew.
+        let records = versions.iter().map(|version| version.record.clone()).collect();
+        let request = RedoRequest { rel: *rel, block: *block, base, records };
+        let answer = if verify { pool.submit_verified(request) } else { pool.submit(request) };
+        pending.push((*rel, *block, answer));
+    }
+    for (rel, block, answer) in pending {
+        match answer.wait() {
+            Ok(page) => take(rel, block, page),
+            Err(error) => panic!("{rel} block {block}: {error}"),
+        }
+    }
+}
+
+/// Block 0 of an SP-GiST index only caches where there is room, and is not logged after its making.
+fn is_not_logged(rmid: u8, block: BlockNumber) -> bool {
+    rmid == wal::RM_SPGIST && block == BlockNumber(0)
+}
+
+fn compare_all(written: &Written, verify: bool) {
+    let dir = scratch();
+    let pool =
+        WalRedoPool::new(config(dir.path(), written.control_file.clone(), 2), log()).unwrap();
+    let (mut compared, mut different) = (0, Vec::new());
+    rebuild(&pool, written, verify, |rel, block, page| {
+        // A relation dropped since has no file.
+        let Some(theirs) = written.after.get(&(rel, block)) else { return };
+        let Some(&rmid) = written.history.rmids.get(&rel.locator()) else { return };
+        if rel.fork != ForkNumber::Main {
+            return;
+        }
+        compared += 1;
+        let mask = MaskKind::ResourceManager(rmid);
+        let ours = pool.mask_page(mask, &page, block).unwrap();
+        let masked = pool.mask_page(mask, theirs, block).unwrap();
+        if is_not_logged(rmid, block) {
+            return;
+        }
+        if ours != masked {
+            let at: Vec<usize> = (0..8192).filter(|at| ours[*at] != masked[*at]).collect();
+            different.push((rel, block, rmid, page.lsn(), theirs.lsn(), at));
+        }
+    });
+    for (rel, block, rmid, our_lsn, their_lsn, at) in &different {
+        println!(
+            "{rel} block {block} rmgr {rmid}: lsn {our_lsn} {their_lsn}; {} bytes differ: {:?}",
+            at.len(),
+            &at[..at.len().min(10)]
+        );
+    }
+    println!("{} records, {compared} pages compared", written.history.records);
+    assert!(different.is_empty(), "{} pages differ", different.len());
+    assert!(compared > 500, "only {compared} pages were compared");
+}
+
+#[test]
+fn without_full_page_writes() {
+    let written = run_workload("full_page_writes = off");
+    compare_all(&written, false);
+}
+
+#[test]
+fn with_full_page_writes_and_an_image_in_every_record() {
+    let written = run_workload("wal_consistency_checking = 'all'");
+    assert!(written.history.largest > 64 * 1024, "no large record");
+    compare_all(&written, true);
+}
