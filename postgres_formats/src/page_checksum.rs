@@ -6,6 +6,8 @@
 //! columns are joined by exclusive or, together with the block number, so that a page at a wrong
 //! place is noticed, and the result is brought into 1..=65535.
 
+use byteorder::{ByteOrder, LittleEndian};
+
 use crate::page::BLCKSZ;
 use crate::{BlockNumber, PageImage};
 
@@ -55,9 +57,7 @@ pub fn checksum(page: &[u8; BLCKSZ], block: BlockNumber) -> u16 {
     let mut columns = START;
     for (number, row) in page.chunks_exact(ROW_BYTES).enumerate() {
         let mut words = [0u32; COLUMNS];
-        for (word, bytes) in words.iter_mut().zip(row.chunks_exact(4)) {
-            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
+        LittleEndian::read_u32_into(row, &mut words);
         if number == 0 {
             words[CHECKSUM_OFFSET / 4] &= 0xFFFF_0000;
         }

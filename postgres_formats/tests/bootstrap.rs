@@ -3,16 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::fs;
+use std::path::Path;
 
-use cluster::{Cluster, str};
 use postgres_formats::Lsn;
-use postgres_formats::control_file::CONTROL_FILE_PATH;
+use postgres_formats::control_file::{CONTROL_FILE_PATH, ControlFile};
 use postgres_formats::lsn::WalSegmentSize;
 use postgres_formats::wal::synth::{bootstrap_wal, shutdown_checkpoint};
 use postgres_formats::wal::{WalRecord, WalStreamDecoder};
+use postgres_testing::{Cluster, give_to_account, text};
 
 /// Bytes that the checkpoint record takes, alignment included.
 const RECORD: u64 = 120;
@@ -23,7 +22,7 @@ fn a_server_starts_from_made_wal_at_any_position() {
     cluster.start();
     cluster.sql("create table t as select 0 i");
     cluster.stop();
-    let control = cluster.control_file();
+    let control = control_file(&cluster);
     let seg_size = control.xlog_seg_size;
 
     // Right behind the server's own last record.
@@ -33,7 +32,7 @@ fn a_server_starts_from_made_wal_at_any_position() {
         let base = place(end, seg_size);
         assert!(base >= end && base == base.normalized(seg_size), "{base} {end}");
         replace_wal(&cluster, base, prev);
-        fs::remove_file(cluster.log_path()).unwrap();
+        fs::remove_file(cluster.dir().join("log")).unwrap();
         cluster.start();
         assert_eq!(cluster.sql("select count(*) from t"), rows.to_string());
         cluster.sql("insert into t select max(i) + 1 from t");
@@ -90,23 +89,23 @@ fn next_segment(lsn: Lsn, size: WalSegmentSize) -> Lsn {
 
 /// Replaces all WAL and the control file with what we make for `base`.
 fn replace_wal(cluster: &Cluster, base: Lsn, prev: Lsn) {
-    let mut control = cluster.control_file();
+    let mut control = control_file(cluster);
     let (system, size) = (control.system_identifier, control.xlog_seg_size);
-    let wal_dir = cluster.data().join("pg_wal");
-    for name in cluster.wal_segments() {
-        fs::remove_file(wal_dir.join(name)).unwrap();
+    let wal_dir = cluster.data_dir().join("pg_wal");
+    for path in cluster.wal_segments() {
+        fs::remove_file(path).unwrap();
     }
     let state = control.check_point_copy;
     for (number, bytes) in bootstrap_wal(base, prev, &state, system, 1, size) {
-        cluster.write(&wal_dir.join(number.file_name(1, size)), &bytes);
+        write(&wal_dir.join(number.file_name(1, size)), &bytes);
     }
     control.set_shut_down(base, shutdown_checkpoint(base, 1, &state));
-    cluster.write(&cluster.data().join(CONTROL_FILE_PATH), &control.encode());
+    write(&cluster.data_dir().join(CONTROL_FILE_PATH), &control.encode());
 }
 
 /// Decodes all WAL from `start` on.
 fn decode_from(cluster: &Cluster, start: Lsn) -> Vec<WalRecord> {
-    let control = cluster.control_file();
+    let control = control_file(cluster);
     let size = control.xlog_seg_size;
     let mut decoder = WalStreamDecoder::new(start, size, Some(control.system_identifier));
     let mut records = Vec::new();
@@ -116,7 +115,9 @@ fn decode_from(cluster: &Cluster, start: Lsn) -> Vec<WalRecord> {
             Ok(None) => {
                 let at = decoder.expected_lsn();
                 let name = at.segment(size).file_name(1, size);
-                let Ok(bytes) = fs::read(cluster.data().join("pg_wal").join(name)) else { break };
+                let Ok(bytes) = fs::read(cluster.data_dir().join("pg_wal").join(name)) else {
+                    break;
+                };
                 decoder.feed(at, &bytes[at.segment_offset(size) as usize..]).unwrap();
             }
             Err(error) => {
@@ -132,19 +133,20 @@ fn decode_from(cluster: &Cluster, start: Lsn) -> Vec<WalRecord> {
 fn last_record(cluster: &Cluster, from: Lsn) -> (Lsn, Lsn) {
     let records = decode_from(cluster, from);
     let last = records.last().unwrap();
-    (last.start, last.end.normalized(cluster.control_file().xlog_seg_size))
+    (last.start, last.end.normalized(control_file(cluster).xlog_seg_size))
 }
 
 /// pg_waldump finds the same records: from the base on, and from the segment's beginning on.
 fn compare_with_waldump(cluster: &Cluster, base: Lsn, records: &[WalRecord]) {
-    let size = cluster.control_file().xlog_seg_size;
-    let wal_dir = cluster.data().join("pg_wal");
+    let size = control_file(cluster).xlog_seg_size;
+    let wal_dir = cluster.data_dir().join("pg_wal");
     let first = base.segment(size).file_name(1, size);
     let last = records.last().unwrap().start.segment(size).file_name(1, size);
     let expected: Vec<Lsn> = records.iter().map(|record| record.start).collect();
-    for args in
-        [&["-p", str(&wal_dir), "-s", &base.to_string()][..], &["-p", str(&wal_dir), &first, &last]]
-    {
+    for args in [
+        &["-p", text(&wal_dir), "-s", &base.to_string()][..],
+        &["-p", text(&wal_dir), &first, &last],
+    ] {
         // It fails at the end, where there is no further record.
         let dump = cluster.try_run("pg_waldump", args);
         let text = String::from_utf8_lossy(&dump.stdout);
@@ -155,4 +157,14 @@ fn compare_with_waldump(cluster: &Cluster, base: Lsn, records: &[WalRecord]) {
             .collect();
         assert_eq!(starts, expected, "{args:?}: {}", String::from_utf8_lossy(&dump.stderr));
     }
+}
+
+fn control_file(cluster: &Cluster) -> ControlFile {
+    ControlFile::decode(&fs::read(cluster.data_dir().join(CONTROL_FILE_PATH)).unwrap()).unwrap()
+}
+
+/// Writes a file that the server can read.
+fn write(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    give_to_account(path);
 }

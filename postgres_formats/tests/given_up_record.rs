@@ -2,20 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::fs;
 
-use cluster::{Cluster, str};
+use postgres_formats::control_file::{CONTROL_FILE_PATH, ControlFile};
 use postgres_formats::wal::{
     DecodedRecord, WalDecodeErrorKind, WalRecord, WalStreamDecoder, reassemble,
 };
 use postgres_formats::{Lsn, wal};
+use postgres_testing::{Cluster, give_to_account, text};
 
 /// The first WAL segment, where everything here happens, and the decoder's view of it.
 fn decode(cluster: &Cluster) -> (Vec<u8>, Vec<WalRecord>) {
-    let control = cluster.control_file();
-    let path = cluster.data().join("pg_wal").join(&cluster.wal_segments()[0]);
+    let control = control_file(cluster);
+    let path = cluster.wal_segments().remove(0);
     let bytes = fs::read(path).unwrap();
     let start = Lsn::new(control.xlog_seg_size.bytes());
     let mut decoder =
@@ -41,17 +40,18 @@ fn a_record_lost_in_a_crash_is_passed_over() {
     cluster.start();
     cluster.sql("create table t (i int); checkpoint");
     cluster.sql("select pg_logical_emit_message(true, 'x', repeat('0123456789', 10000))");
-    let data = cluster.data();
-    cluster.run("pg_ctl", &["-w", "-s", "-m", "immediate", "-D", str(&data), "stop"]);
+    let data = cluster.data_dir();
+    cluster.run("pg_ctl", &["-w", "-s", "-m", "immediate", "-D", text(&data), "stop"]);
 
     // Two pages of the record reached the disk, and nothing behind them.
     let (mut bytes, records) = decode(&cluster);
     let message = records.iter().find(|record| record.bytes.len() > 100_000).unwrap();
-    let size = cluster.control_file().xlog_seg_size;
+    let size = control_file(&cluster).xlog_seg_size;
     let cut = message.start.page_start().saturating_add(2 * 8192);
     bytes[cut.segment_offset(size) as usize..].fill(0);
-    let path = cluster.data().join("pg_wal").join(&cluster.wal_segments()[0]);
-    cluster.write(&path, &bytes);
+    let path = cluster.wal_segments().remove(0);
+    fs::write(&path, &bytes).unwrap();
+    give_to_account(&path);
     let (_, before_crash) = decode(&cluster);
     assert!(before_crash.iter().all(|record| record.start < message.start));
 
@@ -67,10 +67,14 @@ fn a_record_lost_in_a_crash_is_passed_over() {
     assert_eq!((note.header.rmid, note.header.info), (0, 0xD0));
     assert_eq!(note.header.prev, before_crash.last().unwrap().start);
     assert_eq!(note.main_data[..8], message.start.as_u64().to_le_bytes());
-    assert_eq!(records.last().unwrap().start, cluster.control_file().check_point);
+    assert_eq!(records.last().unwrap().start, control_file(&cluster).check_point);
 
     let again =
         reassemble(message.start, &bytes[message.start.segment_offset(size) as usize..], size);
     let kind = WalDecodeErrorKind::Overwritten { at: cut };
     assert_eq!(again, Err(wal::WalDecodeError { lsn: message.start, kind }));
+}
+
+fn control_file(cluster: &Cluster) -> ControlFile {
+    ControlFile::decode(&fs::read(cluster.data_dir().join(CONTROL_FILE_PATH)).unwrap()).unwrap()
 }

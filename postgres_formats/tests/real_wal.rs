@@ -3,15 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use cluster::{Cluster, str};
 use postgres_formats::control_file::{CONTROL_FILE_PATH, ControlFile};
 use postgres_formats::lsn::SegmentNumber;
 use postgres_formats::page_checksum::verify;
@@ -20,6 +17,7 @@ use postgres_formats::wal::{
     DecodedRecord, ImageCompression, Reassembled, WalRecord, WalStreamDecoder, reassemble, rmgr,
 };
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, PageImage, RelTag};
+use postgres_testing::{Cluster, text};
 
 /// Every kind of index, a little of everything else that makes peculiar records.
 const WORKLOAD: &str = "
@@ -72,18 +70,18 @@ fn everything_a_server_writes_is_read_as_postgresql_reads_it() {
     compare_with_waldump(&cluster, &records);
     read_each_record_again(&cluster, &records);
     compare_restored_images(&cluster, &records, &indexes);
-    verify_every_page(&cluster.data());
+    verify_every_page(&cluster.data_dir());
     check_control_file(&cluster);
 }
 
 /// All WAL of the cluster in one piece.
 fn read_wal(cluster: &Cluster) -> (Lsn, Vec<u8>) {
-    let control = cluster.control_file();
+    let control = control_file(cluster);
     let mut wal = Vec::new();
     let first = SegmentNumber(1);
     for number in first.0.. {
         let name = SegmentNumber(number).file_name(1, control.xlog_seg_size);
-        match fs::read(cluster.data().join("pg_wal").join(name)) {
+        match fs::read(cluster.data_dir().join("pg_wal").join(name)) {
             Ok(bytes) => wal.extend(bytes),
             Err(_) => break,
         }
@@ -92,7 +90,7 @@ fn read_wal(cluster: &Cluster) -> (Lsn, Vec<u8>) {
 }
 
 fn decode_wal(cluster: &Cluster) -> Vec<WalRecord> {
-    let control = cluster.control_file();
+    let control = control_file(cluster);
     let (start, wal) = read_wal(cluster);
     let mut decoder =
         WalStreamDecoder::new(start, control.xlog_seg_size, Some(control.system_identifier));
@@ -117,13 +115,13 @@ fn decode_wal(cluster: &Cluster) -> Vec<WalRecord> {
 }
 
 fn compare_with_waldump(cluster: &Cluster, records: &[WalRecord]) {
-    let control = cluster.control_file();
-    let wal_dir = cluster.data().join("pg_wal");
+    let control = control_file(cluster);
+    let wal_dir = cluster.data_dir().join("pg_wal");
     let last = records.last().unwrap().start.segment(control.xlog_seg_size);
     let last = last.file_name(1, control.xlog_seg_size);
     let first = SegmentNumber(1).file_name(1, control.xlog_seg_size);
     // At the end of the WAL it reports that there is no further record, and fails.
-    let dump = cluster.try_run("pg_waldump", &["-p", str(&wal_dir), &first, &last]);
+    let dump = cluster.try_run("pg_waldump", &["-p", text(&wal_dir), &first, &last]);
     let dump = String::from_utf8_lossy(&dump.stdout).into_owned();
     let mut expected_start = None;
     let mut lines = dump.lines();
@@ -170,7 +168,7 @@ fn block_references(decoded: &DecodedRecord) -> String {
 }
 
 fn read_each_record_again(cluster: &Cluster, records: &[WalRecord]) {
-    let seg_size = cluster.control_file().xlog_seg_size;
+    let seg_size = control_file(cluster).xlog_seg_size;
     let (start, wal) = read_wal(cluster);
     for record in records.iter().step_by(7).chain(records.iter().max_by_key(|r| r.bytes.len())) {
         let at = record.start.distance_from(start).unwrap() as usize;
@@ -207,7 +205,7 @@ fn compare_restored_images(cluster: &Cluster, records: &[WalRecord], indexes: &[
     assert!(images > 1000, "{images} images");
     let mut compared = HashMap::new();
     for ((rel, block), (compression, mut page)) in restored {
-        let file = cluster.data().join(relation_path(rel, 0));
+        let file = cluster.data_dir().join(relation_path(rel, 0));
         let on_disk = fs::read(file).unwrap();
         let at = block.0 as usize * BLCKSZ;
         let mut on_disk = PageImage::from_slice(&on_disk[at..at + BLCKSZ]).unwrap();
@@ -238,8 +236,8 @@ fn verify_every_page(data: &Path) {
     for folder in folders {
         for entry in fs::read_dir(data.join(&folder)).unwrap() {
             let path = folder.join(entry.unwrap().file_name());
-            let Ok(file) = parse_relation_path(str(&path)) else { continue };
-            assert_eq!(file.path(), str(&path));
+            let Ok(file) = parse_relation_path(text(&path)) else { continue };
+            assert_eq!(file.path(), text(&path));
             files += 1;
             let bytes = fs::read(data.join(&path)).unwrap();
             for (number, page) in bytes.chunks(BLCKSZ).enumerate() {
@@ -253,11 +251,11 @@ fn verify_every_page(data: &Path) {
 }
 
 fn check_control_file(cluster: &Cluster) {
-    let bytes = fs::read(cluster.data().join(CONTROL_FILE_PATH)).unwrap();
+    let bytes = fs::read(cluster.data_dir().join(CONTROL_FILE_PATH)).unwrap();
     let mut control = ControlFile::decode(&bytes).unwrap();
     assert_eq!(control.encode(), bytes);
-    let data = cluster.data();
-    let said = cluster.run("pg_controldata", &[str(&data)]);
+    let data = cluster.data_dir();
+    let said = cluster.run("pg_controldata", &[text(&data)]);
     let said: HashMap<&str, &str> =
         said.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k, v.trim())).collect();
     let copy = control.check_point_copy;
@@ -290,4 +288,8 @@ fn check_control_file(cluster: &Cluster) {
 fn copy_next_xid(control: &ControlFile) -> String {
     let next = control.check_point_copy.next_xid;
     format!("{}:{}", next.epoch(), next.xid())
+}
+
+fn control_file(cluster: &Cluster) -> ControlFile {
+    ControlFile::decode(&fs::read(cluster.data_dir().join(CONTROL_FILE_PATH)).unwrap()).unwrap()
 }
