@@ -139,7 +139,12 @@ pub(crate) fn last_words(path: &Path, start: u64) -> String {
         text.lines().rev().map(str::trim).find(|line| {
             ["FATAL", "PANIC", "error:", "CRIT", "ERRO"].iter().any(|w| line.contains(w))
         });
-    telling.or_else(|| last_line(&text)).unwrap_or("it said nothing").to_owned()
+    plain(telling.or_else(|| last_line(&text)).unwrap_or("it said nothing")).to_owned()
+}
+
+/// The line without the `program: error: ` that our caller's message says already.
+pub(crate) fn plain(line: &str) -> &str {
+    line.split_once("error: ").map_or(line, |(_, rest)| rest)
 }
 
 #[cfg(test)]
