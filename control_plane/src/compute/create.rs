@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use postgres_formats::Lsn;
 
-use super::layout::{COMPUTES_DIR, Layout};
+use super::layout::{COMPUTES_DIR, DESTROYING_PREFIX, Layout, MAKING_PREFIX};
 use super::{Compute, ComputeOptions, Mode, settings, settle, unpack};
 use crate::branch::Branch;
 use crate::control::quote;
@@ -22,8 +22,7 @@ use crate::timestamp::Timestamp;
 /// Only one compute is made at a time, so that two cannot take the same branch or port.
 const LOCK: &str = "computes.lock";
 
-/// Begins the names of throw-away computes; then comes the process that they are for. The dot makes
-/// them names that `check_name` refuses, so that no listing shows them.
+/// Begins the names of throw-away computes; then comes the process that they are for.
 const THROW_AWAY_PREFIX: &str = ".throw-away-";
 
 impl Compute {
@@ -58,7 +57,6 @@ impl Compute {
     /// Makes a detached compute under a name that no listing shows.
     pub fn create_throw_away(repository: &Repository, point: &Point) -> Result<Compute> {
         let _lock = Lock::acquire(repository, LOCK)?;
-        remove_abandoned(repository);
         let branch = repository.branch(&point.branch)?;
         let base_lsn = repository.lsn_of(&branch, point)?;
         let own = std::process::id();
@@ -92,6 +90,7 @@ impl Compute {
         };
         let address = repository.server_address()?;
         let _identity = repository.account().enter();
+        remove_leftovers(repository);
         let building = Building::begin(repository, name)?;
         unpack::base_backup(&address.unix, &compute, &building.layout)?;
         settings::write_initial(&building.layout.pgdata())?;
@@ -132,12 +131,17 @@ impl Repository {
     }
 }
 
-/// Removes throw-away computes whose processes were killed before they could.
-fn remove_abandoned(repository: &Repository) {
+/// Removes what processes that were killed have left: computes half made or half removed, and
+/// throw-away ones. The caller holds the lock for making computes, so nobody is making one now. What
+/// cannot be removed is tried again next time.
+fn remove_leftovers(repository: &Repository) {
     let folder = repository.dir().join(COMPUTES_DIR);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
+        if name.starts_with(MAKING_PREFIX) || name.starts_with(DESTROYING_PREFIX) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
         let owner = name
             .strip_prefix(THROW_AWAY_PREFIX)
             .and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
@@ -145,7 +149,6 @@ fn remove_abandoned(repository: &Repository) {
             && !Path::new(&format!("/proc/{owner}")).exists()
             && let Ok(compute) = Compute::read(repository, name)
         {
-            // One that cannot be removed now will be tried again.
             let _ = compute.destroy();
         }
     }
@@ -195,12 +198,8 @@ impl Building {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(path).io("create", path)
         };
         private(&computes)?;
-        let layout = Layout::new(repository, &format!(".making-{}", name.trim_start_matches('.')));
-        // We hold the lock, so whoever was making this one is gone.
-        match fs::remove_dir_all(layout.dir()) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            other => other.io("remove", layout.dir())?,
-        }
+        let unlisted = format!("{MAKING_PREFIX}{}", name.trim_start_matches('.'));
+        let layout = Layout::new(repository, &unlisted);
         let building = Building { layout, finished: false };
         private(&building.layout.pgdata())?;
         private(&building.layout.presence())?;

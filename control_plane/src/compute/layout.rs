@@ -9,6 +9,12 @@ pub(super) const COMPUTES_DIR: &str = "computes";
 /// What marks a directory as a compute.
 pub(super) const COMPUTE_FILE: &str = "zenith-compute.toml";
 
+/// Begins the name of a compute's directory while it is made. Names with a leading dot are refused by
+/// `check_name`, so that no listing shows them.
+pub(super) const MAKING_PREFIX: &str = ".making-";
+/// Begins the name of a compute's directory while it is removed.
+pub(super) const DESTROYING_PREFIX: &str = ".destroying-";
+
 /// The directory of a compute, finished or not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Layout {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use postgres_wire::client::{ConnectParams, Host};
 
+use super::layout::DESTROYING_PREFIX;
 use super::{Compute, ComputeState, ComputeStatus, Durability, Mode, settings};
 use crate::companions;
 use crate::control::{Control, quote};
@@ -112,10 +113,13 @@ impl Compute {
         self.stop_locked(StopMode::Immediate)?;
         let _identity = self.repository.account().enter();
         // Under a name that no listing shows, for one half removed must not be taken for whole.
-        let doomed = self.layout.dir().with_file_name(format!(".destroying-{}", self.name));
+        let unlisted = format!("{DESTROYING_PREFIX}{}", self.name.trim_start_matches('.'));
+        let doomed = self.layout.dir().with_file_name(unlisted);
         let _ = fs::remove_dir_all(&doomed);
         fs::rename(self.layout.dir(), &doomed).io("rename", self.layout.dir())?;
-        fs::remove_dir_all(&doomed).io("remove", &doomed)
+        // What cannot be removed now is when the next compute is made.
+        let _ = fs::remove_dir_all(&doomed);
+        Ok(())
     }
 
     /// The postmaster, if it runs.

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use control_plane::{Outcome, Repository, ServerStatus, StartOptions, StopMode};
+use control_plane::{
+    Compute, ComputeState, Outcome, Repository, ServerStatus, StartOptions, StopMode,
+};
 use serde_json::{Map, Value, json};
 
 use super::Ended;
@@ -28,6 +30,18 @@ pub fn stop(repository: &Repository, mode: StopMode, format: Format) -> Ended {
     match repository.stop(mode)? {
         Outcome::Done => output::say("the page server has stopped"),
         Outcome::AlreadySo => output::say("the page server does not run"),
+    }
+    let running = repository.computes()?;
+    let running: Vec<&str> = running
+        .iter()
+        .filter(|compute| compute.status().state != ComputeState::Stopped)
+        .map(Compute::name)
+        .collect();
+    if !running.is_empty() {
+        output::say(&format!(
+            "computes still run without it and go on when it is back: {}",
+            running.join(", ")
+        ));
     }
     if format == Format::Json {
         print_json(&repository.status()?)?;
