@@ -1,8 +1,24 @@
-//! See README.md.
+//! The page server: receives WAL, keeps every version of every page, serves GetPage@LSN.
+//!
+//! Start reading at `repository.rs` (branches and timelines), then `timeline/` (one line of
+//! history), `index/` (where its versions are) and `ingest/` (what a WAL record does). README.md
+//! has the data flow, the bytes on disk and the order of the locks.
 
+#![forbid(unsafe_code)]
+
+pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod durable;
+pub mod index;
 pub mod ingest;
 pub mod key;
+pub mod layer;
+pub mod object;
+pub mod page_maker;
 pub mod page_service;
+pub mod point;
+pub mod repository;
+pub mod seqwait;
+pub mod timeline;
+pub mod wal;

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User, chown};
@@ -43,6 +44,35 @@ pub fn give_to_account(path: &Path) {
     if let Some((uid, gid)) = account() {
         chown(path, Some(uid.into()), Some(gid.into())).unwrap();
     }
+}
+
+/// The WAL redo module, built once for all tests of a run; returns its file, which the account can
+/// read.
+pub fn redo_module() -> PathBuf {
+    static MODULE: OnceLock<TempDir> = OnceLock::new();
+    let name = "zenith_walredo.so";
+    let build = || {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../walredo_pool/module");
+        // Beside the test programs, so that the next one finds it built.
+        let exe = std::env::current_exe().unwrap();
+        let out = exe.parent().unwrap().join("redo_module");
+        fs::create_dir_all(&out).unwrap();
+        // Test programs may run at the same time.
+        let made = Command::new("flock")
+            .arg(out.join("lock"))
+            .args(["make", "--silent", "-C"])
+            .arg(source)
+            .arg(format!("OUT={}", out.display()))
+            .arg(format!("PG_CONFIG={}", bin_dir().join("pg_config").display()))
+            .stdout(Stdio::null())
+            .status()
+            .expect("run make");
+        assert!(made.success(), "the redo module cannot be built");
+        let dir = scratch_dir("zenith-module-");
+        fs::copy(out.join(name), dir.path().join(name)).unwrap();
+        dir
+    };
+    MODULE.get_or_init(build).path().join(name)
 }
 
 /// A scratch folder that the account can use, gone when dropped.
@@ -161,6 +191,15 @@ impl Cluster {
     pub fn pgbench(&self, args: &[&str]) {
         let connect = ["-h", text(self.dir.path()), "-U", "postgres"];
         self.run("pgbench", &[&connect[..], args, &["postgres"]].concat());
+    }
+
+    /// Copies the data directory of the stopped server to `name` in the scratch folder.
+    pub fn copy_data_dir(&self, name: &str) -> PathBuf {
+        assert!(!self.running, "files of a running server change while they are copied");
+        let to = self.dir.path().join(name);
+        let copied = Command::new("cp").arg("-a").arg(self.data_dir()).arg(&to).status().unwrap();
+        assert!(copied.success());
+        to
     }
 
     /// The WAL segment files, in order.

@@ -1,0 +1,329 @@
+//! `WalIndex`: where in a timeline's WAL the versions of everything are.
+//!
+//! The WAL is on disk anyway, so the index holds references and not copies: 16 bytes for a version
+//! of a page. It knows only what happened on its own timeline since that began; an answer is
+//! therefore often "ask what lies below", the ancestor or the image layer the timeline began with.
+//!
+//! Everything is pure and in memory. The index changes by `IndexOp`s, which need no lookups, so
+//! that a whole batch of them is applied under one short write lock.
+
+mod size_history;
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use postgres_formats::Lsn;
+use postgres_formats::checkpoint::CheckpointState;
+use smallvec::SmallVec;
+
+use crate::object::{DbTag, ObjectPage, ObjectTag};
+pub use size_history::SizeHistory;
+
+/// One version of a page: the WAL record that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Version {
+    end: Lsn,
+    /// A record begins at a multiple of 8, which leaves the low bits for flags.
+    start_and_flags: u64,
+}
+
+const WILL_INIT: u64 = 1;
+const NATIVE: u64 = 2;
+const FLAGS: u64 = 7;
+
+impl Version {
+    /// The version made by the record from `start` to `end`. `will_init`: it does not depend on
+    /// older versions. `native`: made by our own code, not by PostgreSQL's redo.
+    pub fn new(start: Lsn, end: Lsn, will_init: bool, native: bool) -> Version {
+        let flags = if will_init { WILL_INIT } else { 0 } | if native { NATIVE } else { 0 };
+        debug_assert_eq!(start.as_u64() & FLAGS, 0, "records begin at multiples of 8");
+        Version { end, start_and_flags: start.as_u64() | flags }
+    }
+
+    /// End of the record: the version's own LSN.
+    pub fn end(self) -> Lsn {
+        self.end
+    }
+
+    /// Where the record begins.
+    pub fn start(self) -> Lsn {
+        Lsn::new(self.start_and_flags & !FLAGS)
+    }
+
+    /// Whether older versions do not matter.
+    pub fn will_init(self) -> bool {
+        self.start_and_flags & WILL_INIT != 0
+    }
+
+    /// Whether `ingest::native` makes it.
+    pub fn is_native(self) -> bool {
+        self.start_and_flags & NATIVE != 0
+    }
+}
+
+/// What happened to a database's folder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DbEvent {
+    /// Made empty; its content follows in the WAL.
+    Created,
+    /// Made as a copy of another as that was at the LSN of this event.
+    CopyOf(DbTag),
+    /// Removed with all that was in it.
+    Dropped,
+}
+
+/// One step of change, ready to be applied without any lookup.
+#[derive(Debug)]
+pub enum IndexOp {
+    /// A page has a new version.
+    Version {
+        /// The page.
+        page: ObjectPage,
+        /// The version.
+        version: Version,
+    },
+    /// An object has a new size in pages; `None`: it is gone.
+    Size {
+        /// The object.
+        object: ObjectTag,
+        /// From this LSN on.
+        lsn: Lsn,
+        /// The size.
+        size: Option<u32>,
+        /// Whether blocks from the new size on, if there were any, are no more.
+        cut: bool,
+    },
+    /// Something happened to a database.
+    Database {
+        /// The database.
+        tag: DbTag,
+        /// From this LSN on.
+        lsn: Lsn,
+        /// What.
+        event: DbEvent,
+    },
+    /// A database has a new `pg_filenode.map`.
+    RelMap {
+        /// The database.
+        tag: DbTag,
+        /// From this LSN on.
+        lsn: Lsn,
+        /// The file.
+        map: Bytes,
+    },
+    /// A transaction was prepared (its state) or finished (`None`).
+    TwoPhase {
+        /// The transaction.
+        xid: u32,
+        /// From this LSN on.
+        lsn: Lsn,
+        /// Its state.
+        state: Option<Bytes>,
+    },
+    /// A transaction ended.
+    XactEnd {
+        /// End of its record.
+        lsn: Lsn,
+        /// When, in microseconds since 2000-01-01 UTC.
+        time: i64,
+    },
+    /// The checkpoint state at an LSN, to start from when a later one is asked for.
+    Checkpoint {
+        /// End of the last record taken into account.
+        lsn: Lsn,
+        /// The state.
+        state: Box<CheckpointState>,
+    },
+}
+
+/// What a page is built on, below the versions found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Foundation {
+    /// On nothing: the oldest version found initialises the page.
+    Version,
+    /// On zeros.
+    Zero,
+    /// On the same page of another database as it was at an LSN.
+    CopyOf(DbTag, Lsn),
+    /// On what lies below this timeline.
+    Below,
+}
+
+/// The versions of a page that matter for one LSN.
+#[derive(Debug)]
+pub struct PageHistory {
+    /// Newest first.
+    pub versions: Vec<Version>,
+    /// What the oldest of them is built on.
+    pub foundation: Foundation,
+}
+
+/// An object's size as far as this timeline knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KnownSize {
+    /// In pages; `None`: there is no such object.
+    Is(Option<u32>),
+    /// As in another database at an LSN.
+    CopyOf(DbTag, Lsn),
+    /// As below.
+    Below,
+}
+
+/// The index over one timeline's own WAL.
+#[derive(Default)]
+pub struct WalIndex {
+    pages: HashMap<ObjectPage, SmallVec<[Version; 1]>>,
+    objects: BTreeMap<ObjectTag, SizeHistory>,
+    databases: BTreeMap<DbTag, Vec<(Lsn, DbEvent)>>,
+    rel_maps: BTreeMap<DbTag, Vec<(Lsn, Bytes)>>,
+    two_phase: BTreeMap<u32, Vec<(Lsn, Option<Bytes>)>>,
+    xact_ends: Vec<(Lsn, i64)>,
+    checkpoints: Vec<(Lsn, CheckpointState)>,
+    versions: u64,
+}
+
+/// The last entry at or before `at` of a history in ascending order.
+fn last_at<T>(history: &[(Lsn, T)], at: Lsn) -> Option<&(Lsn, T)> {
+    let behind = history.partition_point(|(lsn, _)| *lsn <= at);
+    history.get(behind.checked_sub(1)?)
+}
+
+impl WalIndex {
+    /// Applies one step. Steps come in the order of their LSNs.
+    pub fn apply(&mut self, op: IndexOp) {
+        match op {
+            IndexOp::Version { page, version } => {
+                let versions = self.pages.entry(page).or_default();
+                // One record changes a page once; a second mention is the same version.
+                if versions.last().is_none_or(|last| last.end < version.end) {
+                    versions.push(version);
+                    self.versions += 1;
+                }
+            }
+            IndexOp::Size { object, lsn, size, cut } => {
+                self.objects.entry(object).or_default().push(lsn, size, cut);
+            }
+            IndexOp::Database { tag, lsn, event } => {
+                self.databases.entry(tag).or_default().push((lsn, event));
+            }
+            IndexOp::RelMap { tag, lsn, map } => {
+                self.rel_maps.entry(tag).or_default().push((lsn, map));
+            }
+            IndexOp::TwoPhase { xid, lsn, state } => {
+                self.two_phase.entry(xid).or_default().push((lsn, state));
+            }
+            IndexOp::XactEnd { lsn, time } => self.xact_ends.push((lsn, time)),
+            IndexOp::Checkpoint { lsn, state } => self.checkpoints.push((lsn, *state)),
+        }
+    }
+
+    /// How many versions of pages there are.
+    pub fn version_count(&self) -> u64 {
+        self.versions
+    }
+
+    /// The last thing up to `at` that happened to the object's database as a whole.
+    fn database_event(&self, object: ObjectTag, at: Lsn) -> Option<(Lsn, DbEvent)> {
+        last_at(self.databases.get(&object.database()?)?, at).copied()
+    }
+
+    /// The versions of `page` that matter at `at`.
+    pub fn page_history(&self, page: ObjectPage, at: Lsn) -> PageHistory {
+        // Whatever is not younger than the floor belongs to a block that was cut off, or to an
+        // earlier database of the same name.
+        let cut = self.objects.get(&page.object).and_then(|h| h.last_cut(page.block, at));
+        let event = self.database_event(page.object, at).filter(|(lsn, _)| Some(*lsn) > cut);
+        let floor = event.map(|(lsn, _)| lsn).or(cut);
+        let mut foundation = match (event, cut) {
+            (Some((lsn, DbEvent::CopyOf(from))), _) => Foundation::CopyOf(from, lsn),
+            (None, None) => Foundation::Below,
+            _ => Foundation::Zero,
+        };
+        let mut found = Vec::new();
+        if let Some(versions) = self.pages.get(&page) {
+            let behind = versions.partition_point(|version| version.end <= at);
+            for version in versions.iter().take(behind).rev() {
+                if floor.is_some_and(|floor| version.end <= floor) {
+                    break;
+                }
+                found.push(*version);
+                if version.will_init() {
+                    foundation = Foundation::Version;
+                    break;
+                }
+            }
+        }
+        PageHistory { versions: found, foundation }
+    }
+
+    /// The size of `object` at `at`.
+    pub fn size(&self, object: ObjectTag, at: Lsn) -> KnownSize {
+        let own = self.objects.get(&object).and_then(|history| history.at(at));
+        let event = self.database_event(object, at);
+        match (own, event) {
+            (Some((lsn, size)), event) if event.is_none_or(|(e, _)| e < lsn) => KnownSize::Is(size),
+            (_, Some((lsn, DbEvent::CopyOf(from)))) => KnownSize::CopyOf(from, lsn),
+            (_, Some(_)) => KnownSize::Is(None),
+            (_, None) => KnownSize::Below,
+        }
+    }
+
+    /// Every object whose size changed on this timeline.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectTag> + '_ {
+        self.objects.keys().copied()
+    }
+
+    /// The last thing up to `at` that happened to each database.
+    pub fn database_events(&self, at: Lsn) -> Vec<(DbTag, Lsn, DbEvent)> {
+        let last = |(tag, history): (&DbTag, &Vec<(Lsn, DbEvent)>)| {
+            last_at(history, at).map(|(lsn, event)| (*tag, *lsn, *event))
+        };
+        self.databases.iter().filter_map(last).collect()
+    }
+
+    /// The `pg_filenode.map` of a database at `at`: the file, or where to ask.
+    pub fn rel_map(&self, tag: DbTag, at: Lsn) -> KnownRelMap {
+        let own = self.rel_maps.get(&tag).and_then(|history| last_at(history, at));
+        let event = self.databases.get(&tag).and_then(|history| last_at(history, at));
+        match (own, event) {
+            (Some((lsn, map)), event) if event.is_none_or(|(e, _)| e <= lsn) => {
+                KnownRelMap::Is(Some(map.clone()))
+            }
+            (_, Some((lsn, DbEvent::CopyOf(from)))) => KnownRelMap::CopyOf(*from, *lsn),
+            (_, Some(_)) => KnownRelMap::Is(None),
+            (_, None) => KnownRelMap::Below,
+        }
+    }
+
+    /// What happened up to `at` to prepared transactions: the last state of each that changed.
+    pub fn two_phase(&self, at: Lsn) -> Vec<(u32, Option<Bytes>)> {
+        let last = |(xid, history): (&u32, &Vec<(Lsn, Option<Bytes>)>)| {
+            last_at(history, at).map(|(_, state)| (*xid, state.clone()))
+        };
+        self.two_phase.iter().filter_map(last).collect()
+    }
+
+    /// The last kept checkpoint state at or before `at`, and its LSN.
+    pub fn checkpoint(&self, at: Lsn) -> Option<(Lsn, CheckpointState)> {
+        last_at(&self.checkpoints, at).map(|(lsn, state)| (*lsn, *state))
+    }
+
+    /// Transactions that ended on this timeline, as (end of record, time), in the order of the WAL.
+    pub fn xact_ends(&self) -> &[(Lsn, i64)] {
+        &self.xact_ends
+    }
+}
+
+/// A database's `pg_filenode.map` as far as this timeline knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum KnownRelMap {
+    /// The file; `None`: there is none.
+    Is(Option<Bytes>),
+    /// As in another database at an LSN.
+    CopyOf(DbTag, Lsn),
+    /// As below.
+    Below,
+}
+
+#[cfg(test)]
+mod tests;

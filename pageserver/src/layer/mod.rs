@@ -1,0 +1,4 @@
+//! Immutable files of page versions.
+
+pub mod image;
+pub mod import;

@@ -1,0 +1,396 @@
+//! `Repository`: the branches of a folder and the timelines they name.
+//!
+//! A branch is a file `refs/branches/NAME` that holds a timeline's id. Timelines are loaded when
+//! first used; until then only their manifests have been read.
+
+mod error;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, RwLock};
+use postgres_formats::{Lsn, TimelineId};
+use slog::Logger;
+
+use crate::durable;
+use crate::layer::import::DataDirectory;
+use crate::page_maker::PageMaker;
+use crate::point::{BranchName, Point};
+use crate::timeline::Timeline;
+use crate::timeline::manifest::{Ancestor, Manifest, Origin};
+pub use error::RepositoryError;
+
+/// A name for a timeline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Branch {
+    /// The name.
+    pub name: BranchName,
+    /// What it names.
+    pub timeline: TimelineId,
+    /// What the timeline was forked from.
+    pub ancestor: Option<Ancestor>,
+    /// Where the timeline's own history begins.
+    pub start: Lsn,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// A timeline that is loaded, or being loaded, or not yet.
+type Slot = Arc<Mutex<Option<Arc<Timeline>>>>;
+
+/// The branches of a folder and the timelines they name.
+pub struct Repository {
+    dir: PathBuf,
+    default_branch: String,
+    maker: Arc<PageMaker>,
+    log: Logger,
+    /// Serialises changes of branches. LOCK ORDER: 1; IO happens under it.
+    changing: Mutex<()>,
+    /// LOCK ORDER: 3, a leaf; never held during IO.
+    branches: RwLock<BTreeMap<BranchName, Branch>>,
+    /// A shard's lock is held only to fetch a slot. A slot's own lock (LOCK ORDER: 2, a timeline
+    /// before its ancestor) is held while the timeline is loaded, so that it is loaded once.
+    timelines: DashMap<TimelineId, Slot>,
+}
+
+fn branches_dir(dir: &Path) -> PathBuf {
+    dir.join("refs/branches")
+}
+
+fn timeline_dir(dir: &Path, id: TimelineId) -> PathBuf {
+    dir.join("timelines").join(id.to_string())
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Repository {
+    /// Makes the first timeline of the repository in `dir` from a cleanly stopped data directory,
+    /// under the name `branch`.
+    ///
+    /// # Errors
+    /// See `RepositoryError`; `AlreadyExists` if there is such a branch.
+    pub fn init_from_pgdata(
+        dir: &Path,
+        pgdata: &Path,
+        branch: &BranchName,
+    ) -> Result<TimelineId, RepositoryError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| RepositoryError::Io { path, source }
+        };
+        let refs = branches_dir(dir);
+        fs::create_dir_all(&refs).map_err(io(&refs))?;
+        let ref_path = refs.join(branch.as_str());
+        if ref_path.exists() {
+            return Err(RepositoryError::AlreadyExists(branch.clone()));
+        }
+        let data = DataDirectory::open(pgdata)?;
+        let id = TimelineId::generate();
+        let path = timeline_dir(dir, id);
+        let (wal, layers) = (path.join("wal"), path.join("layers"));
+        for folder in [&wal, &layers] {
+            fs::create_dir_all(folder).map_err(io(folder))?;
+        }
+        let layer = format!("image__{:016X}", data.end.as_u64());
+        data.load(&layers.join(&layer))?;
+        let size = data.cluster.segment_size;
+        let (segment_start, bytes) = data.last_segment()?;
+        let segment = wal.join(segment_start.segment(size).file_name(data.cluster.tli, size));
+        durable::write_file(&segment, &bytes).map_err(io(&segment))?;
+        let control = path.join("pg_control");
+        durable::write_file(&control, &data.control_file).map_err(io(&control))?;
+        let manifest = Manifest {
+            id,
+            origin: Origin::ImageLayer(layer),
+            start: data.end,
+            state: data.state,
+            created: now(),
+        };
+        manifest.write(&path)?;
+        for folder in [path.as_path(), &dir.join("timelines"), &dir.join("refs"), dir] {
+            durable::sync_dir(folder).map_err(io(folder))?;
+        }
+        // The name comes last: only now does the timeline exist for anybody.
+        durable::write_file(&ref_path, id.to_string().as_bytes()).map_err(io(&ref_path))?;
+        Ok(id)
+    }
+
+    /// Opens the repository in `dir`.
+    ///
+    /// # Errors
+    /// See `RepositoryError`.
+    pub fn open(
+        dir: &Path,
+        default_branch: &str,
+        maker: Arc<PageMaker>,
+        log: &Logger,
+    ) -> Result<Arc<Repository>, RepositoryError> {
+        let branches = read_branches(dir)?;
+        Ok(Arc::new(Repository {
+            dir: dir.to_owned(),
+            default_branch: default_branch.to_owned(),
+            maker,
+            log: log.clone(),
+            changing: Mutex::new(()),
+            branches: RwLock::new(branches),
+            timelines: DashMap::new(),
+        }))
+    }
+
+    /// The repository's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The name of the branch that is meant where none is named.
+    pub fn default_branch(&self) -> &str {
+        &self.default_branch
+    }
+
+    /// What makes this repository's pages.
+    pub fn maker(&self) -> &PageMaker {
+        &self.maker
+    }
+
+    /// All branches, by name.
+    pub fn branches(&self) -> Vec<Branch> {
+        self.branches.read().values().cloned().collect()
+    }
+
+    /// The branch of that name.
+    ///
+    /// # Errors
+    /// `NoSuchBranch`.
+    pub fn branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
+        let branches = self.branches.read();
+        let no_such = || RepositoryError::NoSuchBranch {
+            name: name.clone(),
+            known: branches.keys().cloned().collect(),
+        };
+        branches.get(name).cloned().ok_or_else(no_such)
+    }
+
+    /// The branch that names this timeline.
+    pub fn branch_of(&self, timeline: TimelineId) -> Option<Branch> {
+        self.branches.read().values().find(|branch| branch.timeline == timeline).cloned()
+    }
+
+    /// The timeline with this id, loaded if it was not.
+    ///
+    /// # Errors
+    /// See `RepositoryError`.
+    pub fn timeline(&self, id: TimelineId) -> Result<Arc<Timeline>, RepositoryError> {
+        let slot = self.timelines.entry(id).or_default().clone();
+        let mut loaded = slot.lock();
+        if let Some(timeline) = &*loaded {
+            return Ok(timeline.clone());
+        }
+        let dir = timeline_dir(&self.dir, id);
+        if !dir.exists() {
+            drop(loaded);
+            self.timelines.remove_if(&id, |_, slot| slot.try_lock().is_some_and(|s| s.is_none()));
+            return Err(RepositoryError::NoSuchTimeline(id));
+        }
+        let manifest = Manifest::read(&dir)?;
+        let ancestor = match &manifest.origin {
+            Origin::Ancestor(ancestor) => Some(self.timeline(ancestor.timeline)?),
+            Origin::ImageLayer(_) => None,
+        };
+        let began = std::time::Instant::now();
+        let timeline = Timeline::open(&dir, manifest, ancestor, self.maker.clone(), &self.log)?;
+        slog::info!(self.log, "timeline loaded"; "timeline" => %id,
+            "last_record" => %timeline.last_record_lsn(), "versions" => timeline.version_count(),
+            "milliseconds" => began.elapsed().as_millis() as u64);
+        *loaded = Some(timeline.clone());
+        Ok(timeline)
+    }
+
+    /// The timeline with this id if it is loaded and not just being loaded.
+    pub fn loaded_timeline(&self, id: TimelineId) -> Option<Arc<Timeline>> {
+        let slot = self.timelines.get(&id)?.clone();
+        slot.try_lock()?.clone()
+    }
+
+    /// Makes a branch at a point of another. Waits up to `timeout` for the point to be received.
+    ///
+    /// # Errors
+    /// See `RepositoryError`; nothing has been changed then.
+    pub fn create_branch(
+        &self,
+        name: &BranchName,
+        point: &Point,
+        timeout: Duration,
+    ) -> Result<Branch, RepositoryError> {
+        let check_free = || match self.branches.read().contains_key(name) {
+            true => Err(RepositoryError::AlreadyExists(name.clone())),
+            false => Ok(()),
+        };
+        check_free()?;
+        let mut parent = self.timeline(self.branch(&point.branch)?.timeline)?;
+        let lsn = point.lsn.unwrap_or_else(|| parent.last_record_lsn());
+        parent.check_lsn(lsn)?;
+        parent.wait_lsn(lsn, timeout)?;
+        let at = parent.state_at(lsn)?;
+        // The history before a parent's own beginning is its ancestor's.
+        while let Some(ancestor) = parent.ancestor_before(at.base) {
+            parent = ancestor;
+        }
+        // What a branch stands on must not be lost in a crash.
+        if parent.flushed_lsn() < at.base {
+            parent.sync_wal().map_err(crate::timeline::error::TimelineError::from)?;
+        }
+        let _changing = self.changing.lock();
+        check_free()?;
+        // The parent may have been deleted meanwhile.
+        if self.branch_of(parent.id()).is_none() && self.children(parent.id()).is_empty() {
+            return Err(RepositoryError::NoSuchTimeline(parent.id()));
+        }
+        let ancestor = Ancestor { timeline: parent.id(), lsn: at.base };
+        let manifest = Manifest {
+            id: TimelineId::generate(),
+            origin: Origin::Ancestor(ancestor),
+            start: at.base,
+            state: at.state,
+            created: now(),
+        };
+        let branch = Branch {
+            name: name.clone(),
+            timeline: manifest.id,
+            ancestor: Some(ancestor),
+            start: manifest.start,
+            created: manifest.created,
+        };
+        self.write_branch(&branch, &manifest)?;
+        self.branches.write().insert(name.clone(), branch.clone());
+        slog::info!(self.log, "branch created"; "branch" => %name,
+            "timeline" => %branch.timeline, "ancestor" => %parent.id(), "lsn" => %at.base);
+        Ok(branch)
+    }
+
+    fn write_branch(&self, branch: &Branch, manifest: &Manifest) -> Result<(), RepositoryError> {
+        let dir = timeline_dir(&self.dir, branch.timeline);
+        let written = (|| {
+            for folder in [dir.join("wal"), dir.join("layers")] {
+                fs::create_dir_all(&folder)
+                    .map_err(|source| RepositoryError::Io { path: folder.clone(), source })?;
+            }
+            manifest.write(&dir)?;
+            let path = self.dir.join("timelines");
+            durable::sync_dir(&path).map_err(|source| RepositoryError::Io { path, source })?;
+            let path = branches_dir(&self.dir).join(branch.name.as_str());
+            durable::write_file(&path, branch.timeline.to_string().as_bytes())
+                .map_err(|source| RepositoryError::Io { path, source })
+        })();
+        if written.is_err() {
+            // The error that matters is the first; what cannot be removed is no branch anyway.
+            let _ = fs::remove_dir_all(&dir);
+        }
+        written
+    }
+
+    /// Names of the branches whose timelines were forked from this one.
+    pub fn children(&self, id: TimelineId) -> Vec<BranchName> {
+        let child = |branch: &&Branch| branch.ancestor.is_some_and(|a| a.timeline == id);
+        self.branches.read().values().filter(child).map(|branch| branch.name.clone()).collect()
+    }
+
+    /// Deletes a branch and its timeline. Nobody may be writing to it.
+    ///
+    /// # Errors
+    /// `HasChildren` if other branches stand on it; see `RepositoryError`.
+    pub fn delete_branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
+        let _changing = self.changing.lock();
+        let branch = self.branch(name)?;
+        if name.as_str() == self.default_branch {
+            return Err(RepositoryError::IsDefault(name.clone()));
+        }
+        let children = self.children(branch.timeline);
+        if !children.is_empty() {
+            return Err(RepositoryError::HasChildren { name: name.clone(), children });
+        }
+        let path = branches_dir(&self.dir).join(name.as_str());
+        durable::remove_file(&path).map_err(|source| RepositoryError::Io { path, source })?;
+        self.branches.write().remove(name);
+        if let Some((_, slot)) = self.timelines.remove(&branch.timeline)
+            && let Some(timeline) = slot.lock().take()
+        {
+            timeline.shut_down();
+        }
+        let path = timeline_dir(&self.dir, branch.timeline);
+        fs::remove_dir_all(&path).map_err(|source| RepositoryError::Io { path, source })?;
+        slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
+        Ok(branch)
+    }
+
+    /// Gives a branch another name.
+    ///
+    /// # Errors
+    /// See `RepositoryError`.
+    pub fn rename_branch(
+        &self,
+        old: &BranchName,
+        new: &BranchName,
+    ) -> Result<Branch, RepositoryError> {
+        let _changing = self.changing.lock();
+        let mut branch = self.branch(old)?;
+        if self.branches.read().contains_key(new) {
+            return Err(RepositoryError::AlreadyExists(new.clone()));
+        }
+        if old.as_str() == self.default_branch {
+            return Err(RepositoryError::IsDefault(old.clone()));
+        }
+        let dir = branches_dir(&self.dir);
+        fs::rename(dir.join(old.as_str()), dir.join(new.as_str()))
+            .and_then(|()| durable::sync_dir(&dir))
+            .map_err(|source| RepositoryError::Io { path: dir, source })?;
+        branch.name = new.clone();
+        let mut branches = self.branches.write();
+        branches.remove(old);
+        branches.insert(new.clone(), branch.clone());
+        Ok(branch)
+    }
+
+    /// Ends all waits on all timelines and makes what was received durable.
+    pub fn shut_down(&self) {
+        for entry in &self.timelines {
+            if let Some(timeline) = entry.value().lock().as_ref() {
+                timeline.shut_down();
+                if let Err(error) = timeline.sync_wal() {
+                    slog::error!(self.log, "WAL not synced at shutdown";
+                        "timeline" => %timeline.id(), "error" => %error);
+                }
+            }
+        }
+    }
+}
+
+fn read_branches(dir: &Path) -> Result<BTreeMap<BranchName, Branch>, RepositoryError> {
+    let refs = branches_dir(dir);
+    let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
+    let mut branches = BTreeMap::new();
+    for entry in fs::read_dir(&refs).map_err(|e| io(&refs, e))? {
+        let entry = entry.map_err(|e| io(&refs, e))?;
+        let path = entry.path();
+        // A file in the making, left by a crash, is no branch.
+        let Ok(name) = entry.file_name().to_string_lossy().parse::<BranchName>() else { continue };
+        let text = fs::read_to_string(&path).map_err(|e| io(&path, e))?;
+        let timeline = text
+            .trim()
+            .parse()
+            .map_err(|source| RepositoryError::DamagedRef { path: path.clone(), source })?;
+        let manifest = Manifest::read(&timeline_dir(dir, timeline))?;
+        let ancestor = match manifest.origin {
+            Origin::Ancestor(ancestor) => Some(ancestor),
+            Origin::ImageLayer(_) => None,
+        };
+        let (start, created) = (manifest.start, manifest.created);
+        branches.insert(name.clone(), Branch { name, timeline, ancestor, start, created });
+    }
+    Ok(branches)
+}

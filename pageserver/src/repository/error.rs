@@ -1,0 +1,87 @@
+//! Why something could not be done with a repository.
+
+use std::io;
+use std::path::PathBuf;
+
+use postgres_formats::TimelineId;
+use postgres_formats::id::ParseTimelineIdError;
+
+use crate::layer::import::ImportError;
+use crate::point::BranchName;
+use crate::seqwait::WaitError;
+use crate::timeline::error::TimelineError;
+use crate::timeline::manifest::ManifestError;
+
+/// Why something could not be done with a repository.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// There is no such branch.
+    #[error("there is no branch \"{name}\"{}", known_text(known))]
+    NoSuchBranch {
+        /// What was asked for.
+        name: BranchName,
+        /// Those that there are.
+        known: Vec<BranchName>,
+    },
+    /// There is no such timeline.
+    #[error("there is no timeline {0}")]
+    NoSuchTimeline(TimelineId),
+    /// The name is taken.
+    #[error("a branch \"{0}\" exists already: choose another name, or delete or rename that one")]
+    AlreadyExists(BranchName),
+    /// Other branches stand on it.
+    #[error("branch \"{name}\" cannot be deleted: it is what {} were made from", names(children))]
+    HasChildren {
+        /// The branch.
+        name: BranchName,
+        /// Those that stand on it.
+        children: Vec<BranchName>,
+    },
+    /// The default branch stays.
+    #[error("branch \"{0}\" is the default branch: it can be neither deleted nor renamed")]
+    IsDefault(BranchName),
+    /// The point was not reached in time.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// A timeline cannot be used.
+    #[error(transparent)]
+    Timeline(#[from] TimelineError),
+    /// A manifest cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The data directory cannot be loaded.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A branch's file does not hold a timeline's id.
+    #[error("{path} is damaged")]
+    DamagedRef {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ParseTimelineIdError,
+    },
+    /// The operating system's answer.
+    #[error("{path}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+fn names(names: &[BranchName]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    quoted.join(", ")
+}
+
+/// How many branches an error message lists.
+const NAMES_LISTED_MAX: usize = 10;
+
+fn known_text(known: &[BranchName]) -> String {
+    match known {
+        [] => String::new(),
+        few if few.len() <= NAMES_LISTED_MAX => format!(": there are {}", names(few)),
+        many => format!(" among the {} that there are", many.len()),
+    }
+}

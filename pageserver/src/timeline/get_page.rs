@@ -1,0 +1,374 @@
+//! GetPage@LSN: from a page's name and an LSN to its bytes.
+//!
+//! A request is planned in memory, under short read locks: which versions since the last image or
+//! initialisation, over all ancestors, and what they stand on. Only then are records read, and the
+//! pages made, without any lock.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache::{Lookup, MakeGuard, Waiter};
+use postgres_formats::wal::{DecodedRecord, Reassembled, WalRecord, reassemble};
+use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, page_checksum};
+
+use super::error::TimelineError;
+use super::{Below, Timeline};
+use crate::index::{Foundation, Version};
+use crate::layer::image::LayerError;
+use crate::object::{ObjectPage, ObjectTag};
+use crate::page_maker::{Job, MakeError, VersionKey};
+use crate::seqwait::WaitError;
+
+/// Raw bytes read first for a record; most are shorter.
+const RECORD_READ_FIRST: usize = 512;
+
+/// A page that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageRequest {
+    /// The page.
+    pub page: ObjectPage,
+    /// As of the end of all records up to here.
+    pub lsn: Lsn,
+}
+
+impl PageRequest {
+    /// A page of a relation.
+    pub fn rel(rel: RelTag, block: BlockNumber, lsn: Lsn) -> PageRequest {
+        PageRequest { page: ObjectPage { object: ObjectTag::Rel(rel), block }, lsn }
+    }
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum GetPageError {
+    /// The object does not exist at that LSN, or is not that large.
+    #[error("{} has no block {} at {lsn}{}", page.object, page.block, size_text(size))]
+    NotFound {
+        /// The page.
+        page: ObjectPage,
+        /// When.
+        lsn: Lsn,
+        /// The object's size in pages then.
+        size: Option<u32>,
+    },
+    /// The LSN was not reached in time.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// The LSN is before all history, or what is on disk is damaged.
+    #[error(transparent)]
+    Timeline(#[from] TimelineError),
+    /// A layer is damaged.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The page's records could not be applied.
+    #[error("block {} of {} at {lsn} cannot be made: {source}", page.block, page.object)]
+    Make {
+        /// The page.
+        page: ObjectPage,
+        /// When.
+        lsn: Lsn,
+        /// Why.
+        source: MakeError,
+    },
+}
+
+fn size_text(size: &Option<u32>) -> String {
+    match size {
+        Some(size) => format!(": its size is {size}"),
+        None => ": it does not exist".to_owned(),
+    }
+}
+
+/// What a page's oldest needed version is built on.
+enum Base {
+    Zero,
+    Cached(Arc<PageImage>),
+    Image(Arc<Timeline>, ObjectPage),
+}
+
+/// How to get a page.
+struct Plan {
+    base: Base,
+    /// Versions to be applied, oldest first.
+    versions: Vec<PlannedVersion>,
+    /// Name of the newest of them.
+    newest: Option<VersionKey>,
+}
+
+struct PlannedVersion {
+    /// Whose WAL holds the record.
+    timeline: Arc<Timeline>,
+    version: Version,
+    /// The name under which the record knows the page: another one than was asked for if the
+    /// database was copied since.
+    page: ObjectPage,
+}
+
+impl Timeline {
+    /// Reads pages, all of them together. Waits up to `timeout` for each LSN that has not been
+    /// received yet. The results are in the order of the requests.
+    ///
+    /// Pages carry the checksum that PostgreSQL expects, if the cluster has checksums.
+    pub fn get_pages(
+        self: &Arc<Self>,
+        requests: &[PageRequest],
+        timeout: Duration,
+    ) -> Vec<Result<Arc<PageImage>, GetPageError>> {
+        let mut results: Vec<Option<Result<Arc<PageImage>, GetPageError>>> = Vec::new();
+        let mut jobs = Vec::new();
+        let mut guards = Vec::new();
+        let mut waiting: Vec<(usize, Waiter<VersionKey, PageImage>)> = Vec::new();
+        for (number, request) in requests.iter().enumerate() {
+            let result = match self.begin(request, timeout) {
+                Ok(Begun::Done(page)) => Some(Ok(page)),
+                Ok(Begun::Make(guard, job)) => {
+                    jobs.push(job);
+                    guards.push((number, guard));
+                    None
+                }
+                Ok(Begun::Wait(waiter)) => {
+                    waiting.push((number, waiter));
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            };
+            results.push(result);
+        }
+        let mut set = |number: usize, result| {
+            if let Some(slot) = results.get_mut(number) {
+                *slot = Some(result);
+            }
+        };
+        let made = self.maker.make_all(jobs, &self.cluster.control_file_bytes);
+        for ((number, guard), made) in guards.into_iter().zip(made) {
+            let request = &requests[number];
+            set(number, self.finish(request, guard, made));
+        }
+        // Only now, when nothing of our own is in the making any more: two batches that wait for
+        // each other's pages must not wait for ever.
+        for (number, waiter) in waiting {
+            let request = &requests[number];
+            set(number, self.wait_for_other(request, waiter, timeout));
+        }
+        let missing = || unreachable!("every request was answered above");
+        results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+    }
+
+    /// Reads one page; see `get_pages`.
+    ///
+    /// # Errors
+    /// See `GetPageError`.
+    pub fn get_page(
+        self: &Arc<Self>,
+        request: PageRequest,
+        timeout: Duration,
+    ) -> Result<Arc<PageImage>, GetPageError> {
+        let mut results = self.get_pages(&[request], timeout);
+        results.pop().unwrap_or_else(|| unreachable!("one request has one result"))
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        request: &PageRequest,
+        timeout: Duration,
+    ) -> Result<Begun, GetPageError> {
+        let PageRequest { page, lsn } = *request;
+        self.check_lsn(lsn)?;
+        self.wait_lsn(lsn, timeout)?;
+        let size = self.object_size(page.object, lsn);
+        if size.is_none_or(|size| size <= page.block.0) {
+            return Err(GetPageError::NotFound { page, lsn, size });
+        }
+        let plan = self.plan(page, lsn);
+        let Some(newest) = plan.newest else {
+            return Ok(Begun::Done(plan.base.read()?.unwrap_or_else(zero_page)));
+        };
+        match self.maker.cache.lookup(newest) {
+            Lookup::Hit(page) => Ok(Begun::Done(page)),
+            Lookup::Wait(waiter) => Ok(Begun::Wait(waiter)),
+            Lookup::Make(guard) => Ok(Begun::Make(guard, plan.job()?)),
+        }
+    }
+
+    fn finish(
+        &self,
+        request: &PageRequest,
+        guard: MakeGuard<VersionKey, PageImage>,
+        made: Result<PageImage, MakeError>,
+    ) -> Result<Arc<PageImage>, GetPageError> {
+        let PageRequest { page, lsn } = *request;
+        let mut image = made.map_err(|source| GetPageError::Make { page, lsn, source })?;
+        if self.cluster.checksums && matches!(page.object, ObjectTag::Rel(_)) && !image.is_new() {
+            page_checksum::set_checksum(&mut image, page.block);
+        }
+        Ok(guard.fill(image, postgres_formats::BLCKSZ as u64))
+    }
+
+    /// Waits for a page that somebody else is making; makes it if they give up.
+    fn wait_for_other(
+        self: &Arc<Self>,
+        request: &PageRequest,
+        waiter: Waiter<VersionKey, PageImage>,
+        timeout: Duration,
+    ) -> Result<Arc<PageImage>, GetPageError> {
+        let mut lookup = waiter.wait();
+        loop {
+            match lookup {
+                Lookup::Hit(page) => return Ok(page),
+                Lookup::Wait(waiter) => lookup = waiter.wait(),
+                Lookup::Make(guard) => {
+                    self.wait_lsn(request.lsn, timeout)?;
+                    let job = self.plan(request.page, request.lsn).job()?;
+                    let made = self.maker.make_all(vec![job], &self.cluster.control_file_bytes);
+                    let made = made.into_iter().next();
+                    let made = made.unwrap_or_else(|| unreachable!("one job has one result"));
+                    return self.finish(request, guard, made);
+                }
+            }
+        }
+    }
+
+    /// Finds what a page is made of at `lsn`.
+    fn plan(self: &Arc<Self>, mut page: ObjectPage, mut lsn: Lsn) -> Plan {
+        let mut timeline = self.clone();
+        let mut versions = Vec::new();
+        let mut newest = None;
+        let base = 'search: loop {
+            let history = timeline.index.read().page_history(page, lsn);
+            for version in history.versions {
+                let key = VersionKey { timeline: timeline.id(), page, end: version.end() };
+                if newest.is_none() {
+                    newest = Some(key);
+                } else if let Some(cached) = timeline.maker.cache.peek(&key) {
+                    // An older version that is at hand spares everything before it.
+                    break 'search Base::Cached(cached);
+                }
+                versions.push(PlannedVersion { timeline: timeline.clone(), version, page });
+            }
+            match history.foundation {
+                Foundation::Version | Foundation::Zero => break Base::Zero,
+                Foundation::CopyOf(from, at) => {
+                    page.object = page.object.in_database(from);
+                    lsn = at;
+                }
+                Foundation::Below => match &timeline.below {
+                    Below::Ancestor(ancestor, at) => {
+                        lsn = lsn.min(*at);
+                        let ancestor = ancestor.clone();
+                        timeline = ancestor;
+                    }
+                    Below::Image(_) => break Base::Image(timeline, page),
+                },
+            }
+        };
+        versions.reverse();
+        Plan { base, versions, newest }
+    }
+
+    /// Reads a record again whose start is known.
+    fn read_record(&self, start: Lsn) -> Result<WalRecord, TimelineError> {
+        let io = |source: io::Error| TimelineError::Io { path: self.wal.dir().to_owned(), source };
+        let mut want = RECORD_READ_FIRST;
+        loop {
+            let mut raw = vec![0; want];
+            let got = self.wal.read(start, &mut raw).map_err(io)?;
+            raw.truncate(got);
+            let damaged =
+                |source| TimelineError::DamagedWal { timeline: self.id(), lsn: start, source };
+            match reassemble(start, &raw, self.cluster.segment_size).map_err(damaged)? {
+                Reassembled::Complete(record) => return Ok(record),
+                Reassembled::NeedMore(more) if got == want && more > want => want = more,
+                Reassembled::NeedMore(_) => {
+                    return Err(TimelineError::MissingWal { timeline: self.id(), lsn: start });
+                }
+            }
+        }
+    }
+}
+
+enum Begun {
+    Done(Arc<PageImage>),
+    Make(MakeGuard<VersionKey, PageImage>, Job),
+    Wait(Waiter<VersionKey, PageImage>),
+}
+
+fn zero_page() -> Arc<PageImage> {
+    Arc::new(PageImage::zeroed())
+}
+
+impl Base {
+    /// The page; `None`: zeros.
+    fn read(&self) -> Result<Option<Arc<PageImage>>, GetPageError> {
+        match self {
+            Base::Zero => Ok(None),
+            Base::Cached(page) => Ok(Some(page.clone())),
+            Base::Image(timeline, page) => match &timeline.below {
+                Below::Image(layer) => Ok(layer.page(page.object, page.block)?.map(Arc::new)),
+                Below::Ancestor(..) => Ok(None),
+            },
+        }
+    }
+}
+
+impl Plan {
+    /// Reads what the plan names.
+    fn job(self) -> Result<Job, GetPageError> {
+        let mut base = self.base.read()?.map(|page| PageImage::clone(&page));
+        let mut records = Vec::with_capacity(self.versions.len());
+        for PlannedVersion { timeline, version, page } in self.versions {
+            let record = timeline.read_record(version.start())?;
+            let damaged = |source| TimelineError::DamagedRecord {
+                timeline: timeline.id(),
+                lsn: record.start,
+                source,
+            };
+            if record.end != version.end() {
+                let (timeline, lsn) = (timeline.id(), version.start());
+                return Err(TimelineError::MissingWal { timeline, lsn }.into());
+            }
+            let decoded = DecodedRecord::parse(&record.bytes).map_err(damaged)?;
+            // An image answers without any redo.
+            if version.will_init()
+                && !version.is_native()
+                && let Some(image) = restored_image(&decoded, page, &record)
+            {
+                base = Some(image);
+                continue;
+            }
+            records.push((page, record, decoded, version.is_native()));
+        }
+        Ok(Job::new(base, records))
+    }
+}
+
+/// The page image in the record that takes the place of the page, if it can be had without redo.
+fn restored_image(
+    decoded: &DecodedRecord,
+    page: ObjectPage,
+    record: &WalRecord,
+) -> Option<PageImage> {
+    let ObjectTag::Rel(rel) = page.object else { return None };
+    let block = decoded.blocks.iter().find(|b| b.rel == rel && b.block == page.block)?;
+    let image = block.image.as_ref().filter(|image| image.apply)?;
+    // One that cannot be restored here is left to PostgreSQL's redo, which will say why.
+    image.restore(record.end).ok()
+}
+
+impl GetPageError {
+    /// Whether the data is damaged, so that asking again cannot help.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            GetPageError::Layer(LayerError::Corrupt { .. }) => true,
+            GetPageError::Timeline(
+                TimelineError::DamagedWal { .. }
+                | TimelineError::DamagedRecord { .. }
+                | TimelineError::MissingWal { .. },
+            ) => true,
+            GetPageError::Make { source, .. } => {
+                !matches!(source, MakeError::Redo(walredo_pool::RedoError::ShuttingDown))
+            }
+            _ => false,
+        }
+    }
+}

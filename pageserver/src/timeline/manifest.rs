@@ -1,0 +1,184 @@
+//! `Manifest`: what a timeline is made of, as a small file that changes by atomic rename.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
+use postgres_formats::{Lsn, TimelineId};
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+const FORMAT_VERSION: u32 = 1;
+const FILE_NAME: &str = "manifest";
+
+/// Why a manifest could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The operating system's answer.
+    #[error("manifest {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The content makes no sense.
+    #[error("manifest {path} is damaged: {what}")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+    },
+    /// Written by a later release.
+    #[error("manifest {path} has format {found}, this release reads up to {FORMAT_VERSION}")]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format version.
+        found: u32,
+    },
+}
+
+/// The point of another timeline at which a timeline was forked from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ancestor {
+    /// The other timeline.
+    pub timeline: TimelineId,
+    /// State at this LSN is where the new timeline begins; a place where a record can begin.
+    pub lsn: Lsn,
+}
+
+/// What lies below a timeline's own WAL.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// It was forked.
+    Ancestor(Ancestor),
+    /// It begins with an image layer: the name of the file in `layers/`.
+    ImageLayer(String),
+}
+
+/// What a timeline is made of.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Manifest {
+    /// Whose it is.
+    pub id: TimelineId,
+    /// What lies below.
+    pub origin: Origin,
+    /// Where its own WAL begins; a place where a record can begin.
+    pub start: Lsn,
+    /// The checkpoint state at `start`.
+    pub state: CheckpointState,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// The manifest as written in the file.
+#[derive(Serialize, Deserialize)]
+struct Text {
+    format_version: u32,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ancestor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ancestor_lsn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_layer: Option<String>,
+    start_lsn: String,
+    prev_record: String,
+    checkpoint: String,
+    created: u64,
+    /// Of the text of all other fields.
+    crc32c: u32,
+}
+
+#[derive(Deserialize)]
+struct FormatVersion {
+    format_version: u32,
+}
+
+impl Text {
+    fn checksum(&self) -> u32 {
+        let fields = (
+            (self.format_version, &self.id, &self.ancestor, &self.ancestor_lsn),
+            (&self.image_layer, &self.start_lsn, &self.prev_record, &self.checkpoint, self.created),
+        );
+        crc32c::crc32c(format!("{fields:?}").as_bytes())
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest in a timeline's folder.
+    ///
+    /// # Errors
+    /// See `ManifestError`.
+    pub fn read(timeline_dir: &Path) -> Result<Manifest, ManifestError> {
+        let path = timeline_dir.join(FILE_NAME);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ManifestError::Io { path: path.clone(), source })?;
+        // The version first: fields of a newer format need not make sense to us.
+        if let Ok(FormatVersion { format_version: found }) = toml::from_str(&text)
+            && found > FORMAT_VERSION
+        {
+            return Err(ManifestError::NewerFormat { path, found });
+        }
+        Manifest::parse(&text).map_err(|what| ManifestError::Corrupt { path, what })
+    }
+
+    fn parse(text: &str) -> Result<Manifest, String> {
+        let text: Text = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        if text.checksum() != text.crc32c {
+            return Err("its checksum does not fit its content".into());
+        }
+        let lsn = |text: &str| text.parse::<Lsn>().map_err(|error| error.to_string());
+        let id = |text: &str| text.parse::<TimelineId>().map_err(|error| error.to_string());
+        let checkpoint = hex::decode(&text.checkpoint).map_err(|error| error.to_string())?;
+        let checkpoint = CheckPoint::decode(&checkpoint).map_err(|error| error.to_string())?;
+        let origin = match (&text.ancestor, &text.ancestor_lsn, text.image_layer) {
+            (Some(ancestor), Some(at), None) => {
+                Origin::Ancestor(Ancestor { timeline: id(ancestor)?, lsn: lsn(at)? })
+            }
+            (None, None, Some(name)) if !name.contains('/') => Origin::ImageLayer(name),
+            _ => return Err("it names neither an ancestor nor an image layer, or both".into()),
+        };
+        Ok(Manifest {
+            id: id(&text.id)?,
+            origin,
+            start: lsn(&text.start_lsn)?,
+            state: CheckpointState { checkpoint, prev_record: lsn(&text.prev_record)? },
+            created: text.created,
+        })
+    }
+
+    /// Writes the manifest in a timeline's folder, durably and at once.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn write(&self, timeline_dir: &Path) -> Result<(), ManifestError> {
+        let path = timeline_dir.join(FILE_NAME);
+        durable::write_file(&path, self.text().as_bytes())
+            .map_err(|source| ManifestError::Io { path, source })
+    }
+
+    fn text(&self) -> String {
+        let (ancestor, image_layer) = match &self.origin {
+            Origin::Ancestor(ancestor) => (Some(ancestor), None),
+            Origin::ImageLayer(name) => (None, Some(name.clone())),
+        };
+        let mut text = Text {
+            format_version: FORMAT_VERSION,
+            id: self.id.to_string(),
+            ancestor: ancestor.map(|a| a.timeline.to_string()),
+            ancestor_lsn: ancestor.map(|a| a.lsn.to_string()),
+            image_layer,
+            start_lsn: self.start.to_string(),
+            prev_record: self.state.prev_record.to_string(),
+            checkpoint: hex::encode(self.state.checkpoint.encode()),
+            created: self.created,
+            crc32c: 0,
+        };
+        text.crc32c = text.checksum();
+        toml::to_string(&text).expect("plain fields always have a text")
+    }
+}

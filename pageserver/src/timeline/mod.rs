@@ -1,0 +1,211 @@
+//! `Timeline`: one line of history of a cluster, from its WAL on disk to pages at any LSN.
+//!
+//! A timeline is its own WAL since it began, an index over that WAL in memory, and what lies below:
+//! the timeline it was forked from, or the image layer it was loaded into. See README.md for the
+//! order of the locks.
+
+mod checkpoint_at;
+pub mod error;
+pub mod get_page;
+mod ingest;
+pub mod manifest;
+mod objects;
+mod tip;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use postgres_formats::{Lsn, TimelineId};
+use slog::Logger;
+
+use crate::cluster::Cluster;
+use crate::index::WalIndex;
+use crate::layer::image::ImageLayer;
+use crate::page_maker::PageMaker;
+use crate::seqwait::{SeqWait, WaitError};
+use crate::wal::store::WalStore;
+use error::TimelineError;
+use ingest::Writer;
+use manifest::{Manifest, Origin};
+
+pub use checkpoint_at::StateAt;
+pub use get_page::{GetPageError, PageRequest};
+pub use ingest::IngestError;
+
+/// What lies below a timeline's own WAL.
+enum Below {
+    /// Another timeline, up to an LSN.
+    Ancestor(Arc<Timeline>, Lsn),
+    /// All pages at the LSN at which this one begins.
+    Image(ImageLayer),
+}
+
+/// How far a timeline's WAL has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Positions {
+    /// End of what was received, perhaps in the middle of a record.
+    pub received: Lsn,
+    /// End of the last complete record, where the next one begins.
+    pub last_record: Lsn,
+    /// Everything before this is durable.
+    pub flushed: Lsn,
+}
+
+/// One line of history.
+pub struct Timeline {
+    manifest: Manifest,
+    dir: PathBuf,
+    cluster: Arc<Cluster>,
+    below: Below,
+    wal: WalStore,
+    maker: Arc<PageMaker>,
+    log: Logger,
+    /// The writer's state. Only the one who receives WAL takes it, and keeps it during IO.
+    // LOCK ORDER: 1, before `index`, `positions` and the locks of `wal`.
+    writer: Mutex<Writer>,
+    // LOCK ORDER: 2. Never held during IO, redo or a wait, nor while another timeline's is taken.
+    index: RwLock<WalIndex>,
+    // LOCK ORDER: 3, a leaf.
+    positions: Mutex<Positions>,
+    /// The position up to which reads can be answered.
+    readable: SeqWait,
+}
+
+impl Timeline {
+    /// Opens the timeline in `dir` and indexes its WAL. `ancestor` is the timeline that its
+    /// manifest names, if it names one.
+    ///
+    /// # Errors
+    /// See `TimelineError`.
+    pub(crate) fn open(
+        dir: &Path,
+        manifest: Manifest,
+        ancestor: Option<Arc<Timeline>>,
+        maker: Arc<PageMaker>,
+        log: &Logger,
+    ) -> Result<Arc<Timeline>, TimelineError> {
+        let (below, cluster) = match (&manifest.origin, ancestor) {
+            (Origin::Ancestor(at), Some(ancestor)) => {
+                let cluster = ancestor.cluster.clone();
+                (Below::Ancestor(ancestor, at.lsn), cluster)
+            }
+            (Origin::ImageLayer(name), None) => {
+                let path = dir.join("pg_control");
+                let bytes = std::fs::read(&path)
+                    .map_err(|source| TimelineError::Io { path: path.clone(), source })?;
+                let cluster = Cluster::from_control_file(&bytes)
+                    .map_err(|source| TimelineError::ControlFile { path, source })?;
+                let layer = ImageLayer::open(&dir.join("layers").join(name))?;
+                (Below::Image(layer), Arc::new(cluster))
+            }
+            _ => return Err(TimelineError::AncestorMissing(manifest.id)),
+        };
+        let wal = WalStore::new(dir.join("wal"), cluster.segment_size, cluster.tli);
+        let start = manifest.start;
+        let timeline = Arc::new(Timeline {
+            writer: Mutex::new(Writer::new(&manifest, &cluster)),
+            log: log.new(slog::o!("timeline" => manifest.id.to_string())),
+            dir: dir.to_owned(),
+            cluster,
+            below,
+            wal,
+            maker,
+            index: RwLock::default(),
+            positions: Mutex::new(Positions {
+                received: start,
+                last_record: start,
+                flushed: start,
+            }),
+            readable: SeqWait::new(start),
+            manifest,
+        });
+        timeline.index_wal_on_disk()?;
+        Ok(timeline)
+    }
+
+    /// Whose history this is.
+    pub fn id(&self) -> TimelineId {
+        self.manifest.id
+    }
+
+    /// What it is made of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What never changes over the cluster's history.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Where its own WAL begins; reads below this are answered by the ancestor.
+    pub fn start_lsn(&self) -> Lsn {
+        self.manifest.start
+    }
+
+    /// The oldest LSN that can be asked for: where the first of its ancestors begins.
+    pub fn oldest_lsn(&self) -> Lsn {
+        match &self.below {
+            Below::Ancestor(ancestor, _) => ancestor.oldest_lsn(),
+            Below::Image(layer) => layer.lsn(),
+        }
+    }
+
+    /// The ancestor, if everything up to `lsn` is its history.
+    pub(crate) fn ancestor_before(&self, lsn: Lsn) -> Option<Arc<Timeline>> {
+        match &self.below {
+            Below::Ancestor(ancestor, at) if lsn < *at => Some(ancestor.clone()),
+            _ => None,
+        }
+    }
+
+    /// How far its WAL has come.
+    pub fn positions(&self) -> Positions {
+        *self.positions.lock()
+    }
+
+    /// End of the last complete record, as the place where the next one begins.
+    pub fn last_record_lsn(&self) -> Lsn {
+        self.positions().last_record
+    }
+
+    /// End of the WAL received, perhaps in the middle of a record.
+    pub fn last_received_lsn(&self) -> Lsn {
+        self.positions().received
+    }
+
+    /// Everything before this survives a crash of the machine.
+    pub fn flushed_lsn(&self) -> Lsn {
+        self.positions().flushed
+    }
+
+    /// How many versions of pages its index holds.
+    pub fn version_count(&self) -> u64 {
+        self.index.read().version_count()
+    }
+
+    /// The folder with the WAL segments.
+    pub fn wal_dir(&self) -> &Path {
+        self.wal.dir()
+    }
+
+    /// Waits until everything up to `lsn` has been received and indexed.
+    ///
+    /// # Errors
+    /// See `WaitError`.
+    pub fn wait_lsn(&self, lsn: Lsn, timeout: Duration) -> Result<(), WaitError> {
+        self.readable.wait_for(lsn, timeout)
+    }
+
+    /// Ends all waits and refuses those to come.
+    pub fn shut_down(&self) {
+        self.readable.shut_down();
+    }
+}

@@ -1,0 +1,193 @@
+//! What exists at an LSN and how large it is: relations, SLRU segments, databases, small files.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use postgres_formats::slru::SlruKind;
+use postgres_formats::{BlockNumber, Lsn, RelTag};
+
+use super::error::TimelineError;
+use super::{Below, Timeline};
+use crate::index::{DbEvent, KnownRelMap, KnownSize};
+use crate::layer::image::SmallFile;
+use crate::object::{DbTag, ObjectTag};
+
+impl Timeline {
+    /// The object's size in pages at `lsn`, `None` if there is no such object then.
+    pub fn object_size(&self, object: ObjectTag, lsn: Lsn) -> Option<u32> {
+        let known = self.index.read().size(object, lsn);
+        match known {
+            KnownSize::Is(size) => size,
+            KnownSize::CopyOf(from, at) => self.object_size(object.in_database(from), at),
+            KnownSize::Below => match &self.below {
+                Below::Ancestor(ancestor, at) => ancestor.object_size(object, lsn.min(*at)),
+                Below::Image(layer) => layer.size(object),
+            },
+        }
+    }
+
+    /// The fork's size in pages at `lsn`, `None` if it does not exist then.
+    pub fn rel_size(&self, rel: RelTag, lsn: Lsn) -> Option<BlockNumber> {
+        self.object_size(ObjectTag::Rel(rel), lsn).map(BlockNumber)
+    }
+
+    /// Everything that exists at `lsn`, with its size in pages.
+    pub fn list_objects(&self, lsn: Lsn) -> BTreeMap<ObjectTag, u32> {
+        let mut objects = match &self.below {
+            Below::Ancestor(ancestor, at) => ancestor.list_objects(lsn.min(*at)),
+            Below::Image(layer) => layer.objects().collect(),
+        };
+        let (events, own) = {
+            let index = self.index.read();
+            let own: Vec<_> = index.objects().map(|o| (o, index.size(o, lsn))).collect();
+            (index.database_events(lsn), own)
+        };
+        for (tag, at, event) in events {
+            objects.retain(|object, _| object.database() != Some(tag));
+            if let DbEvent::CopyOf(from) = event {
+                let originals = self.list_objects(at);
+                let copied = originals.into_iter().filter(|(o, _)| o.database() == Some(from));
+                objects.extend(copied.map(|(o, size)| (o.in_database(tag), size)));
+            }
+        }
+        for (object, known) in own {
+            match known {
+                KnownSize::Is(Some(size)) => {
+                    objects.insert(object, size);
+                }
+                KnownSize::Is(None) => {
+                    objects.remove(&object);
+                }
+                KnownSize::CopyOf(..) | KnownSize::Below => {}
+            }
+        }
+        objects
+    }
+
+    /// Every fork of every relation that exists at `lsn`, with its size in pages.
+    pub fn list_rels(&self, lsn: Lsn) -> Vec<(RelTag, BlockNumber)> {
+        let rel = |(object, size)| match object {
+            ObjectTag::Rel(rel) => Some((rel, BlockNumber(size))),
+            ObjectTag::Slru { .. } => None,
+        };
+        self.list_objects(lsn).into_iter().filter_map(rel).collect()
+    }
+
+    /// The segments of an SLRU that exist at `lsn`, as (number, size in pages).
+    pub fn slru_segments(&self, kind: SlruKind, lsn: Lsn) -> Vec<(u32, u32)> {
+        let segment = |(object, size)| match object {
+            ObjectTag::Slru { kind: of, segment } if of == kind => Some((segment, size)),
+            _ => None,
+        };
+        self.list_objects(lsn).into_iter().filter_map(segment).collect()
+    }
+
+    /// The folders of databases that exist at `lsn`, that of the shared relations not among them.
+    pub fn databases(&self, lsn: Lsn) -> BTreeSet<DbTag> {
+        let mut databases: BTreeSet<DbTag> = match &self.below {
+            Below::Ancestor(ancestor, at) => ancestor.databases(lsn.min(*at)),
+            Below::Image(layer) => {
+                let database = |name| match name {
+                    SmallFile::Database(tag) => Some(tag),
+                    _ => None,
+                };
+                layer.small_files().filter_map(|(name, _)| database(name)).collect()
+            }
+        };
+        let events = self.index.read().database_events(lsn);
+        for (tag, _, event) in events {
+            match event {
+                DbEvent::Created | DbEvent::CopyOf(_) => databases.insert(tag),
+                DbEvent::Dropped => databases.remove(&tag),
+            };
+        }
+        databases
+    }
+
+    /// A database's `pg_filenode.map` at `lsn`, `None` if it has none then.
+    pub fn rel_map(&self, tag: DbTag, lsn: Lsn) -> Option<Bytes> {
+        let known = self.index.read().rel_map(tag, lsn);
+        match known {
+            KnownRelMap::Is(map) => map,
+            KnownRelMap::CopyOf(from, at) => self.rel_map(from, at),
+            KnownRelMap::Below => match &self.below {
+                Below::Ancestor(ancestor, at) => ancestor.rel_map(tag, lsn.min(*at)),
+                Below::Image(layer) => layer.small_file(SmallFile::RelMap(tag)).cloned(),
+            },
+        }
+    }
+
+    /// The transactions that are prepared and not finished at `lsn`, with their state: the file
+    /// in `pg_twophase` without its checksum.
+    pub fn two_phase(&self, lsn: Lsn) -> BTreeMap<u32, Bytes> {
+        let mut prepared: BTreeMap<u32, Bytes> = match &self.below {
+            Below::Ancestor(ancestor, at) => ancestor.two_phase(lsn.min(*at)),
+            Below::Image(layer) => {
+                let state = |(name, bytes): (SmallFile, &Bytes)| match name {
+                    SmallFile::TwoPhase(xid) => Some((xid, bytes.clone())),
+                    _ => None,
+                };
+                layer.small_files().filter_map(state).collect()
+            }
+        };
+        let changed = self.index.read().two_phase(lsn);
+        for (xid, state) in changed {
+            match state {
+                Some(state) => prepared.insert(xid, state),
+                None => prepared.remove(&xid),
+            };
+        }
+        prepared
+    }
+
+    /// Size in bytes of all relations of a database at `lsn`, over all tablespaces.
+    pub fn database_size(&self, db: postgres_formats::Oid, lsn: Lsn) -> u64 {
+        let of_db =
+            |(rel, size): (RelTag, BlockNumber)| (rel.db == db).then_some(u64::from(size.0));
+        let pages: u64 = self.list_rels(lsn).into_iter().filter_map(of_db).sum();
+        pages * postgres_formats::BLCKSZ as u64
+    }
+
+    /// The last LSN at which no transaction that ended later than `time` had ended, `time` in
+    /// microseconds since 2000-01-01 UTC; `None` if every transaction known ended later.
+    pub fn lsn_at(&self, time: i64) -> Option<Lsn> {
+        let own = {
+            let index = self.index.read();
+            let ends = index.xact_ends();
+            let behind = ends.partition_point(|(_, ended)| *ended <= time);
+            behind.checked_sub(1).and_then(|last| ends.get(last)).map(|(lsn, _)| *lsn)
+        };
+        match (&self.below, own) {
+            (_, Some(lsn)) => Some(lsn),
+            (Below::Ancestor(ancestor, at), None) => ancestor.lsn_at(time).map(|lsn| lsn.min(*at)),
+            (Below::Image(_), None) => None,
+        }
+    }
+
+    /// When the last transaction at or before `lsn` ended, in microseconds since 2000-01-01 UTC.
+    pub fn timestamp_at(&self, lsn: Lsn) -> Option<i64> {
+        let own = {
+            let index = self.index.read();
+            let ends = index.xact_ends();
+            let behind = ends.partition_point(|(end, _)| *end <= lsn);
+            behind.checked_sub(1).and_then(|last| ends.get(last)).map(|(_, time)| *time)
+        };
+        match (&self.below, own) {
+            (_, Some(time)) => Some(time),
+            (Below::Ancestor(ancestor, at), None) => ancestor.timestamp_at(lsn.min(*at)),
+            (Below::Image(_), None) => None,
+        }
+    }
+
+    /// Refuses an LSN before the beginning of all history.
+    ///
+    /// # Errors
+    /// `BeforeBeginning`.
+    pub fn check_lsn(&self, lsn: Lsn) -> Result<(), TimelineError> {
+        let oldest = self.oldest_lsn();
+        if lsn < oldest {
+            return Err(TimelineError::BeforeBeginning { wanted: lsn, oldest });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! `WalStore`: the raw WAL of one timeline on disk.
+//!
+//! Files are named and laid out as PostgreSQL's own segments, so that stock tools can read them.
+//! A segment file ends where the received WAL ends: its length, not its content, says how far it
+//! goes. Whoever decodes the WAL decides how much of it counts.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use postgres_formats::Lsn;
+use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
+
+use crate::durable;
+
+/// Open segment files kept for reading; each is 16 MiB by default, so this covers 1 GiB.
+const OPEN_SEGMENTS_MAX: usize = 64;
+
+/// The raw WAL of one timeline.
+pub struct WalStore {
+    dir: PathBuf,
+    segment_size: WalSegmentSize,
+    tli: u32,
+    // LOCK ORDER: leaf, held only to look up or change the tables, never during IO on the files
+    // themselves (opening a segment not yet open excepted: it is short and rare).
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: BTreeMap<SegmentNumber, Arc<File>>,
+    /// Segments written to since the last sync.
+    dirty: BTreeMap<SegmentNumber, Arc<File>>,
+    /// Whether a segment file was made since the last sync.
+    dir_dirty: bool,
+}
+
+impl WalStore {
+    /// The store in `dir`, which must exist.
+    pub fn new(dir: PathBuf, segment_size: WalSegmentSize, tli: u32) -> WalStore {
+        WalStore { dir, segment_size, tli, state: Mutex::default() }
+    }
+
+    /// The size of a segment.
+    pub fn segment_size(&self) -> WalSegmentSize {
+        self.segment_size
+    }
+
+    fn path(&self, segment: SegmentNumber) -> PathBuf {
+        self.dir.join(segment.file_name(self.tli, self.segment_size))
+    }
+
+    fn open(&self, segment: SegmentNumber, create: bool) -> io::Result<Arc<File>> {
+        let mut state = self.state.lock();
+        if let Some(file) = state.open.get(&segment) {
+            return Ok(file.clone());
+        }
+        let path = self.path(segment);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
+                state.dir_dirty = true;
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .open(&path)?
+            }
+            other => other?,
+        };
+        let file = Arc::new(file);
+        if state.open.len() >= OPEN_SEGMENTS_MAX {
+            // The oldest segments are the least likely to be read again.
+            state.open.pop_first();
+        }
+        state.open.insert(segment, file.clone());
+        Ok(file)
+    }
+
+    /// Writes `bytes` at `lsn`. They are durable after the next `sync`.
+    ///
+    /// # Errors
+    /// Whatever the file system gives; some of the bytes may then have been written.
+    pub fn write(&self, mut lsn: Lsn, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let offset = lsn.segment_offset(self.segment_size);
+            let room = self.segment_size.bytes() - offset;
+            let now = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
+            let (chunk, rest) = bytes.split_at(now);
+            let segment = lsn.segment(self.segment_size);
+            let file = self.open(segment, true)?;
+            self.state.lock().dirty.entry(segment).or_insert_with(|| file.clone());
+            file.write_all_at(chunk, offset)?;
+            lsn = lsn.saturating_add(chunk.len() as u64);
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// Whatever syncing gives. After a failed sync the kernel may have dropped the data, so the
+    /// caller must write it again before a later sync may count.
+    pub fn sync(&self) -> io::Result<()> {
+        let (dirty, dir_dirty) = {
+            let mut state = self.state.lock();
+            (std::mem::take(&mut state.dirty), std::mem::take(&mut state.dir_dirty))
+        };
+        for file in dirty.values() {
+            file.sync_data()?;
+        }
+        if dir_dirty {
+            durable::sync_dir(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the last segments durable whoever wrote them: an earlier process may have ended
+    /// between writing and syncing. It keeps at most one segment unsynced.
+    ///
+    /// # Errors
+    /// Whatever the file system gives.
+    pub fn sync_recent(&self) -> io::Result<()> {
+        for segment in self.segments()?.iter().rev().take(2) {
+            self.open(*segment, false)?.sync_all()?;
+        }
+        durable::sync_dir(&self.dir)
+    }
+
+    /// Fills `buffer` from `lsn` on as far as the store goes; returns how many bytes that was.
+    ///
+    /// # Errors
+    /// Whatever reading gives, other than a segment that is not there.
+    pub fn read(&self, mut lsn: Lsn, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let file = match self.open(lsn.segment(self.segment_size), false) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(error),
+            };
+            let offset = lsn.segment_offset(self.segment_size);
+            let room = self.segment_size.bytes() - offset;
+            let left = buffer.len() - done;
+            let want = usize::try_from(room).map_or(left, |room| room.min(left));
+            let Some(slot) = buffer.get_mut(done..done + want) else { break };
+            let got = match file.read_at(slot, offset) {
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if got == 0 {
+                break;
+            }
+            done += got;
+            lsn = lsn.saturating_add(got as u64);
+        }
+        Ok(done)
+    }
+
+    /// Cuts off everything from `end` on, durably.
+    ///
+    /// # Errors
+    /// Whatever the file system gives.
+    pub fn truncate(&self, end: Lsn) -> io::Result<()> {
+        let last = end.segment(self.segment_size);
+        let mut later = self.segments()?;
+        later.retain(|segment| *segment > last);
+        {
+            let mut state = self.state.lock();
+            for segment in &later {
+                state.open.remove(segment);
+                state.dirty.remove(segment);
+            }
+        }
+        // From the last one backwards, so that a crash leaves no gap.
+        for segment in later.iter().rev() {
+            fs::remove_file(self.path(*segment))?;
+        }
+        match self.open(last, false) {
+            Ok(file) => {
+                let offset = end.segment_offset(self.segment_size);
+                if file.metadata()?.len() > offset {
+                    file.set_len(offset)?;
+                    file.sync_all()?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        durable::sync_dir(&self.dir)
+    }
+
+    /// The segments that have a file, in order.
+    ///
+    /// # Errors
+    /// Whatever reading the folder gives.
+    pub fn segments(&self) -> io::Result<Vec<SegmentNumber>> {
+        let mut segments = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            if let Some(number) = self.parse_name(&entry?.file_name().to_string_lossy()) {
+                segments.push(number);
+            }
+        }
+        segments.sort_unstable();
+        Ok(segments)
+    }
+
+    fn parse_name(&self, name: &str) -> Option<SegmentNumber> {
+        let high = u64::from_str_radix(name.get(8..16)?, 16).ok()?;
+        let low = u64::from_str_radix(name.get(16..24)?, 16).ok()?;
+        let per_id = (1u64 << 32) / self.segment_size.bytes();
+        let number = SegmentNumber(high * per_id + low);
+        // Also rejects other PostgreSQL timelines and names in another style.
+        (number.file_name(self.tli, self.segment_size) == name).then_some(number)
+    }
+
+    /// The folder with the segment files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn store(dir: &Path) -> WalStore {
+        WalStore::new(dir.to_owned(), WalSegmentSize::new(1 << 20).unwrap(), 1)
+    }
+
+    #[test]
+    fn reads_back_over_segments_and_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..3u32 << 20).map(|n| (n % 251) as u8).collect();
+        let start = Lsn::new((5 << 20) + 1000);
+        let wal = store(dir.path());
+        wal.write(start, &bytes).unwrap();
+        wal.sync().unwrap();
+        assert_eq!(wal.segments().unwrap().len(), 4);
+        for wal in [wal, store(dir.path())] {
+            let mut buffer = vec![0; bytes.len() + 100];
+            assert_eq!(wal.read(start, &mut buffer).unwrap(), bytes.len());
+            assert!(buffer[..bytes.len()] == bytes[..]);
+        }
+    }
+
+    #[test]
+    fn truncation_removes_later_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = store(dir.path());
+        wal.write(Lsn::new(1 << 20), &vec![7; 3 << 20]).unwrap();
+        wal.truncate(Lsn::new((2 << 20) + 5)).unwrap();
+        assert_eq!(wal.segments().unwrap(), [SegmentNumber(1), SegmentNumber(2)]);
+        let mut buffer = vec![0; 100];
+        assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), 5);
+        wal.truncate(Lsn::new(9 << 20)).unwrap();
+        assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), 5);
+    }
+}

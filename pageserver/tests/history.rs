@@ -1,0 +1,347 @@
+//! The oracle for the storage core: a stock server writes a history, is stopped cleanly several
+//! times and its files are kept each time; a timeline that was given nothing but the first of these
+//! data directories and the WAL must give every page of every relation as it was each time.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pageserver::layer::import::DataDirectory;
+use pageserver::object::{DbTag, ObjectPage, ObjectTag};
+use pageserver::page_maker::PageMaker;
+use pageserver::repository::Repository;
+use pageserver::timeline::{PageRequest, Timeline};
+use postgres_formats::relpath::parse_relation_path;
+use postgres_formats::slru::SlruKind;
+use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag};
+use postgres_testing::{Cluster, account, bin_dir, redo_module, scratch_dir};
+use rand::{Rng, SeedableRng};
+use walredo_pool::{Account, MaskKind, WalRedoConfig};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The work between two stops.
+const PHASES: [&str; 3] = [
+    include_str!("history/first.sql"),
+    include_str!("history/second.sql"),
+    include_str!("history/third.sql"),
+];
+
+/// A cleanly stopped data directory that was kept.
+struct Kept {
+    path: PathBuf,
+    end: Lsn,
+}
+
+struct History {
+    cluster: Cluster,
+    kept: Vec<Kept>,
+    rmgrs: BTreeMap<RelFileLocator, u8>,
+}
+
+fn run_sql_file(cluster: &Cluster, sql: &str) {
+    let path = cluster.dir().join("phase.sql");
+    fs::write(&path, sql).unwrap();
+    let (socket, file) = (postgres_testing::text(cluster.dir()), postgres_testing::text(&path));
+    let args = ["-h", socket, "-U", "postgres", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", file];
+    cluster.run("psql", &[&args[..], &["-o", "/dev/null", "postgres"]].concat());
+}
+
+fn keep(cluster: &Cluster, number: usize) -> Kept {
+    let path = cluster.copy_data_dir(&format!("kept{number}"));
+    let end = DataDirectory::open(&cluster.data_dir()).unwrap().end;
+    Kept { path, end }
+}
+
+fn write_history(settings: &str) -> History {
+    let mut cluster = Cluster::init(&format!(
+        "max_prepared_transactions = 10\nwal_keep_size = '10GB'\nautovacuum = off\n\
+         shared_buffers = '2MB'\n{settings}"
+    ));
+    let mut kept = vec![keep(&cluster, 0)];
+    let mut rmgrs = BTreeMap::new();
+    for (number, phase) in PHASES.iter().enumerate() {
+        cluster.start();
+        run_sql_file(&cluster, phase);
+        resource_managers(&cluster, &mut rmgrs);
+        cluster.stop();
+        kept.push(keep(&cluster, number + 1));
+    }
+    History { cluster, kept, rmgrs }
+}
+
+fn logger() -> slog::Logger {
+    use slog::Drain;
+    let decorator = slog_term::PlainSyncDecorator::new(slog_term::TestStdoutWriter);
+    slog::Logger::root(slog_term::FullFormat::new(decorator).build().fuse(), slog::o!())
+}
+
+struct Opened {
+    repository: Arc<Repository>,
+    maker: Arc<PageMaker>,
+    dir: tempfile::TempDir,
+}
+
+fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
+    let work_dir = dir.path().join("walredo");
+    fs::create_dir_all(&work_dir).unwrap();
+    postgres_testing::give_to_account(&work_dir);
+    let config = WalRedoConfig {
+        postgres_bin_dir: bin_dir(),
+        module_path: redo_module(),
+        work_dir,
+        control_file: Vec::new(),
+        processes: 2,
+        account: account().map(|(uid, gid)| Account { uid, gid }),
+        request_timeout: TIMEOUT,
+    };
+    let maker = PageMaker::new(cache_bytes, config, logger());
+    let repository = Repository::open(dir.path(), "main", maker.clone(), &logger()).unwrap();
+    Opened { repository, maker, dir }
+}
+
+/// Gives a timeline the server's WAL up to `end`, in pieces of random size.
+fn receive(timeline: &Timeline, history: &History, end: Lsn, rng: &mut impl Rng) {
+    let size = timeline.cluster().segment_size;
+    let mut lsn = timeline.restart_receiving().unwrap();
+    while lsn < end {
+        let segment = lsn.segment(size);
+        let name = segment.file_name(1, size);
+        let bytes = fs::read(history.cluster.data_dir().join("pg_wal").join(name)).unwrap();
+        let from = lsn.segment_offset(size) as usize;
+        let left = end.distance_from(lsn).unwrap() as usize;
+        let mut rest = &bytes[from..bytes.len().min(from + left)];
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(rng.random_range(1..=100_000).min(rest.len()));
+            timeline.receive_wal(lsn, piece).unwrap();
+            lsn = lsn.checked_add(piece.len() as u64).unwrap();
+            rest = more;
+        }
+    }
+    assert_eq!(timeline.sync_wal().unwrap(), end);
+}
+
+/// PostgreSQL's numbers of the resource managers (`access/rmgrlist.h`).
+const RM_HEAP: u8 = 10;
+const RM_SEQ: u8 = 15;
+const RM_SPGIST: u8 = 16;
+
+/// Which resource manager's mask the pages of each relation need, asked of the running server.
+fn resource_managers(cluster: &Cluster, found: &mut BTreeMap<RelFileLocator, u8>) {
+    let managers = ["heap", "btree", "hash", "gin", "gist", "S", "spgist", "brin"];
+    let query = "select case when relisshared then 1664 else 1663 end,
+            case when relisshared then 0 else (select oid from pg_database where datname = current_database()) end,
+            pg_relation_filenode(c.oid), coalesce(amname, relkind::text)
+        from pg_class c left join pg_am a on a.oid = relam where pg_relation_filenode(c.oid) is not null";
+    for database in cluster.sql("select datname from pg_database where datallowconn").lines() {
+        for row in cluster.sql_in(database, query).lines() {
+            let fields: Vec<&str> = row.split('|').collect();
+            let oid = |n: usize| Oid(fields[n].parse().unwrap());
+            let locator = RelFileLocator { spc: oid(0), db: oid(1), rel: oid(2) };
+            let at = managers.iter().position(|name| *name == fields[3]).unwrap();
+            found.insert(locator, RM_HEAP + at as u8);
+        }
+    }
+}
+
+/// The files of every relation in a data directory, segments joined.
+fn relation_files(pgdata: &Path) -> BTreeMap<RelTag, Vec<u8>> {
+    let mut folders = vec!["global".to_owned()];
+    for entry in fs::read_dir(pgdata.join("base")).unwrap() {
+        folders.push(format!("base/{}", entry.unwrap().file_name().to_str().unwrap()));
+    }
+    let mut files = BTreeMap::new();
+    for folder in folders {
+        for entry in fs::read_dir(pgdata.join(&folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if let Ok(file) = parse_relation_path(&format!("{folder}/{name}")) {
+                assert_eq!(file.segment, 0, "the test's relations are small");
+                files.insert(file.tag, fs::read(pgdata.join(&folder).join(&name)).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// Relations whose main fork is not logged: what their init fork belongs to.
+fn unlogged(files: &BTreeMap<RelTag, Vec<u8>>) -> BTreeSet<RelFileLocator> {
+    let init = |rel: &&RelTag| rel.fork == ForkNumber::Init;
+    files.keys().filter(init).map(|rel| rel.locator()).collect()
+}
+
+fn compare(
+    opened: &Opened,
+    timeline: &Arc<Timeline>,
+    kept: &Kept,
+    rmgrs: &BTreeMap<RelFileLocator, u8>,
+) {
+    let pool = opened.maker.start_pool(&timeline.cluster().control_file_bytes).unwrap();
+    let files = relation_files(&kept.path);
+    let unlogged = unlogged(&files);
+    let skip = |rel: &RelTag| {
+        // Nothing of the free space map is logged, nor of unlogged relations but their init fork.
+        rel.fork == ForkNumber::Fsm
+            || (rel.fork != ForkNumber::Init && unlogged.contains(&rel.locator()))
+    };
+    let ours: BTreeMap<RelTag, u32> = timeline
+        .list_rels(kept.end)
+        .into_iter()
+        .filter(|(rel, _)| !skip(rel))
+        .map(|(rel, size)| (rel, size.0))
+        .collect();
+    let theirs: BTreeMap<RelTag, u32> = files
+        .iter()
+        .filter(|(rel, _)| !skip(rel))
+        .map(|(rel, bytes)| (*rel, (bytes.len() / 8192) as u32))
+        .collect();
+    assert_eq!(ours, theirs, "relations and their sizes at {}", kept.end);
+
+    let mut differences = Vec::new();
+    let mut compared = 0;
+    for (rel, bytes) in files.iter().filter(|(rel, _)| !skip(rel)) {
+        let block = |n: usize| BlockNumber(n as u32);
+        let requests: Vec<PageRequest> =
+            (0..bytes.len() / 8192).map(|n| PageRequest::rel(*rel, block(n), kept.end)).collect();
+        let pages = timeline.get_pages(&requests, TIMEOUT);
+        for (n, (page, expected)) in pages.into_iter().zip(bytes.chunks(8192)).enumerate() {
+            let page = page.unwrap();
+            let expected = PageImage::from_slice(expected).unwrap();
+            compared += 1;
+            if *page == expected {
+                continue;
+            }
+            let mask = match rmgrs.get(&rel.locator()) {
+                Some(rmid) if rel.fork == ForkNumber::Main => MaskKind::ResourceManager(*rmid),
+                // Only the bits count in a visibility map; it has no masks.
+                _ => MaskKind::PageHeader,
+            };
+            // Block 0 of an SP-GiST index caches where there is room, which is not logged. Of a
+            // sequence the WAL has the value 32 steps ahead, so that not each step is logged.
+            let unlogged_cache = n == 0
+                && rel.fork == ForkNumber::Main
+                && matches!(rmgrs.get(&rel.locator()), Some(&RM_SPGIST | &RM_SEQ));
+            if unlogged_cache && page.lsn() == expected.lsn() {
+                continue;
+            }
+            let ours = pool.mask_page(mask, &page, block(n)).unwrap();
+            let theirs = pool.mask_page(mask, &expected, block(n)).unwrap();
+            if ours != theirs {
+                let at: Vec<usize> = (0..8192).filter(|at| ours[*at] != theirs[*at]).collect();
+                differences.push(format!(
+                    "{rel} block {n} mask {mask:?}: ours {} theirs {}; {} bytes from {} on: {:?} {:?}",
+                    page.lsn(),
+                    expected.lsn(),
+                    at.len(),
+                    at[0],
+                    at.iter().take(8).map(|at| ours[*at]).collect::<Vec<_>>(),
+                    at.iter().take(8).map(|at| theirs[*at]).collect::<Vec<_>>(),
+                ));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "at {}:\n{}", kept.end, differences.join("\n"));
+    assert!(compared > 2000, "only {compared} pages were compared");
+    println!("{compared} pages compared at {}", kept.end);
+
+    for kind in SlruKind::ALL {
+        let mut ours = BTreeMap::new();
+        for (segment, pages) in timeline.slru_segments(kind, kept.end) {
+            let object = ObjectTag::Slru { kind, segment };
+            let request = |n| PageRequest {
+                page: ObjectPage { object, block: BlockNumber(n) },
+                lsn: kept.end,
+            };
+            let requests: Vec<_> = (0..pages).map(request).collect();
+            let pages = timeline.get_pages(&requests, TIMEOUT);
+            let bytes: Vec<u8> = pages.into_iter().flat_map(|p| p.unwrap().to_vec()).collect();
+            ours.insert(segment, bytes);
+        }
+        let mut theirs = BTreeMap::new();
+        for entry in fs::read_dir(kept.path.join(kind.dir())).unwrap() {
+            let entry = entry.unwrap();
+            let segment = u32::from_str_radix(entry.file_name().to_str().unwrap(), 16).unwrap();
+            theirs.insert(segment, fs::read(entry.path()).unwrap());
+        }
+        let sizes = |m: &BTreeMap<u32, Vec<u8>>| -> Vec<_> {
+            m.iter().map(|(s, b)| (*s, b.len())).collect()
+        };
+        assert_eq!(sizes(&ours), sizes(&theirs), "{kind} at {}", kept.end);
+        assert!(ours == theirs, "{kind} differs at {}", kept.end);
+    }
+
+    let state = timeline.state_at(kept.end).unwrap();
+    let data = DataDirectory::open(&kept.path).unwrap();
+    assert_eq!(state.base, kept.end);
+    assert_eq!(state.state, data.state, "checkpoint state at {}", kept.end);
+
+    let mut databases = BTreeSet::new();
+    for entry in fs::read_dir(kept.path.join("base")).unwrap() {
+        let db = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
+        let tag = DbTag { spc: Oid::DEFAULT_TABLESPACE, db: Oid(db) };
+        databases.insert(tag);
+        let map = fs::read(kept.path.join(format!("base/{db}/pg_filenode.map"))).unwrap();
+        assert_eq!(timeline.rel_map(tag, kept.end).unwrap()[..], map[..], "database {db}");
+    }
+    assert_eq!(timeline.databases(kept.end), databases);
+    let map = fs::read(kept.path.join("global/pg_filenode.map")).unwrap();
+    let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
+    assert_eq!(timeline.rel_map(shared, kept.end).unwrap()[..], map[..]);
+
+    let mut prepared = BTreeMap::new();
+    for entry in fs::read_dir(kept.path.join("pg_twophase")).unwrap() {
+        let entry = entry.unwrap();
+        let xid = u32::from_str_radix(entry.file_name().to_str().unwrap(), 16).unwrap();
+        let bytes = fs::read(entry.path()).unwrap();
+        prepared.insert(xid, bytes[..bytes.len() - 4].to_vec());
+    }
+    let ours: BTreeMap<u32, Vec<u8>> =
+        timeline.two_phase(kept.end).into_iter().map(|(xid, b)| (xid, b.to_vec())).collect();
+    assert_eq!(ours, prepared, "prepared transactions at {}", kept.end);
+}
+
+fn every_page_at_every_stop(settings: &str) {
+    let history = write_history(settings);
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let dir = scratch_dir("zenith-history-");
+    let main = "main".parse().unwrap();
+    let id = Repository::init_from_pgdata(dir.path(), &history.kept[0].path, &main).unwrap();
+    let opened = open(dir, 64 << 20);
+    let timeline = opened.repository.timeline(id).unwrap();
+    receive(&timeline, &history, history.kept.last().unwrap().end, &mut rng);
+    let rmgrs = &history.rmgrs;
+    for kept in &history.kept {
+        compare(&opened, &timeline, kept, rmgrs);
+    }
+
+    // The same from branches made at each stop, and after everything was opened anew, with a
+    // cache that holds next to nothing.
+    for (number, kept) in history.kept.iter().enumerate() {
+        let point = format!("main@{}", kept.end).parse().unwrap();
+        let name = format!("stop{number}").parse().unwrap();
+        opened.repository.create_branch(&name, &point, TIMEOUT).unwrap();
+    }
+    let Opened { repository, maker, dir } = opened;
+    drop((timeline, repository, maker));
+    let opened = open(dir, 1 << 20);
+    for (number, kept) in history.kept.iter().enumerate() {
+        let branch = opened.repository.branch(&format!("stop{number}").parse().unwrap()).unwrap();
+        let timeline = opened.repository.timeline(branch.timeline).unwrap();
+        compare(&opened, &timeline, kept, rmgrs);
+    }
+}
+
+#[test]
+fn with_full_page_images() {
+    every_page_at_every_stop("");
+}
+
+#[test]
+fn without_full_page_images() {
+    every_page_at_every_stop("full_page_writes = off\nwal_compression = off");
+}
