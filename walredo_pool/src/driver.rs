@@ -21,8 +21,8 @@ use slog::Logger;
 use crate::config::WalRedoConfig;
 use crate::error::RedoError;
 use crate::limits::{
-    DEATHS_PER_REQUEST_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_REQUESTS_MAX, START_PAUSE_MAX,
-    START_PAUSE_MIN, WRITE_AHEAD_BYTES_MAX,
+    DEATHS_PER_REQUEST_MAX, FAILED_STARTS_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_REQUESTS_MAX,
+    START_PAUSE_MAX, START_PAUSE_MIN, WRITE_AHEAD_BYTES_MAX,
 };
 use crate::poison::save_poisoned;
 use crate::process::{Exchanged, RedoProcess, StartError};
@@ -99,11 +99,13 @@ enum Parting {
 impl Driver {
     /// Serves until the pool is dropped.
     pub fn run(mut self) {
+        let mut failed_starts = 0;
         let mut pause = START_PAUSE_MIN;
         loop {
             let shared = Arc::clone(&self.shared);
             match RedoProcess::start(&shared.config, &self.dir, &self.log, shared.stop.as_fd()) {
                 Ok(process) => {
+                    failed_starts = 0;
                     pause = START_PAUSE_MIN;
                     shared.counters.starts.fetch_add(1, Ordering::Relaxed);
                     shared.ready.fetch_add(1, Ordering::SeqCst);
@@ -117,7 +119,10 @@ impl Driver {
                 Err(error) => {
                     slog::error!(self.log, "cannot start a redo process: {error}";
                         "next_attempt_in" => ?pause);
-                    self.fail_waiting(&error);
+                    failed_starts += 1;
+                    if failed_starts >= FAILED_STARTS_MAX {
+                        self.fail_waiting(&error);
+                    }
                     if self.is_stopped_within(pause) {
                         return;
                     }

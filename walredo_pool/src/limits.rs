@@ -17,8 +17,8 @@ pub const IN_FLIGHT_REQUESTS_MAX: usize = 8;
 pub const WRITE_AHEAD_BYTES_MAX: usize = 512 * 1024;
 
 /// Times that a process may die with the same request in its hands before that request fails. The
-/// first death may have another cause (an administrator, the out-of-memory killer).
-pub const DEATHS_PER_REQUEST_MAX: u32 = 2;
+/// first deaths may have another cause (an administrator, the out-of-memory killer).
+pub const DEATHS_PER_REQUEST_MAX: u32 = 3;
 
 /// Files of failed input that are kept; when there are as many, further ones are not written.
 pub const POISONED_FILES_MAX: usize = 64;
@@ -37,6 +37,10 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often an idle process is looked at, so that one that died is replaced before it is needed.
 pub const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Starts that may fail one after the other before requests are told so. A single one may have been
+/// bad luck, such as a process killed before it was ready.
+pub const FAILED_STARTS_MAX: u32 = 3;
 
 /// Pause after the first failed start; it doubles with each further one up to `START_PAUSE_MAX`.
 pub const START_PAUSE_MIN: Duration = Duration::from_millis(50);

@@ -6,9 +6,11 @@ use std::path::Path;
 use bytes::Bytes;
 use postgres_formats::control_file::ControlFile;
 use postgres_formats::lsn::WalSegmentSize;
-use postgres_formats::wal::{DecodedRecord, WalStreamDecoder};
-use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, RelFileLocator, RelTag, SystemId};
-use walredo_pool::RedoRecord;
+use postgres_formats::wal::{DecodedRecord, RecordHeader, WalStreamDecoder, encode_record};
+use postgres_formats::{
+    BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag, SystemId,
+};
+use walredo_pool::{RedoRecord, RedoRequest};
 
 /// Resource managers by PostgreSQL's numbers (`access/rmgrlist.h`).
 pub const RM_XLOG: u8 = 0;
@@ -100,4 +102,102 @@ impl History {
         };
         self.pages.retain(|(tag, block), _| *tag != rel || block.0 < field(0));
     }
+}
+
+/// A relation for records made by hand.
+pub const TABLE: RelTag =
+    RelTag { spc: Oid(1663), db: Oid(5), rel: Oid(16384), fork: ForkNumber::Main };
+
+const XLOG_FPI: u8 = 0xB0;
+const XLOG_HEAP_INSERT: u8 = 0x00;
+const XLOG_HEAP_INIT_PAGE: u8 = 0x80;
+const BLOCK_HAS_DATA: u8 = 0x20;
+const BLOCK_WILL_INIT: u8 = 0x40;
+const BLOCK_HAS_IMAGE: u8 = 0x10;
+const IMAGE_APPLY: u8 = 0x02;
+const ID_DATA_SHORT: u8 = 255;
+const ID_DATA_LONG: u8 = 254;
+
+fn record(rmid: u8, info: u8, end: u64, body: &[u8]) -> RedoRecord {
+    let header = RecordHeader { tot_len: 0, xid: 700, prev: Lsn::new(8), info, rmid, crc: 0 };
+    RedoRecord { end: Lsn::new(end), bytes: encode_record(header, body).into() }
+}
+
+fn block_header(rel: RelTag, block: u32, flags: u8, data_len: u16, image: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, rel.fork as u8 | flags];
+    bytes.extend(data_len.to_le_bytes());
+    bytes.extend(image);
+    for n in [rel.spc.0, rel.db.0, rel.rel.0, block] {
+        bytes.extend(n.to_le_bytes());
+    }
+    bytes
+}
+
+/// A record that inserts the tuple `offset` of `text` into a heap page.
+pub fn heap_insert(rel: RelTag, block: u32, offset: u16, text: &str, end: u64) -> RedoRecord {
+    let first = offset == 1;
+    let mut tuple = vec![1, 0, 2, 0, 24, 0];
+    tuple.extend(text.as_bytes());
+    let flags = BLOCK_HAS_DATA | if first { BLOCK_WILL_INIT } else { 0 };
+    let mut body = block_header(rel, block, flags, tuple.len() as u16, &[]);
+    body.extend([ID_DATA_SHORT, 3]);
+    body.extend(tuple);
+    body.extend(offset.to_le_bytes());
+    body.push(0);
+    let info = XLOG_HEAP_INSERT | if first { XLOG_HEAP_INIT_PAGE } else { 0 };
+    record(RM_HEAP, info, end, &body)
+}
+
+/// A record with the full image of a page, and `ballast` bytes of data that means nothing.
+pub fn full_page(
+    rel: RelTag,
+    block: u32,
+    page: &PageImage,
+    ballast: usize,
+    end: u64,
+) -> RedoRecord {
+    let [low, high] = (BLCKSZ as u16).to_le_bytes();
+    let image = [low, high, 0, 0, IMAGE_APPLY];
+    let mut body = block_header(rel, block, BLOCK_HAS_IMAGE, 0, &image);
+    body.push(ID_DATA_LONG);
+    body.extend((ballast as u32).to_le_bytes());
+    body.extend(&page[..]);
+    body.resize(body.len() + ballast, 7);
+    record(RM_XLOG, XLOG_FPI, end, &body)
+}
+
+/// A request that makes a heap page of `tuples` tuples.
+pub fn heap_request(block: u32, tuples: u16) -> RedoRequest {
+    let records = (1..=tuples)
+        .map(|n| {
+            heap_insert(
+                TABLE,
+                block,
+                n,
+                &format!("block {block} tuple {n}"),
+                1000 + 8 * u64::from(n),
+            )
+        })
+        .collect();
+    RedoRequest { rel: TABLE, block: BlockNumber(block), base: None, records }
+}
+
+/// Whether the page is what `heap_request` asks for.
+pub fn is_heap_page(page: &PageImage, block: u32, tuples: u16) -> bool {
+    let count = (u16::from_le_bytes([page[12], page[13]]) - 24) / 4;
+    let holds = |n: u16| {
+        let text = format!("block {block} tuple {n}");
+        page.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    count == tuples
+        && page.lsn() == Lsn::new(1000 + 8 * u64::from(tuples))
+        && holds(1)
+        && holds(tuples)
+}
+
+/// A request that PostgreSQL panics over: the tuple's place on the page cannot be.
+pub fn deadly_request(block: u32) -> RedoRequest {
+    let mut request = heap_request(block, 2);
+    request.records.push(heap_insert(TABLE, block, 77, "nowhere", 2000));
+    request
 }

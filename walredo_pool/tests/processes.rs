@@ -1,0 +1,195 @@
+//! Processes that die, hang, talk too much or cannot be started; and none is left behind.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::wal::{control_file, heap_request, is_heap_page};
+use common::{bin_dir, config, log, pool, redo_pids, scratch, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use walredo_pool::{PendingRedo, RedoError, WalRedoPool, load_poisoned};
+
+fn signal(pid: i32, signal: Signal) {
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+fn submit_many(pool: &WalRedoPool, count: u32) -> Vec<(u32, PendingRedo)> {
+    (0..count).map(|block| (block, pool.submit(heap_request(block, 100)))).collect()
+}
+
+#[test]
+fn killed_in_the_middle_of_many_requests() {
+    let dir = scratch();
+    let pool = pool(dir.path(), 2);
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    let total = 3000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Far enough apart that no request meets two of them.
+            for kill in 1..=5 {
+                wait_until("some pages are made", || pool.stats().pages >= kill * 400);
+                for pid in redo_pids(dir.path()) {
+                    signal(pid, Signal::SIGKILL);
+                }
+            }
+        });
+        for (block, pending) in submit_many(&pool, total) {
+            assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+        }
+    });
+    let stats = pool.stats();
+    assert!(stats.deaths >= 5, "{stats:?}");
+    assert_eq!(stats.pages, u64::from(total));
+}
+
+#[test]
+fn one_that_dies_while_idle_is_replaced() {
+    let dir = scratch();
+    let pool = pool(dir.path(), 1);
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    signal(redo_pids(dir.path())[0], Signal::SIGKILL);
+    wait_until("it is replaced", || pool.stats().starts == 2);
+    assert!(is_heap_page(&pool.request_redo(heap_request(1, 5)).unwrap(), 1, 5));
+}
+
+#[test]
+fn one_that_hangs_is_killed_and_only_its_request_fails() {
+    let dir = scratch();
+    let mut config = config(dir.path(), control_file(), 1);
+    config.request_timeout = Duration::from_millis(300);
+    let pool = WalRedoPool::new(config, log()).unwrap();
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    signal(redo_pids(dir.path())[0], Signal::SIGSTOP);
+
+    let mut pending = submit_many(&pool, 20);
+    let (_, hung) = pending.remove(0);
+    let RedoError::Timeout { saved, .. } = hung.wait().unwrap_err() else {
+        panic!("something else than a timeout");
+    };
+    for (block, pending) in pending {
+        assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+    }
+    assert_eq!(pool.stats().timeouts, 1);
+    let replayed = pool.request_redo(load_poisoned(&saved.unwrap()).unwrap()).unwrap();
+    assert!(is_heap_page(&replayed, 0, 100));
+}
+
+/// A folder with a program `postgres` that does `first`, then is the real one.
+fn wrapped_bin_dir(dir: &Path, first: &str) -> std::path::PathBuf {
+    let bin = dir.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let real = bin_dir().join("postgres");
+    let script = format!("#!/bin/sh\n{first}\nexec {} \"$@\"\n", real.display());
+    std::fs::write(bin.join("postgres"), script).unwrap();
+    std::fs::set_permissions(bin.join("postgres"), PermissionsExt::from_mode(0o755)).unwrap();
+    bin
+}
+
+#[test]
+fn a_flood_of_messages_blocks_nobody() {
+    let dir = scratch();
+    let mut config = config(dir.path(), control_file(), 1);
+    // More than any pipe holds, before it is ready and while it works.
+    config.postgres_bin_dir = wrapped_bin_dir(
+        dir.path(),
+        "line=$(printf '%05000d' 0)\n\
+         yes \"$line\" | head -c 4000000 >&2\n\
+         yes \"$line\" | head -c 40000000 >&2 &",
+    );
+    let silent = slog::Logger::root(slog::Discard, slog::o!());
+    let pool = WalRedoPool::new(config, silent).unwrap();
+    for (block, pending) in submit_many(&pool, 500) {
+        assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+    }
+    assert_eq!(pool.stats().deaths, 0);
+}
+
+#[test]
+fn one_that_cannot_start_fails_requests_with_the_reason() {
+    let dir = scratch();
+    let config = config(dir.path(), control_file(), 2);
+    std::fs::write(&config.module_path, "no library").unwrap();
+    let pool = WalRedoPool::new(config.clone(), log()).unwrap();
+    let RedoError::CannotStart { message } = pool.request_redo(heap_request(1, 1)).unwrap_err()
+    else {
+        panic!("another error");
+    };
+    assert!(message.contains("zenith_walredo.so"), "{message}");
+
+    // It heals by itself.
+    std::fs::write(&config.module_path, common::module()).unwrap();
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    assert!(is_heap_page(&pool.request_redo(heap_request(1, 9)).unwrap(), 1, 9));
+}
+
+#[test]
+fn dropping_the_pool_leaves_no_process_and_no_waiter() {
+    let dir = scratch();
+    let pool = pool(dir.path(), 2);
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    let pids = redo_pids(dir.path());
+    assert_eq!(pids.len(), 2);
+    // One works, one hangs.
+    signal(pids[0], Signal::SIGSTOP);
+    let pending = submit_many(&pool, 500);
+    drop(pool);
+    assert_eq!(redo_pids(dir.path()), Vec::<i32>::new());
+    let mut failed = 0;
+    for (block, pending) in pending {
+        match pending.wait() {
+            Ok(page) => assert!(is_heap_page(&page, block, 100)),
+            Err(RedoError::ShuttingDown) => failed += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(failed > 0);
+}
+
+#[test]
+fn a_work_folder_serves_one_pool() {
+    let dir = scratch();
+    let config = config(dir.path(), control_file(), 1);
+    let pool = WalRedoPool::new(config.clone(), log()).unwrap();
+    let second = WalRedoPool::new(config.clone(), log()).err().expect("second pool").to_string();
+    assert!(second.contains("in use"), "{second}");
+    drop(pool);
+    WalRedoPool::new(config, log()).unwrap();
+}
+
+const OWNER_DIR: &str = "WALREDO_TEST_OWNER_DIR";
+
+/// Not a test: the owner that the next one kills, in a process of its own.
+#[test]
+#[ignore = "run by processes_end_with_an_owner_that_is_killed"]
+fn owner() {
+    let Some(dir) = std::env::var_os(OWNER_DIR) else { return };
+    let pool = pool(Path::new(&dir), 2);
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    std::fs::write(Path::new(&dir).join("ready"), "").unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn processes_end_with_an_owner_that_is_killed() {
+    let dir = scratch();
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "owner"])
+        .env(OWNER_DIR, dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the owner has its pool", || dir.path().join("ready").exists());
+    let pids = redo_pids(dir.path());
+    assert_eq!(pids.len(), 2);
+    // One that is stopped does not see the end of its input.
+    signal(pids[0], Signal::SIGSTOP);
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    wait_until("they are gone", || redo_pids(dir.path()).is_empty());
+}
