@@ -19,4 +19,3 @@ setup:
 
 clean:
 	cargo clean
-	-$(MAKE) -C walredo_pool/module clean
