@@ -6,7 +6,6 @@ set up to use.
 """
 
 import sys
-
 import tomllib
 
 
