@@ -1,0 +1,131 @@
+//! The commit log, multitransactions, visibility maps and directories that we derive from the WAL
+//! of a real server, against that server's own files after a clean stop; and the checkpoint state
+//! against its checkpoint records, above all the one that a crash recovery ends with, because it
+//! has the counters that PostgreSQL itself derived from the same WAL.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod replay;
+mod workload;
+
+use cluster::ClusterExt;
+use postgres_formats::wal::rmgr;
+use postgres_testing::{Cluster, text};
+use replay::Storage;
+
+/// A server that logs no more than it must: no image hides a bit that we fail to clear.
+#[test]
+fn everyday_and_crash_without_images() {
+    let cluster = cluster::init("full_page_writes = off\nwal_log_hints = off\n");
+    cluster.run("pg_checksums", &["--disable", "-D", text(&cluster.data_dir())]);
+    everyday_and_crash(cluster);
+}
+
+/// The same with checksums, where maps and hint bits bring page images with them.
+#[test]
+fn everyday_and_crash_with_images() {
+    everyday_and_crash(cluster::init("wal_compression = on\nwal_level = logical\n"));
+}
+
+fn everyday_and_crash(mut cluster: Cluster) {
+    let mut storage = Storage::load(cluster.data_dir());
+
+    cluster.start();
+    let unfinished = workload::everyday(&cluster);
+    cluster.crash();
+    drop(unfinished);
+    cluster.start();
+    workload::after_crash(&cluster);
+    cluster.stop();
+
+    storage.replay(cluster.data_dir());
+    assert_eq!(storage.unsupported, Vec::<String>::new());
+    assert_eq!(storage.differences(cluster.data_dir()), Vec::<String>::new());
+
+    // What recovery found out by replaying is what we found out by observing.
+    let [recovered, stopped] = &storage.shutdowns[..] else {
+        panic!("{} shutdown checkpoints", storage.shutdowns.len())
+    };
+    assert_eq!(recovered.before.next_xid, recovered.record.next_xid);
+    assert_eq!(recovered.before.next_oid, recovered.record.next_oid);
+    for shutdown in [recovered, stopped] {
+        let (before, record) = (&shutdown.before, &shutdown.record);
+        assert_eq!(before.next_xid, record.next_xid);
+        assert_eq!(before.next_multi, record.next_multi);
+        assert_eq!(before.next_multi_offset, record.next_multi_offset);
+        assert_eq!(before.full_page_writes, record.full_page_writes);
+        assert!(!record.oldest_xid.precedes(before.oldest_xid));
+        assert!(!record.oldest_multi.precedes(before.oldest_multi));
+        // Prefetched: ahead of the truth by at most one batch.
+        assert!((0..=8192).contains(&before.next_oid.0.wrapping_sub(record.next_oid.0)));
+    }
+
+    // The workload did what it is for.
+    let native_kinds = [
+        (rmgr::HEAP, rmgr::heap::INSERT),
+        (rmgr::HEAP, rmgr::heap::DELETE),
+        (rmgr::HEAP, rmgr::heap::UPDATE),
+        (rmgr::HEAP, rmgr::heap::HOT_UPDATE),
+        (rmgr::HEAP, rmgr::heap::LOCK),
+        (rmgr::HEAP2, rmgr::heap2::MULTI_INSERT),
+        (rmgr::SMGR, rmgr::smgr::TRUNCATE),
+        (rmgr::CLOG, rmgr::clog::ZEROPAGE),
+        (rmgr::MULTIXACT, rmgr::multixact::ZERO_OFF_PAGE),
+        (rmgr::MULTIXACT, rmgr::multixact::ZERO_MEM_PAGE),
+        (rmgr::MULTIXACT, rmgr::multixact::CREATE_ID),
+        (rmgr::XACT, rmgr::xact::COMMIT),
+        (rmgr::XACT, rmgr::xact::ABORT),
+        (rmgr::XACT, rmgr::xact::COMMIT_PREPARED),
+        (rmgr::XACT, rmgr::xact::ABORT_PREPARED),
+    ];
+    for kind in native_kinds {
+        assert!(storage.native_kinds.contains(&kind), "no native page of {kind:#04x?}");
+    }
+    for kind in ["DbCopy", "DbCreate", "DbDrop", "RelMap", "TwoPhasePrepare", "RelDrop"] {
+        assert!(storage.change_kinds.contains(kind), "no {kind}");
+    }
+}
+
+/// Transaction ids, multitransaction ids and member numbers that pass 2^32, and the truncation of
+/// what came before.
+#[test]
+fn around_the_wraparound() {
+    let mut cluster = cluster::init("full_page_writes = off\n");
+    cluster.start();
+    workload::freeze_everything(&cluster);
+    cluster.stop();
+    // Members so shortly before the end that the next multitransaction begins exactly at 0.
+    for id in [1_500_000_000, 3_000_000_000, 4_294_966_000] {
+        cluster.reset_ids(id, id + 1200, 4_294_967_000);
+        cluster.start();
+        workload::freeze_everything(&cluster);
+        cluster.stop();
+    }
+    let mut storage = Storage::load(cluster.data_dir());
+
+    cluster.start();
+    workload::pass_the_wraparound(&cluster);
+    cluster.crash();
+    cluster.start();
+    workload::freeze_everything(&cluster);
+    cluster.stop();
+
+    storage.replay(cluster.data_dir());
+    assert_eq!(storage.differences(cluster.data_dir()), Vec::<String>::new());
+    let [recovered, stopped] = &storage.shutdowns[..] else {
+        panic!("{} shutdown checkpoints", storage.shutdowns.len())
+    };
+    assert_eq!(recovered.record.next_xid.epoch(), 1);
+    for shutdown in [recovered, stopped] {
+        let (before, record) = (&shutdown.before, &shutdown.record);
+        assert_eq!(before.next_xid, record.next_xid);
+        assert_eq!(before.next_multi, record.next_multi);
+        assert_eq!(before.next_multi_offset, record.next_multi_offset);
+        assert!(!record.oldest_xid.precedes(before.oldest_xid));
+        assert!(!record.oldest_multi.precedes(before.oldest_multi));
+    }
+    assert_eq!(recovered.before.next_oid, recovered.record.next_oid);
+    assert!(recovered.before.next_multi.0 < 1000);
+    assert!(storage.change_kinds.contains("SlruTruncate"));
+}
