@@ -62,13 +62,19 @@ impl Listener {
         let mut listener =
             Listener { sockets: Vec::new(), tcp_addresses: Vec::new(), unix_paths: Vec::new() };
         for address in addresses {
-            let done = match address {
-                ListenAddress::Tcp(address) => listener.bind_tcp(*address),
-                ListenAddress::Unix { path, mode } => listener.bind_unix(path, *mode),
-            };
-            done.map_err(|source| BindError { address: address.clone(), source })?;
+            listener.add(address)?;
         }
         Ok(listener)
+    }
+
+    /// Listens on one more address, such as a Unix-domain socket named after the TCP port that the
+    /// kernel has chosen.
+    pub fn add(&mut self, address: &ListenAddress) -> Result<(), BindError> {
+        let done = match address {
+            ListenAddress::Tcp(address) => self.bind_tcp(*address),
+            ListenAddress::Unix { path, mode } => self.bind_unix(path, *mode),
+        };
+        done.map_err(|source| BindError { address: address.clone(), source })
     }
 
     fn bind_tcp(&mut self, address: SocketAddr) -> io::Result<()> {
