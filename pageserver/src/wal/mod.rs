@@ -1,3 +1,7 @@
 //! The write-ahead log of a timeline: received, kept on disk, read back.
 
+pub mod follow_file;
+pub mod follower;
+pub mod followers;
+pub mod receiver;
 pub mod store;

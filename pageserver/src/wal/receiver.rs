@@ -1,0 +1,275 @@
+//! `Receiver`: one connection to a server whose WAL a timeline follows.
+//!
+//! WAL goes from the socket to `Timeline::receive_wal`, is made durable in groups, and only then
+//! reported as flushed: what the server is told survives a crash of this machine. While a group is
+//! being synced the next one gathers in the socket, so that the slower the disk, the larger the
+//! groups.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postgres_formats::{Lsn, SystemId, TimelineId};
+use postgres_wire::SqlState;
+use postgres_wire::client::{ConnectParams, Timeouts};
+use postgres_wire::replication::{
+    ReplicationClient, ReplicationError, ReplicationMessage, ReplicationStream,
+};
+use slog::{Logger, info};
+
+use super::follower::Link;
+use crate::repository::{Repository, RepositoryError};
+use crate::timeline::{IngestError, Timeline};
+
+/// How the page server calls itself in `pg_stat_replication` and `synchronous_standby_names`.
+pub const APPLICATION_NAME: &str = "zenith_pageserver";
+
+/// Bounds of a group of WAL that is synced together: whichever is reached first.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+const GROUP_AGE_MAX: Duration = Duration::from_millis(10);
+/// The server hears from us at least this often; its `wal_sender_timeout` is 60 s by default.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// The server sends keepalives while it has nothing else, half of `wal_sender_timeout` apart. One
+/// that has been silent for longer than this is gone without a word.
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why receiving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The server is not there, refused, or the connection broke.
+    #[error(transparent)]
+    Replication(#[from] ReplicationError),
+    /// Nothing was heard for too long.
+    #[error("the server has been silent for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+    /// The server belongs to another cluster.
+    #[error(
+        "the server has system identifier {found}, but this timeline belongs to {expected}: \
+         it is no compute or original of this repository"
+    )]
+    OtherCluster {
+        /// The timeline's.
+        expected: SystemId,
+        /// The server's.
+        found: SystemId,
+    },
+    /// The server no longer keeps the WAL that comes next.
+    #[error(
+        "the server cannot go on at {start}, its WAL from there is gone: the compute has to be \
+         made anew from this branch"
+    )]
+    WalGone {
+        /// Where receiving has to go on.
+        start: Lsn,
+        /// What the server said.
+        source: ReplicationError,
+    },
+    /// The timeline is not there or cannot be loaded.
+    #[error("cannot open the timeline")]
+    Repository(#[from] RepositoryError),
+    /// The WAL could not be taken in.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+}
+
+impl ReceiveError {
+    /// Whether trying again cannot help until somebody has changed something.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            ReceiveError::OtherCluster { .. } | ReceiveError::Repository(_) => true,
+            ReceiveError::Ingest(error) => match error {
+                IngestError::Decode { .. }
+                | IngestError::Parse { .. }
+                | IngestError::Record { .. }
+                | IngestError::Content { .. }
+                | IngestError::SyncFailed(_) => true,
+                IngestError::Gap { .. } | IngestError::Io { .. } => false,
+            },
+            ReceiveError::Replication(_) | ReceiveError::Silent | ReceiveError::WalGone { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Whether it only says that the server is not there at the moment.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            ReceiveError::Silent => true,
+            ReceiveError::Replication(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+/// A failure, and whether WAL had been flowing before it.
+pub(super) struct Failure {
+    pub(super) reason: ReceiveError,
+    pub(super) had_streamed: bool,
+}
+
+/// Receives the WAL of one timeline from one server.
+pub(super) struct Receiver {
+    repository: Arc<Repository>,
+    timeline: TimelineId,
+    params: ConnectParams,
+    link: Arc<Link>,
+    log: Logger,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        repository: Arc<Repository>,
+        timeline: TimelineId,
+        params: ConnectParams,
+        link: Arc<Link>,
+        log: Logger,
+    ) -> Receiver {
+        let params =
+            ConnectParams { application_name: Some(APPLICATION_NAME.to_owned()), ..params };
+        Receiver { repository, timeline, params, link, log }
+    }
+
+    /// Connects and receives until told to stop (`Ok`) or until something goes wrong.
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let not_yet = |reason| Failure { reason, had_streamed: false };
+        let (timeline, stream) = self.connect().map_err(not_yet)?;
+        self.link.set_streaming();
+        let mut session = Session {
+            timeline: &timeline,
+            stream,
+            link: &self.link,
+            gathered: None,
+            last_status: Instant::now(),
+            last_heard: Instant::now(),
+        };
+        session.receive().map_err(|reason| Failure { reason, had_streamed: true })
+    }
+
+    fn connect(&self) -> Result<(Arc<Timeline>, ReplicationStream), ReceiveError> {
+        let timeouts = Timeouts {
+            connect: CONNECT_TIMEOUT,
+            read: Some(REPLY_TIMEOUT),
+            write: Some(REPLY_TIMEOUT),
+        };
+        let stop = self.link.stop_signal();
+        let mut client = ReplicationClient::connect(&self.params, timeouts, Some(stop))?;
+        let system = client.identify_system()?;
+        // Only now: a timeline whose server is away for weeks need not be in memory.
+        let timeline = self.repository.timeline(self.timeline)?;
+        let expected = timeline.cluster().system_id;
+        if system.system_id != expected {
+            return Err(ReceiveError::OtherCluster { expected, found: system.system_id });
+        }
+        let slot = slot_name(self.timeline);
+        client.create_physical_slot(&slot, true, true)?;
+        let start = timeline.restart_receiving()?;
+        let stream = client
+            .start_physical(Some(&slot), start, system.tli)
+            .map_err(|source| start_error(start, source))?;
+        info!(self.log, "following"; "from" => %start, "slot" => slot);
+        Ok((timeline, stream))
+    }
+}
+
+/// The slot's name on the server: one per timeline, within PostgreSQL's 63 bytes.
+pub fn slot_name(timeline: TimelineId) -> String {
+    format!("zenith_{timeline}")
+}
+
+fn start_error(start: Lsn, source: ReplicationError) -> ReceiveError {
+    let gone = match &source {
+        ReplicationError::WalGone { .. } => true,
+        // The slot has been invalidated, for it held back more than `max_slot_wal_keep_size`.
+        ReplicationError::Client(error) => {
+            error.sqlstate() == Some(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE)
+        }
+        _ => false,
+    };
+    if gone { ReceiveError::WalGone { start, source } } else { source.into() }
+}
+
+/// WAL that has been received and not yet synced.
+struct Group {
+    bytes: usize,
+    since: Instant,
+}
+
+/// An established stream.
+struct Session<'a> {
+    timeline: &'a Timeline,
+    stream: ReplicationStream,
+    link: &'a Link,
+    gathered: Option<Group>,
+    last_status: Instant,
+    last_heard: Instant,
+}
+
+impl Session<'_> {
+    fn receive(&mut self) -> Result<(), ReceiveError> {
+        self.report()?;
+        loop {
+            // With a group begun, only what is there already may join it.
+            let wait = if self.gathered.is_some() { Duration::ZERO } else { STATUS_INTERVAL };
+            let message = match self.stream.next(wait) {
+                Ok(message) => message,
+                Err(error) => return self.end(error),
+            };
+            let idle = message.is_none();
+            if !idle {
+                self.last_heard = Instant::now();
+            } else if self.last_heard.elapsed() > SILENCE_MAX {
+                return Err(ReceiveError::Silent);
+            }
+            if let Some(ReplicationMessage::XLogData { start, bytes, .. }) = message {
+                self.timeline.receive_wal(start, &bytes)?;
+                let group = self.gathered.get_or_insert(Group { bytes: 0, since: Instant::now() });
+                group.bytes += bytes.len();
+            }
+            let complete = self.gathered.as_ref().is_some_and(|group| {
+                idle || group.bytes >= GROUP_BYTES_MAX || group.since.elapsed() >= GROUP_AGE_MAX
+            });
+            if complete {
+                self.timeline.sync_wal()?;
+                self.gathered = None;
+            }
+            if complete || self.last_status.elapsed() >= STATUS_INTERVAL {
+                self.report()?;
+            }
+        }
+    }
+
+    /// Keeps what the server gave before the stream ended. Being told to stop is no failure.
+    fn end(&mut self, error: ReplicationError) -> Result<(), ReceiveError> {
+        self.timeline.sync_wal()?;
+        if error.is_stopped() { Ok(()) } else { Err(error.into()) }
+    }
+
+    /// Tells the server how far its WAL has come.
+    ///
+    /// Flushed is never reported into the middle of a record: after a loss of the connection the
+    /// record is asked for again from its beginning, and by then the server may have removed
+    /// everything before what was reported.
+    fn report(&mut self) -> Result<(), ReceiveError> {
+        let positions = self.timeline.positions();
+        let records = positions.last_record.min(positions.received);
+        let flushed = positions.flushed.min(records);
+        self.link.set_progress(positions.received, flushed);
+        self.stream.send_status(positions.received, flushed, records, false)?;
+        self.last_status = Instant::now();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slot_names_are_postgresqls() {
+        let name = slot_name(TimelineId::from_bytes([0xAB; 16]));
+        assert_eq!(name, "zenith_abababababababababababababababab");
+        assert!(name.len() < 64);
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+    }
+}
