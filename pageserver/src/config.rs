@@ -19,7 +19,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
-const LSN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+const LSN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const LSN_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
 const REDO_PROCESSES_MAX: usize = 256;
 
@@ -211,7 +211,7 @@ mod tests {
         let config = parse("format_version = 1").unwrap();
         assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
         assert_eq!(config.default_branch, "main");
-        assert_eq!(config.lsn_timeout, Duration::from_secs(60));
+        assert_eq!(config.lsn_timeout, Duration::from_secs(30));
         assert_eq!(config.redo_processes, None);
     }
 

@@ -6,10 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod basebackup;
 pub mod cluster;
 pub mod config;
 pub mod daemon;
 pub mod durable;
+pub mod error_text;
 pub mod index;
 pub mod ingest;
 pub mod key;

@@ -1,2 +1,89 @@
-//! See README.md.
-fn main() {}
+//! The page server's program: `init` loads a cluster into a repository, `run` serves it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use pageserver::config::{Config, parse_address};
+use pageserver::daemon::{self, Account, LogLevel, Logging, RepositoryLock};
+use pageserver::error_text::with_causes;
+use pageserver::repository::Repository;
+
+/// The storage of a Zenith repository: receives WAL, keeps every version of every page, serves them.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Load a cleanly stopped data directory as the repository's first branch.
+    Init {
+        /// The repository.
+        #[arg(long, value_name = "DIR")]
+        repo: PathBuf,
+        /// The data directory, of PostgreSQL 15.
+        #[arg(long, value_name = "DIR")]
+        pgdata: PathBuf,
+        /// As root: the account to run as. [default: the owner of the repository]
+        #[arg(long, value_name = "UID:GID")]
+        run_as: Option<Account>,
+    },
+    /// Serve a repository until SIGTERM or SIGINT. Logs to stderr.
+    Run {
+        /// The repository.
+        #[arg(long, value_name = "DIR")]
+        repo: PathBuf,
+        /// The TCP address to serve on. [default: as in zenith.toml]
+        #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_address)]
+        listen: Option<SocketAddr>,
+        /// As root: the account to run as. [default: the owner of the repository]
+        #[arg(long, value_name = "UID:GID")]
+        run_as: Option<Account>,
+        /// The least important messages to log: error, warning, info or debug.
+        #[arg(long, value_name = "LEVEL", env = "ZENITH_LOG_LEVEL", default_value = "info")]
+        log_level: LogLevel,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pageserver: error: {}", with_causes(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> anyhow::Result<()> {
+    daemon::keep_files_private();
+    match task {
+        Task::Init { repo, pgdata, run_as } => {
+            let config = Config::load(&repo)?;
+            daemon::switch_account(run_as, &repo)?;
+            init(&repo, &config, &pgdata)
+        }
+        Task::Run { repo, listen, run_as, log_level } => {
+            let mut config = Config::load(&repo)?;
+            config.listen = listen.unwrap_or(config.listen);
+            // Before any other thread is started, the logging one included.
+            daemon::switch_account(run_as, &repo)?;
+            let logging = Logging::to_stderr(log_level);
+            daemon::run(&repo, &config, logging.logger())
+        }
+    }
+}
+
+fn init(repo: &Path, config: &Config, pgdata: &Path) -> anyhow::Result<()> {
+    let _lock = RepositoryLock::acquire(repo)?;
+    let branch = config.default_branch.parse().context("default_branch in zenith.toml")?;
+    let timeline = Repository::init_from_pgdata(repo, pgdata, &branch)
+        .with_context(|| format!("cannot load {}", pgdata.display()))?;
+    println!("{timeline}");
+    Ok(())
+}

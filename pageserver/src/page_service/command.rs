@@ -1,6 +1,6 @@
-//! The command language of the page service: words, and strings in single quotes.
+//! The command language of the page service: a verb and its arguments, all of them words.
 //!
-//! Pure: text in, [`Command`] out. Names are resolved later, where the repository is known.
+//! Pure: words in, [`Command`] out. Names are resolved later, where the repository is known.
 
 use postgres_formats::Lsn;
 
@@ -70,39 +70,126 @@ pub enum Command {
     },
 }
 
-/// Every command's usage, in the order in which `help` lists them.
-pub const USAGES: &[(&str, &str)] = &[
-    ("status", "what the page server is and how it does"),
-    ("branch_list", "all branches"),
-    ("timeline_show T", "positions and origin of a timeline"),
-    ("compute_list", "the servers whose WAL is followed"),
-    ("branch_create NAME POINT", "create a branch at a point of another"),
-    ("branch_delete NAME", "delete a branch that nothing depends on"),
-    ("branch_rename OLD NEW", "give a branch another name"),
-    ("pagestream T", "switch the connection to binary page requests"),
-    ("basebackup T [LSN]", "a tar of the files a compute starts from"),
-    ("callmemaybe T CONNSTR", "follow the WAL of the server at CONNSTR"),
-    ("forgetmemaybe T", "stop following"),
-    ("help", "this list"),
+/// What is known of a command without running it.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// The verb and its arguments.
+    pub usage: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// The columns of its reply; none for a command that switches to COPY.
+    pub columns: &'static [&'static str],
+}
+
+const BRANCH_COLUMNS: &[&str] = &[
+    "name",
+    "timeline",
+    "ancestor_timeline",
+    "ancestor_lsn",
+    "start_lsn",
+    "last_record_lsn",
+    "created",
+];
+const COMPUTE_COLUMNS: &[&str] =
+    &["timeline", "connstr", "state", "received_lsn", "flushed_lsn", "message"];
+
+/// Every command, in the order in which `help` lists them.
+pub const COMMANDS: &[CommandSpec] = &[
+    CommandSpec {
+        usage: "status",
+        purpose: "what the page server is and how it does",
+        columns: &[
+            "version",
+            "pid",
+            "repository",
+            "uptime_seconds",
+            "branches",
+            "computes",
+            "computes_streaming",
+            "cache_bytes",
+            "cache_hits",
+            "cache_misses",
+        ],
+    },
+    CommandSpec { usage: "branch_list", purpose: "all branches", columns: BRANCH_COLUMNS },
+    CommandSpec {
+        usage: "timeline_show T",
+        purpose: "positions and origin of a timeline",
+        columns: &[
+            "timeline",
+            "ancestor_timeline",
+            "ancestor_lsn",
+            "start_lsn",
+            "oldest_lsn",
+            "last_record_lsn",
+            "received_lsn",
+            "flushed_lsn",
+            "page_versions",
+            "created",
+        ],
+    },
+    CommandSpec {
+        usage: "compute_list",
+        purpose: "the servers whose WAL is followed",
+        columns: COMPUTE_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_create NAME POINT",
+        purpose: "create a branch at a point of another",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_delete NAME",
+        purpose: "delete a branch that nothing depends on",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_rename OLD NEW",
+        purpose: "give a branch another name",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "pagestream T",
+        purpose: "switch the connection to binary page requests",
+        columns: &[],
+    },
+    CommandSpec {
+        usage: "basebackup T [LSN]",
+        purpose: "a tar of the files a compute starts from",
+        columns: &[],
+    },
+    CommandSpec {
+        usage: "callmemaybe T CONNSTR",
+        purpose: "follow the WAL of the server at CONNSTR",
+        columns: COMPUTE_COLUMNS,
+    },
+    CommandSpec { usage: "forgetmemaybe T", purpose: "stop following", columns: COMPUTE_COLUMNS },
+    CommandSpec { usage: "help", purpose: "this list", columns: &["command", "purpose"] },
 ];
 
-/// Why a text is no command.
+impl CommandSpec {
+    /// The first word.
+    pub fn verb(&self) -> &'static str {
+        self.usage.split(' ').next().unwrap_or(self.usage)
+    }
+
+    /// The command that begins with this word, in whatever case.
+    pub fn find(verb: &str) -> Option<&'static CommandSpec> {
+        COMMANDS.iter().find(|spec| spec.verb().eq_ignore_ascii_case(verb))
+    }
+}
+
+/// Why words are no command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// A quote that is never closed.
-    #[error("unterminated quoted string in the command")]
-    UnterminatedString,
-    /// More follows after a semicolon.
-    #[error("only one command at a time: nothing may follow the semicolon")]
-    SeveralCommands,
     /// Nothing there.
-    #[error("empty command; \"help\" lists the commands")]
+    #[error("empty command")]
     Empty,
     /// The first word is no command.
-    #[error("unknown command \"{0}\"; \"help\" lists the commands")]
+    #[error("unknown command \"{0}\"")]
     Unknown(String),
     /// Too few or too many arguments.
-    #[error("wrong number of arguments; usage: {0}")]
+    #[error("wrong number of arguments: the command is {0}")]
     Usage(&'static str),
     /// A text that should be an LSN is not.
     #[error("{0}")]
@@ -110,27 +197,14 @@ pub enum ParseError {
 }
 
 impl Command {
-    /// Reads one command.
-    pub fn parse(text: &str) -> Result<Command, ParseError> {
-        let words = split_words(text)?;
+    /// Reads one command from its words.
+    pub fn parse(words: &[String]) -> Result<Command, ParseError> {
         let Some((verb, args)) = words.split_first() else { return Err(ParseError::Empty) };
-        let verb_lower = verb.to_ascii_lowercase();
-        let tag = match verb_lower.as_str() {
-            "begin" | "start" => Some("BEGIN"),
-            "commit" | "end" => Some("COMMIT"),
-            "rollback" | "abort" => Some("ROLLBACK"),
-            "set" => Some("SET"),
-            _ => None,
-        };
-        if let Some(tag) = tag {
+        if let Some(tag) = ignored_tag(verb) {
             return Ok(Command::Ignored { tag });
         }
-        let usage = USAGES
-            .iter()
-            .map(|(usage, _)| *usage)
-            .find(|usage| usage.split(' ').next() == Some(verb_lower.as_str()))
-            .ok_or_else(|| ParseError::Unknown(verb.clone()))?;
-        let command = match (verb_lower.as_str(), args) {
+        let spec = CommandSpec::find(verb).ok_or_else(|| ParseError::Unknown(verb.clone()))?;
+        let command = match (spec.verb(), args) {
             ("status", []) => Command::Status,
             ("branch_list", []) => Command::BranchList,
             ("timeline_show", [t]) => Command::TimelineShow { timeline: t.clone() },
@@ -152,44 +226,21 @@ impl Command {
             }
             ("forgetmemaybe", [t]) => Command::ForgetMeMaybe { timeline: t.clone() },
             ("help", []) => Command::Help,
-            _ => return Err(ParseError::Usage(usage)),
+            _ => return Err(ParseError::Usage(spec.usage)),
         };
         Ok(command)
     }
 }
 
-/// Splits at white space; `'…'` keeps what is inside together, with `''` for a quote itself.
-fn split_words(text: &str) -> Result<Vec<String>, ParseError> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\'' => {
-                let word = word.get_or_insert_default();
-                loop {
-                    match chars.next() {
-                        None => return Err(ParseError::UnterminatedString),
-                        Some('\'') if chars.peek() == Some(&'\'') => {
-                            chars.next();
-                            word.push('\'');
-                        }
-                        Some('\'') => break,
-                        Some(c) => word.push(c),
-                    }
-                }
-            }
-            ';' => {
-                if chars.any(|c| !c.is_whitespace() && c != ';') {
-                    return Err(ParseError::SeveralCommands);
-                }
-            }
-            c if c.is_whitespace() => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
-        }
+/// The tag that answers a statement which drivers send by themselves.
+pub fn ignored_tag(verb: &str) -> Option<&'static str> {
+    match verb.to_ascii_lowercase().as_str() {
+        "begin" | "start" => Some("BEGIN"),
+        "commit" | "end" => Some("COMMIT"),
+        "rollback" | "abort" => Some("ROLLBACK"),
+        "set" => Some("SET"),
+        _ => None,
     }
-    words.extend(word);
-    Ok(words)
 }
 
 #[cfg(test)]
@@ -197,60 +248,52 @@ fn split_words(text: &str) -> Result<Vec<String>, ParseError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn words_and_quoted_strings() {
-        let words = |text| split_words(text).unwrap();
-        assert_eq!(words("  a  b\tc\n"), ["a", "b", "c"]);
-        assert_eq!(words("f 'a b' '' 'it''s'"), ["f", "a b", "", "it's"]);
-        assert_eq!(words("pre'fix ed'post"), ["prefix edpost"]);
-        assert_eq!(words("status ;; "), ["status"]);
-        assert_eq!(words(""), Vec::<String>::new());
-        assert_eq!(split_words("a 'b"), Err(ParseError::UnterminatedString));
-        assert_eq!(split_words("a; b"), Err(ParseError::SeveralCommands));
+    fn parse(words: &[&str]) -> Result<Command, ParseError> {
+        Command::parse(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
     fn commands_with_their_arguments() {
-        let parse = |text| Command::parse(text).unwrap();
-        assert_eq!(parse("STATUS;"), Command::Status);
+        assert_eq!(parse(&["STATUS"]).unwrap(), Command::Status);
         assert_eq!(
-            parse("branch_create dev main@0/16B3748"),
+            parse(&["branch_create", "dev", "main@0/16B3748"]).unwrap(),
             Command::BranchCreate { name: "dev".into(), point: "main@0/16B3748".into() }
         );
         assert_eq!(
-            parse("callmemaybe main 'host=/tmp/a port=5432 user=zenith'"),
+            parse(&["callmemaybe", "main", "host=/tmp/a port=5432"]).unwrap(),
             Command::CallMeMaybe {
                 timeline: "main".into(),
-                connstr: "host=/tmp/a port=5432 user=zenith".into()
+                connstr: "host=/tmp/a port=5432".into()
             }
         );
         assert_eq!(
-            parse("basebackup main 0/16B3748"),
+            parse(&["basebackup", "main", "0/16B3748"]).unwrap(),
             Command::BaseBackup { timeline: "main".into(), lsn: Some(Lsn::new(0x16B3748)) }
         );
         assert_eq!(
-            parse("basebackup main"),
+            parse(&["basebackup", "main"]).unwrap(),
             Command::BaseBackup { timeline: "main".into(), lsn: None }
         );
-        assert_eq!(parse("begin"), Command::Ignored { tag: "BEGIN" });
-        assert_eq!(parse("set a to 'b c'"), Command::Ignored { tag: "SET" });
+        assert_eq!(parse(&["begin"]).unwrap(), Command::Ignored { tag: "BEGIN" });
+        assert_eq!(parse(&["set", "a", "to", "b"]).unwrap(), Command::Ignored { tag: "SET" });
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let message = |text| Command::parse(text).unwrap_err().to_string();
-        assert!(message("select 1").contains("unknown command \"select\""));
-        assert!(message("branch_create dev").contains("usage: branch_create NAME POINT"));
-        assert!(message("status now").contains("usage: status"));
-        assert!(message("basebackup main 16B3748").contains("\"16B3748\" is not an LSN"));
-        assert!(message(" ").contains("empty"));
+        let message = |words| parse(words).unwrap_err().to_string();
+        assert!(message(&["select", "1"]).contains("unknown command \"select\""));
+        assert!(message(&["branch_create", "dev"]).contains("branch_create NAME POINT"));
+        assert!(message(&["status", "now"]).contains("status"));
+        assert!(message(&["basebackup", "main", "16B3748"]).contains("\"16B3748\" is not an LSN"));
+        assert_eq!(parse(&[]), Err(ParseError::Empty));
     }
 
     #[test]
-    fn every_usage_is_a_command() {
-        for (usage, _) in USAGES {
-            let text = usage.replace("[LSN]", "0/1");
-            assert!(Command::parse(&text).is_ok(), "{text}");
+    fn every_specification_is_a_command() {
+        for spec in COMMANDS {
+            let usage = spec.usage.replace("[LSN]", "0/1").replace("LSN", "0/1");
+            let words: Vec<_> = usage.split(' ').collect();
+            assert!(parse(&words).is_ok(), "{usage}");
         }
     }
 }

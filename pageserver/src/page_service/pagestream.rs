@@ -1,0 +1,213 @@
+//! `pagestream T`: binary page requests, many under way at once.
+//!
+//! All requests that are waiting in the connection's buffer are answered together as one batch;
+//! while it is being made, the next one gathers. Requests whose LSN has not been received yet are
+//! put behind all others, so that they delay only each other and what comes after the batch.
+//!
+//! What a client can make the server hold is bounded: a batch has at most `BATCH_PAGES_MAX` pages
+//! and is sent before the next is read, and a client that does not take its replies is disconnected
+//! by `postgres_wire` after a while.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pageserver_client::protocol::{ErrorCode, Request, RequestKind, Response, ResponseBody};
+use postgres_formats::slru::SlruKind;
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, PageImage};
+use postgres_wire::server::{CopyBoth, QueryError};
+use postgres_wire::{ConnectionError, SqlState};
+use slog::{Logger, warn};
+
+use crate::error_text::with_causes;
+use crate::object::{ObjectPage, ObjectTag};
+use crate::seqwait::WaitError;
+use crate::timeline::error::TimelineError;
+use crate::timeline::{GetPageError, PageRequest, Timeline};
+
+/// Pages at which a batch is full.
+const BATCH_PAGES_MAX: usize = 512;
+/// Requests at which a batch is full, whatever they ask for.
+const BATCH_REQUESTS_MAX: usize = 1024;
+
+/// Answers the requests of one client until it ends its side.
+pub(super) fn serve(
+    timeline: &Arc<Timeline>,
+    lsn_timeout: Duration,
+    log: &Logger,
+    copy: &mut CopyBoth<'_>,
+) -> Result<(), QueryError> {
+    let mut stream = PageStream { timeline, lsn_timeout, log, copy };
+    while let Some(first) = stream.copy.recv()? {
+        let batch = stream.gather(first)?;
+        stream.answer(batch)?;
+    }
+    Ok(())
+}
+
+struct PageStream<'a, 'c> {
+    timeline: &'a Arc<Timeline>,
+    lsn_timeout: Duration,
+    log: &'a Logger,
+    copy: &'a mut CopyBoth<'c>,
+}
+
+impl PageStream<'_, '_> {
+    /// `first` and what else has come already, up to the size of a batch.
+    fn gather(&mut self, first: Bytes) -> Result<Vec<Request>, QueryError> {
+        let mut batch = Vec::new();
+        let mut pages = 0;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            // After nonsense nothing that follows can be trusted.
+            let request = Request::decode(&message)
+                .map_err(|e| QueryError::new(SqlState::PROTOCOL_VIOLATION, e.to_string()))?;
+            pages += pages_of(&request);
+            batch.push(request);
+            let full = pages >= BATCH_PAGES_MAX || batch.len() >= BATCH_REQUESTS_MAX;
+            next = if full { None } else { self.copy.try_recv_buffered() };
+        }
+        Ok(batch)
+    }
+
+    fn answer(&mut self, batch: Vec<Request>) -> Result<(), QueryError> {
+        let arrived = Instant::now();
+        let is_there =
+            |request: &Request| self.timeline.wait_lsn(request.lsn, Duration::ZERO).is_ok();
+        let (now, mut later): (Vec<Request>, Vec<Request>) = batch.into_iter().partition(is_there);
+        self.answer_together(&now)?;
+        later.sort_by_key(|request| request.lsn);
+        for request in later {
+            // Whoever has got an answer should not wait for those who have not.
+            self.copy.flush()?;
+            let left = self.lsn_timeout.saturating_sub(arrived.elapsed());
+            match self.timeline.wait_lsn(request.lsn, left) {
+                Ok(()) => self.answer_together(&[request])?,
+                Err(error) => self.send_error(&request, &error.into())?,
+            }
+        }
+        self.copy.flush()?;
+        Ok(())
+    }
+
+    /// Answers requests whose LSNs have been received: all pages in one go, then the rest.
+    fn answer_together(&mut self, requests: &[Request]) -> Result<(), QueryError> {
+        let wanted: Vec<PageRequest> = requests.iter().flat_map(page_requests).collect();
+        let mut pages = self.timeline.get_pages(&wanted, Duration::ZERO).into_iter();
+        for request in requests {
+            match request.kind {
+                RequestKind::GetPages { count, .. } => {
+                    let own: Vec<_> = pages.by_ref().take(usize::from(count)).collect();
+                    match own.into_iter().collect::<Result<Vec<_>, _>>() {
+                        Ok(own) => self.send_pages(request.id, &own)?,
+                        Err(error) => self.send_error(request, &error)?,
+                    }
+                }
+                _ => match self.look_up(request) {
+                    Ok(body) => self.send(&Response { id: request.id, body })?,
+                    Err(error) => self.send_error(request, &error)?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn look_up(&self, request: &Request) -> Result<ResponseBody, GetPageError> {
+        let lsn = request.lsn;
+        self.timeline.check_lsn(lsn)?;
+        Ok(match request.kind {
+            RequestKind::RelSize { rel } => {
+                ResponseBody::RelSize(self.timeline.rel_size(rel, lsn).map(|size| size.0))
+            }
+            RequestKind::RelExists { rel } => {
+                ResponseBody::RelExists(self.timeline.rel_size(rel, lsn).is_some())
+            }
+            RequestKind::DbSize { db } => {
+                ResponseBody::DbSize(self.timeline.database_size(db, lsn))
+            }
+            RequestKind::SlruSegment { kind, segment } => self.slru_segment(kind, segment, lsn)?,
+            RequestKind::GetPages { .. } => unreachable!("pages are answered together"),
+        })
+    }
+
+    fn slru_segment(&self, kind: u8, segment: u32, lsn: Lsn) -> Result<ResponseBody, GetPageError> {
+        let object = SlruKind::from_u8(kind).map(|kind| ObjectTag::Slru { kind, segment });
+        let Some((object, size)) =
+            object.and_then(|object| Some((object, self.timeline.object_size(object, lsn)?)))
+        else {
+            return Ok(ResponseBody::Error {
+                code: ErrorCode::NotFound,
+                message: format!("there is no segment {segment} of SLRU {kind} at {lsn}"),
+            });
+        };
+        let requests: Vec<_> = (0..size)
+            .map(|n| PageRequest { page: ObjectPage { object, block: BlockNumber(n) }, lsn })
+            .collect();
+        let mut bytes = Vec::with_capacity(requests.len() * BLCKSZ);
+        for page in self.timeline.get_pages(&requests, Duration::ZERO) {
+            bytes.extend_from_slice(&page?[..]);
+        }
+        Ok(ResponseBody::SlruSegment(bytes.into()))
+    }
+
+    fn send_pages(&mut self, id: u64, pages: &[Arc<PageImage>]) -> Result<(), ConnectionError> {
+        let header = Response::pages_header(id);
+        let parts: Vec<&[u8]> =
+            std::iter::once(&header[..]).chain(pages.iter().map(|page| &page[..])).collect();
+        self.copy.send(&parts)
+    }
+
+    fn send_error(
+        &mut self,
+        request: &Request,
+        error: &GetPageError,
+    ) -> Result<(), ConnectionError> {
+        let code = code_of(error);
+        let message = with_causes(error);
+        if matches!(code, ErrorCode::Corrupt | ErrorCode::Internal) {
+            warn!(self.log, "a page request failed: {}", message;
+                "timeline" => %self.timeline.id(), "request" => ?request.kind);
+        }
+        self.send(&Response::error(request.id, code, message))
+    }
+
+    fn send(&mut self, response: &Response) -> Result<(), ConnectionError> {
+        let mut message = Vec::new();
+        response.encode(&mut message);
+        self.copy.send(&[&message])
+    }
+}
+
+fn pages_of(request: &Request) -> usize {
+    match request.kind {
+        RequestKind::GetPages { count, .. } => usize::from(count),
+        RequestKind::SlruSegment { .. } => 32,
+        _ => 0,
+    }
+}
+
+fn page_requests(request: &Request) -> impl Iterator<Item = PageRequest> + use<> {
+    let lsn = request.lsn;
+    let range = match request.kind {
+        // Decoding has checked that the last block number exists.
+        RequestKind::GetPages { rel, first, count } => {
+            Some((rel, first.0..first.0.saturating_add(u32::from(count))))
+        }
+        _ => None,
+    };
+    range.into_iter().flat_map(move |(rel, blocks)| {
+        blocks.map(move |block| PageRequest::rel(rel, BlockNumber(block), lsn))
+    })
+}
+
+/// What the client can do about an error.
+fn code_of(error: &GetPageError) -> ErrorCode {
+    match error {
+        GetPageError::NotFound { .. } => ErrorCode::NotFound,
+        GetPageError::Wait(WaitError::Timeout { .. }) => ErrorCode::LsnTimeout,
+        GetPageError::Wait(WaitError::ShuttingDown { .. }) => ErrorCode::ShuttingDown,
+        GetPageError::Timeline(TimelineError::BeforeBeginning { .. }) => ErrorCode::BelowHorizon,
+        error if error.is_corruption() => ErrorCode::Corrupt,
+        _ => ErrorCode::Internal,
+    }
+}
