@@ -198,11 +198,26 @@ fn compare(
         .filter(|(rel, _)| !skip(rel))
         .map(|(rel, bytes)| (*rel, (bytes.len() / 8192) as u32))
         .collect();
-    assert_eq!(ours, theirs, "relations and their sizes at {}", kept.end);
+    let only = |a: &BTreeMap<RelTag, u32>, b: &BTreeMap<RelTag, u32>| -> Vec<(RelTag, u32)> {
+        a.iter().filter(|(rel, size)| b.get(rel) != Some(size)).map(|(r, s)| (*r, *s)).collect()
+    };
+    // A visibility map is made without a record when it is first looked at; no bit is set then,
+    // which means the same as no map.
+    let unused_map = |(rel, _): &(RelTag, u32)| {
+        let no_bit = |page: &[u8]| page[24..].iter().all(|byte| *byte == 0);
+        rel.fork == ForkNumber::Vm && files[rel].chunks(8192).all(no_bit)
+    };
+    let (only_ours, mut only_theirs) = (only(&ours, &theirs), only(&theirs, &ours));
+    only_theirs.retain(|entry| !unused_map(entry));
+    assert!(
+        only_ours.is_empty() && only_theirs.is_empty(),
+        "relations and their sizes at {}: ours {only_ours:?}, the server's {only_theirs:?}",
+        kept.end
+    );
 
     let mut differences = Vec::new();
     let mut compared = 0;
-    for (rel, bytes) in files.iter().filter(|(rel, _)| !skip(rel)) {
+    for (rel, bytes) in files.iter().filter(|(rel, _)| ours.contains_key(rel)) {
         let block = |n: usize| BlockNumber(n as u32);
         let requests: Vec<PageRequest> =
             (0..bytes.len() / 8192).map(|n| PageRequest::rel(*rel, block(n), kept.end)).collect();
@@ -216,9 +231,18 @@ fn compare(
             }
             let mask = match rmgrs.get(&rel.locator()) {
                 Some(rmid) if rel.fork == ForkNumber::Main => MaskKind::ResourceManager(*rmid),
-                // Only the bits count in a visibility map; it has no masks.
+                // A table of a transaction that is only prepared.
+                None if rel.fork == ForkNumber::Main => MaskKind::ResourceManager(RM_HEAP),
+                // A visibility map is nothing but its bits.
                 _ => MaskKind::PageHeader,
             };
+            // CREATE DATABASE with strategy WAL_LOG logs pages of the visibility map as if they
+            // had a hole behind their header, so that every standby has an empty map, too. A bit
+            // that is missing costs time; one too many would give wrong answers.
+            let made_by_log = rel.db > Oid(5) && rel.fork == ForkNumber::Vm;
+            if made_by_log && (24..8192).all(|at| page[at] & !expected[at] == 0) {
+                continue;
+            }
             // Block 0 of an SP-GiST index caches where there is room, which is not logged. Of a
             // sequence the WAL has the value 32 steps ahead, so that not each step is logged.
             let unlogged_cache = n == 0

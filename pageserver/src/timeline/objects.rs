@@ -33,21 +33,29 @@ impl Timeline {
 
     /// Everything that exists at `lsn`, with its size in pages.
     pub fn list_objects(&self, lsn: Lsn) -> BTreeMap<ObjectTag, u32> {
+        self.list_matching(lsn, None)
+    }
+
+    /// What exists at `lsn`, with its size in pages: everything, or what is in one database.
+    fn list_matching(&self, lsn: Lsn, only: Option<DbTag>) -> BTreeMap<ObjectTag, u32> {
+        let wanted = |tag: Option<DbTag>| only.is_none() || tag == only;
         let mut objects = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.list_objects(lsn.min(*at)),
-            Below::Image(layer) => layer.objects().collect(),
+            Below::Ancestor(ancestor, at) => ancestor.list_matching(lsn.min(*at), only),
+            Below::Image(layer) => layer.objects().filter(|(o, _)| wanted(o.database())).collect(),
         };
         let (events, own) = {
             let index = self.index.read();
-            let own: Vec<_> = index.objects().map(|o| (o, index.size(o, lsn))).collect();
+            let own = index.objects().filter(|object| wanted(object.database()));
+            let own: Vec<_> = own.map(|object| (object, index.size(object, lsn))).collect();
             (index.database_events(lsn), own)
         };
-        for (tag, at, event) in events {
+        for (tag, at, event) in events.into_iter().filter(|(tag, ..)| wanted(Some(*tag))) {
             objects.retain(|object, _| object.database() != Some(tag));
             if let DbEvent::CopyOf(from) = event {
-                let originals = self.list_objects(at);
-                let copied = originals.into_iter().filter(|(o, _)| o.database() == Some(from));
-                objects.extend(copied.map(|(o, size)| (o.in_database(tag), size)));
+                // Only the original is asked about: this event, which is there at `at` already,
+                // must not be met again.
+                let originals = self.list_matching(at, Some(from));
+                objects.extend(originals.into_iter().map(|(o, size)| (o.in_database(tag), size)));
             }
         }
         for (object, known) in own {
