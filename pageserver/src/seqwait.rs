@@ -169,7 +169,9 @@ mod tests {
     #[test]
     fn a_timeout_names_both_positions() {
         let seq = SeqWait::new(Lsn::new(0x10));
-        let error = seq.wait_for(Lsn::new(0x20), Duration::from_millis(1)).unwrap_err();
+        let error = seq
+            .wait_for(Lsn::new(0x20), Duration::from_millis(1))
+            .expect_err("nothing advances it");
         let text = error.to_string();
         assert!(text.contains("0/20") && text.contains("0/10"), "{text}");
         assert!(seq.state.lock().waiters.is_empty());

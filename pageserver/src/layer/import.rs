@@ -103,10 +103,8 @@ impl DataDirectory {
         }
         let at = cluster.control_file.check_point;
         let record_end = checkpoint_end(path, &cluster, at)?;
-        let state = CheckpointState {
-            checkpoint: cluster.control_file.check_point_copy.clone(),
-            prev_record: at,
-        };
+        let state =
+            CheckpointState { checkpoint: cluster.control_file.check_point_copy, prev_record: at };
         let end = record_end.normalized(cluster.segment_size);
         let path = path.to_owned();
         Ok(DataDirectory { path, control_file, cluster, end, record_end, state })

@@ -34,8 +34,7 @@ impl Timeline {
         }
         let lsn = lsn.min(self.last_record_lsn());
         let kept = self.index.read().checkpoint(lsn);
-        let (mut base, mut state) =
-            kept.unwrap_or_else(|| (self.manifest.start, self.manifest.state));
+        let (mut base, mut state) = kept.unwrap_or((self.manifest.start, self.manifest.state));
         base = base.normalized(self.cluster.segment_size);
         let mut decoder = WalStreamDecoder::new(base, self.cluster.segment_size, None);
         let mut chunk = vec![0; READ_CHUNK];
