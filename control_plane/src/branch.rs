@@ -111,7 +111,13 @@ impl Repository {
         check_name(new).map_err(|error| Error::InvalidArgument(error.to_string()))?;
         let command = format!("branch_rename {} {}", quote(old), quote(new));
         self.control()?.rows(&command).map_err(|error| typed(error, old, new))?;
-        self.branch(new)
+        let branch = self.branch(new)?;
+        for mut compute in self.computes()? {
+            if compute.timeline() == branch.timeline {
+                compute.set_branch(new)?;
+            }
+        }
+        Ok(branch)
     }
 }
 

@@ -258,9 +258,16 @@ impl Compute {
         &self.name
     }
 
-    /// Name of its branch when it was made; the branch may have been renamed since.
+    /// Name of its branch.
     pub fn branch(&self) -> &str {
         &self.branch
+    }
+
+    /// Remembers that its branch has another name now.
+    pub(crate) fn set_branch(&mut self, name: &str) -> Result<()> {
+        self.branch = name.to_owned();
+        let _identity = self.repository.account().enter();
+        self.write(&self.layout)
     }
 
     /// The line of history it is on.
