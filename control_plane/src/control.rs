@@ -146,6 +146,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// All columns that have a text, in the server's order.
+    pub(crate) fn pairs(&self) -> Vec<(String, String)> {
+        let columns = self.row.columns().iter();
+        columns.filter_map(|name| Some((name.clone(), self.optional(name)?.to_owned()))).collect()
+    }
+
     /// The column's text; `None` if it is null, empty or absent.
     pub(crate) fn optional(&self, column: &str) -> Option<&str> {
         let at = self.row.columns().iter().position(|name| name == column)?;

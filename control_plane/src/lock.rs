@@ -1,11 +1,13 @@
 //! Locks between processes that change the same thing of a repository.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::account::Account;
 use crate::error::{Error, IoContext, Result};
-use crate::repository::Repository;
 
 /// An exclusive lock on a file of the repository, held until dropped or until the process ends.
 pub(crate) struct Lock {
@@ -13,21 +15,55 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Waits for the lock `name`; its holders hold it for the length of one operation.
-    pub(crate) fn acquire(repository: &Repository, name: &str) -> Result<Lock> {
-        let path = repository.dir().join("run").join(name);
-        let _identity = repository.account().enter();
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .io("open", &path)?;
-        let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| Error::Io {
-            action: "lock",
-            path,
-            source: errno.into(),
-        })?;
-        Ok(Lock { _file: file })
+    /// Waits for the lock on the file at `path`, which is made if it is not there; its folder must
+    /// be. Whoever holds the lock may rename or remove the file or its folder.
+    pub(crate) fn acquire(account: &Account, path: &Path) -> Result<Lock> {
+        let _identity = account.enter();
+        loop {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(false);
+            let file = options.open(path).io("open", path)?;
+            let file = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| {
+                Error::Io { action: "lock", path: path.to_owned(), source: errno.into() }
+            })?;
+            // While we waited the file may have gone; then what we hold protects nothing.
+            let ours = file.metadata().io("look at", path)?;
+            match fs::metadata(path) {
+                Ok(now) if (now.dev(), now.ino()) == (ours.dev(), ours.ino()) => {
+                    return Ok(Lock { _file: file });
+                }
+                _ => continue,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn one_at_a_time_even_when_the_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let account = Account::for_new_repository().unwrap();
+        account.own_tree(dir.path()).unwrap();
+        let path = dir.path().join("lock");
+        let first = Lock::acquire(&account, &path).unwrap();
+        let released = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let _lock = Lock::acquire(&account, &path).unwrap();
+                assert!(released.load(Ordering::SeqCst));
+            });
+            fs::remove_file(&path).unwrap();
+            let third = Lock::acquire(&account, &path).unwrap();
+            drop(first);
+            released.store(true, Ordering::SeqCst);
+            drop(third);
+            second.join().unwrap();
+        });
     }
 }

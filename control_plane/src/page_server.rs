@@ -18,6 +18,8 @@ use crate::repository::Repository;
 
 const PID_FILE: &str = "pageserver.pid";
 const LOG_FILE: &str = "pageserver.log";
+/// Held while the page server is started or stopped; the page server has a lock of its own.
+const LOCK_FILE: &str = "pageserver.start.lock";
 const LIB_DIR: &str = "lib";
 
 /// How long a page server may take until it serves.
@@ -72,7 +74,7 @@ pub enum Outcome {
 impl Repository {
     /// Starts the page server and waits until it serves.
     pub fn start(&mut self, options: &StartOptions) -> Result<Outcome> {
-        let _lock = Lock::acquire(self, "pageserver.start.lock")?;
+        let _lock = Lock::acquire(self.account(), &self.run_file(LOCK_FILE))?;
         if let Some(running) = self.running_server() {
             if let (Some(port), Some(listen)) = (options.port, self.config().listen)
                 && port != listen.port()
@@ -122,7 +124,7 @@ impl Repository {
 
     /// Stops the page server and waits until it is gone.
     pub fn stop(&self, mode: StopMode) -> Result<Outcome> {
-        let _lock = Lock::acquire(self, "pageserver.start.lock")?;
+        let _lock = Lock::acquire(self.account(), &self.run_file(LOCK_FILE))?;
         let Some(running) = self.running_server() else {
             return Ok(Outcome::AlreadySo);
         };
@@ -173,6 +175,11 @@ impl Repository {
 
     pub(crate) fn running_server(&self) -> Option<Running> {
         Running::from_pidfile(&self.dir().join(PID_FILE), self.dir())
+    }
+
+    /// A file that is needed only while something runs.
+    pub(crate) fn run_file(&self, name: &str) -> PathBuf {
+        self.dir().join("run").join(name)
     }
 
     pub(crate) fn library(&self, name: &str) -> PathBuf {
@@ -237,11 +244,5 @@ impl Repository {
 }
 
 fn status_facts(connstr: &str) -> Result<Vec<(String, String)>> {
-    let rows = Control::connect(connstr)?.rows("status")?;
-    rows.iter()
-        .map(|row| {
-            let value = row.optional("value").unwrap_or_default();
-            Ok((row.text("name")?.to_owned(), value.to_owned()))
-        })
-        .collect()
+    Ok(Control::connect(connstr)?.row("status")?.pairs())
 }

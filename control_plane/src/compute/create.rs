@@ -33,7 +33,7 @@ impl Compute {
         options: &ComputeOptions,
     ) -> Result<Compute> {
         check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
-        let _lock = Lock::acquire(repository, LOCK)?;
+        let _lock = Lock::acquire(repository.account(), &repository.run_file(LOCK))?;
         let layout = Layout::new(repository, name);
         if layout.dir().exists() {
             return Err(Error::AlreadyExists {
@@ -56,7 +56,7 @@ impl Compute {
 
     /// Makes a detached compute under a name that no listing shows.
     pub fn create_throw_away(repository: &Repository, point: &Point) -> Result<Compute> {
-        let _lock = Lock::acquire(repository, LOCK)?;
+        let _lock = Lock::acquire(repository.account(), &repository.run_file(LOCK))?;
         let branch = repository.branch(&point.branch)?;
         let base_lsn = repository.lsn_of(&branch, point)?;
         let own = std::process::id();

@@ -49,6 +49,11 @@ impl Layout {
         self.dir.join("presence")
     }
 
+    /// Held while the compute is started, stopped or destroyed; goes with the directory.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.dir.join("postgres.log")
     }

@@ -1,6 +1,7 @@
 //! Starting, stopping and destroying a compute.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -23,6 +24,8 @@ use crate::process::{self, Running};
 const START_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long the processes of a crashed server may take to notice that their parent is gone.
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the port of a server that was killed may take to be free again.
+const CRASHED_PORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the page server may take to follow a compute whose commits wait for it.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a clean stop may take.
@@ -49,7 +52,6 @@ impl Compute {
     /// Starts it and waits until it accepts connections and the page server follows it.
     pub fn start(&self) -> Result<Outcome> {
         let _lock = self.lock()?;
-        self.refuse_if_gone()?;
         let address = self.repository.server_address()?;
         let socket_dir = socket_dir(&address.unix)?;
         let outcome = match self.running() {
@@ -103,7 +105,6 @@ impl Compute {
     /// server has received of its changes stays on the branch.
     pub fn destroy(&self) -> Result<()> {
         let _lock = self.lock()?;
-        self.refuse_if_gone()?;
         if self.mode == Mode::ReadWrite {
             // Otherwise the page server would for ever look for it, and one day find another
             // server on its port.
@@ -127,20 +128,28 @@ impl Compute {
         Running::from_pidfile(&self.layout.postmaster_pid(), &self.pgdata())
     }
 
+    /// The compute may have been destroyed before, or while we wait for its lock.
     fn lock(&self) -> Result<Lock> {
-        Lock::acquire(&self.repository, &format!("compute.{}.lock", self.name))
-    }
-
-    /// The compute may have been destroyed while we waited for its lock.
-    fn refuse_if_gone(&self) -> Result<()> {
-        if self.layout.compute_file().exists() {
-            return Ok(());
-        }
-        Err(Error::NotFound { thing: Thing::Compute, name: self.name.clone(), hint: String::new() })
+        Lock::acquire(self.repository.account(), &self.layout.lock()).map_err(|error| match error {
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Error::NotFound {
+                    thing: Thing::Compute,
+                    name: self.name.clone(),
+                    hint: String::new(),
+                }
+            }
+            other => other,
+        })
     }
 
     fn spawn_and_wait(&self, pageserver: &str, socket_dir: &Path) -> Result<()> {
-        if !ports::is_free(self.port) {
+        // A server that was killed may take a moment to be gone.
+        let patience = if self.layout.postmaster_pid().exists() {
+            CRASHED_PORT_TIMEOUT
+        } else {
+            Duration::ZERO
+        };
+        if !process::wait_until(patience, || ports::is_free(self.port)) {
             return Err(Error::Conflict(format!(
                 "port {} of compute {:?} is in use by another program; stop that, or change \
                  `port` in {}",
@@ -159,7 +168,9 @@ impl Compute {
             let log = {
                 let _identity = self.repository.account().enter();
                 settings::write_forced(self, socket_dir)?;
-                self.disarm_stale_pidfile()?;
+                let socket_lock = format!(".s.PGSQL.{}.lock", self.port);
+                disarm_stale_lock_file(&self.layout.postmaster_pid())?;
+                disarm_stale_lock_file(&socket_dir.join(socket_lock))?;
                 let path = self.log();
                 fs::File::options()
                     .create(true)
@@ -213,26 +224,6 @@ impl Compute {
             .env("ZENITH_LAZY_BASE_LSN", self.base_lsn.to_string())
             .env("ZENITH_LAZY_PGDATA", self.pgdata())
             .env("ZENITH_LAZY_PRESENCE", self.layout.presence());
-    }
-
-    /// After a crash `postmaster.pid` stays, and PostgreSQL refuses to start while any process of
-    /// the same account has the number in it. Removing the file is no way out: it also says which
-    /// shared memory to check for processes of the crashed server that still run. So a number that
-    /// is somebody else's by now is replaced by ours: a server does not take its parent for
-    /// another server.
-    fn disarm_stale_pidfile(&self) -> Result<()> {
-        let path = self.layout.postmaster_pid();
-        let Ok(text) = fs::read_to_string(&path) else {
-            return Ok(());
-        };
-        let reused = process::parse_pid(&text)
-            .is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-        if !reused {
-            return Ok(());
-        }
-        let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
-        let disarmed = format!("{}\n{rest}", std::process::id());
-        fs::write(&path, disarmed).io("write", &path)
     }
 
     /// Waits until the postmaster `pid` accepts connections. Gives up at once when `alive` says
@@ -307,6 +298,25 @@ impl Compute {
         }
         Ok(())
     }
+}
+
+/// After a crash PostgreSQL's lock files stay, and it refuses to start while any process of the same
+/// account has the number in one of them. Removing `postmaster.pid` is no way out: it also says which
+/// shared memory to check for processes of the crashed server that still run. So a number that is
+/// somebody else's by now is replaced by ours: a server does not take its parent for another server.
+///
+/// The caller knows that our server does not run.
+fn disarm_stale_lock_file(path: &Path) -> Result<()> {
+    let Ok(text) = fs::read_to_string(path) else {
+        return Ok(());
+    };
+    let in_use =
+        process::parse_pid(&text).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
+    if !in_use {
+        return Ok(());
+    }
+    let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
+    fs::write(path, format!("{}\n{rest}", std::process::id())).io("write", path)
 }
 
 /// The folder of the page server's socket, from its connection string; computes put theirs beside.

@@ -75,7 +75,9 @@ pub fn status(repository: &Repository, format: Format) -> Ended {
         rows.push(vec!["unix_connstr".to_owned(), address.unix.clone()]);
     }
     rows.push(vec!["log".to_owned(), status.log.display().to_string()]);
-    rows.extend(status.facts.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
+    let said: Vec<String> = rows.iter().filter_map(|row| row.first().cloned()).collect();
+    let more = status.facts.iter().filter(|(name, _)| !said.contains(name));
+    rows.extend(more.map(|(name, value)| vec![name.clone(), value.clone()]));
     output::table(&["FACT", "VALUE"], rows)?;
     Ok(ExitCode::SUCCESS)
 }
