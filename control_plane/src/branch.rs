@@ -85,9 +85,13 @@ impl Repository {
         check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
         let default = Point::end_of(&self.config().default_branch);
         let mut point = point.unwrap_or(&default).clone();
-        if matches!(point.at, At::Time(_) | At::Ago(_)) {
-            let lsn = self.lsn_of(&self.branch(&point.branch)?, &point)?;
-            point.at = At::Lsn(lsn);
+        match point.at {
+            At::Lsn(_) => {}
+            At::End => self.catch_up(self.branch(&point.branch)?.timeline)?,
+            At::Time(_) | At::Ago(_) => {
+                let lsn = self.lsn_of(&self.branch(&point.branch)?, &point)?;
+                point.at = At::Lsn(lsn);
+            }
         }
         let command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
         self.control()?.rows(&command).map_err(|error| typed(error, &point.branch, name))?;

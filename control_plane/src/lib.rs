@@ -17,6 +17,7 @@ mod ports;
 pub mod postgres_install;
 mod process;
 mod repository;
+mod resolve;
 pub mod timestamp;
 
 pub use account::Account;

@@ -1,6 +1,7 @@
 //! `Repository`: the directory `.zenith` and everything in it.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::account::Account;
@@ -25,10 +26,14 @@ pub struct Repository {
 impl Repository {
     /// Opens the repository at `path`: either a `.zenith` directory or the folder that has one.
     pub fn open(path: &Path) -> Result<Repository> {
-        let dir = [path.to_owned(), path.join(REPOSITORY_DIR)]
-            .into_iter()
-            .find(|dir| dir.join(CONFIG_FILE).exists())
-            .ok_or_else(|| not_found(path))?;
+        let [inside, here] = [path.join(REPOSITORY_DIR), path.to_owned()];
+        let dir = if is_repository(&here)? {
+            here
+        } else if is_repository(&inside)? {
+            inside
+        } else {
+            return Err(not_found(path));
+        };
         let dir = fs::canonicalize(&dir).io("find", &dir)?;
         let config = Config::read(&dir)?;
         let account = Account::of_repository(&dir)?;
@@ -45,11 +50,13 @@ impl Repository {
             return Repository::open(&path);
         }
         let here = std::env::current_dir().io("find", ".")?;
-        let folder = here
-            .ancestors()
-            .find(|folder| folder.join(REPOSITORY_DIR).join(CONFIG_FILE).exists())
-            .ok_or_else(|| not_found(&here))?;
-        Repository::open(&folder.join(REPOSITORY_DIR))
+        for folder in here.ancestors() {
+            let dir = folder.join(REPOSITORY_DIR);
+            if is_repository(&dir)? {
+                return Repository::open(&dir);
+            }
+        }
+        Err(not_found(&here))
     }
 
     /// Its directory, absolute and without links.
@@ -85,6 +92,18 @@ impl Repository {
 
     pub(crate) fn control(&self) -> Result<Control> {
         Control::connect(&self.server_address()?.unix)
+    }
+}
+
+/// Whether `dir` is a repository's directory. An error if we are not allowed to find out.
+fn is_repository(dir: &Path) -> Result<bool> {
+    match dir.join(CONFIG_FILE).try_exists() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            // Says whose it is, unless the way there is barred as well.
+            Account::of_repository(dir)?;
+            Err(error).io("enter", dir)
+        }
+        found => found.io("look into", dir),
     }
 }
 

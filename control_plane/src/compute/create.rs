@@ -4,20 +4,17 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use postgres_formats::Lsn;
 
 use super::layout::{COMPUTES_DIR, DESTROYING_PREFIX, Layout, MAKING_PREFIX};
 use super::{Compute, ComputeOptions, Mode, settings, settle, unpack};
 use crate::branch::Branch;
-use crate::control::quote;
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
 use crate::point::{At, Point, check_name};
 use crate::ports;
 use crate::repository::Repository;
-use crate::timestamp::Timestamp;
 
 /// Only one compute is made at a time, so that two cannot take the same branch or port.
 const LOCK: &str = "computes.lock";
@@ -47,7 +44,7 @@ impl Compute {
         let (mode, base_lsn) = match point.at {
             At::End => {
                 refuse_second_writer(repository, &branch, name)?;
-                (Mode::ReadWrite, repository.last_record_lsn(&branch)?)
+                (Mode::ReadWrite, repository.last_record_lsn(branch.timeline)?)
             }
             _ => (Mode::Detached, repository.lsn_of(&branch, &point)?),
         };
@@ -97,37 +94,6 @@ impl Compute {
         compute.write(&building.layout)?;
         building.finish(&compute.layout)?;
         Ok(compute)
-    }
-}
-
-impl Repository {
-    /// End of the last record of `branch`.
-    pub(crate) fn last_record_lsn(&self, branch: &Branch) -> Result<Lsn> {
-        if let Some(lsn) = branch.last_record_lsn {
-            return Ok(lsn);
-        }
-        self.control()?.row(&format!("timeline_show {}", branch.timeline))?.value("last_record_lsn")
-    }
-
-    /// The LSN that `point` means; it is on `branch`.
-    pub(crate) fn lsn_of(&self, branch: &Branch, point: &Point) -> Result<Lsn> {
-        match point.at {
-            At::End => self.last_record_lsn(branch),
-            At::Lsn(lsn) => Ok(lsn),
-            At::Time(time) => self.lsn_at(branch, time),
-            At::Ago(ago) => {
-                let now = SystemTime::now();
-                let time = now.checked_sub(ago).ok_or_else(|| {
-                    Error::InvalidArgument(format!("{point} is before the beginning of time"))
-                })?;
-                self.lsn_at(branch, time.into())
-            }
-        }
-    }
-
-    fn lsn_at(&self, branch: &Branch, time: Timestamp) -> Result<Lsn> {
-        let command = format!("lsn_at {} {}", branch.timeline, quote(&time.to_string()));
-        self.control()?.row(&command)?.value("lsn")
     }
 }
 

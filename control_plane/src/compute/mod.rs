@@ -194,9 +194,7 @@ impl Repository {
     /// Name of the compute that continues `timeline`, if there is one.
     pub(crate) fn writer_of(&self, timeline: TimelineId) -> Result<Option<String>> {
         let computes = self.computes()?;
-        let writer = computes
-            .into_iter()
-            .find(|compute| compute.mode == Mode::ReadWrite && compute.timeline == timeline);
+        let writer = computes.into_iter().find(|compute| compute.continues(timeline));
         Ok(writer.map(|compute| compute.name))
     }
 }
@@ -308,6 +306,11 @@ impl Compute {
     /// The file that has its log.
     pub fn log(&self) -> PathBuf {
         self.layout.log()
+    }
+
+    /// Whether its changes are the continuation of `timeline`.
+    pub(crate) fn continues(&self, timeline: TimelineId) -> bool {
+        self.mode == Mode::ReadWrite && self.timeline == timeline
     }
 
     /// A libpq connection URI of `database`.

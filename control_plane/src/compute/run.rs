@@ -123,6 +123,17 @@ impl Compute {
         Ok(())
     }
 
+    /// A connection to its database `postgres`.
+    pub(crate) fn control(&self) -> Result<Control> {
+        let socket_dir = socket_dir(&self.repository.server_address()?.unix)?;
+        self.control_in(&socket_dir)
+    }
+
+    fn control_in(&self, socket_dir: &Path) -> Result<Control> {
+        let connstr = self.socket_connstr(socket_dir);
+        Control::connect_to(&format!("compute {:?}", self.name), &connstr)
+    }
+
     /// The postmaster, if it runs.
     pub(super) fn running(&self) -> Option<Running> {
         Running::from_pidfile(&self.layout.postmaster_pid(), &self.pgdata())
@@ -277,7 +288,7 @@ impl Compute {
         if self.durability == Durability::Local {
             return Ok(());
         }
-        let mut compute = Control::connect_to(&format!("compute {:?}", self.name), &connstr)?;
+        let mut compute = self.control_in(socket_dir)?;
         let followed = format!(
             "select 1 from pg_stat_replication \
              where application_name = '{}' and state = 'streaming'",
