@@ -123,6 +123,24 @@ fn large_records() {
     assert!(matches!(error, RedoError::RecordTooLarge { .. }), "{error:?}");
 }
 
+/// Redo of heap records also writes to the free space map and the visibility map. Nothing of that
+/// may reach a file: for the last block of a relation, these would be many gigabytes.
+#[test]
+fn the_highest_block_touches_no_file() {
+    let dir = scratch();
+    let pool = pool(dir.path(), 1);
+    for block in [0, 4_069 * 131_072, u32::MAX - 2] {
+        // So full that its free space is recorded.
+        let page = pool.request_redo(heap_request(block, 135)).unwrap();
+        assert!(is_heap_page(&page, block, 135), "block {block}");
+    }
+    for entry in std::fs::read_dir(dir.path().join("walredo/0/global")).unwrap() {
+        let entry = entry.unwrap();
+        let expected = if entry.file_name() == "pg_control" { 8192 } else { 0 };
+        assert_eq!(entry.metadata().unwrap().len(), expected, "{entry:?}");
+    }
+}
+
 #[test]
 fn masks() {
     let dir = scratch();

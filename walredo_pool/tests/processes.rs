@@ -162,6 +162,28 @@ fn a_work_folder_serves_one_pool() {
     WalRedoPool::new(config, log()).unwrap();
 }
 
+#[test]
+fn processes_give_up_what_they_do_not_need() {
+    let state = |pid: &str, name: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+        line.map(|value| value.trim().to_owned())
+    };
+    let dir = scratch();
+    let pool = pool(dir.path(), 1);
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    let pid = redo_pids(dir.path())[0].to_string();
+    assert_eq!(state(&pid, "NoNewPrivs").as_deref(), Some("1"));
+    // Kernels without system call filters do not have the line.
+    if state("self", "Seccomp").is_some() {
+        assert_eq!(state(&pid, "Seccomp").as_deref(), Some("2"));
+    }
+    if let Some(account) = common::account() {
+        let expected = [account.uid; 4].map(|uid| uid.to_string()).join("\t");
+        assert_eq!(state(&pid, "Uid"), Some(expected));
+    }
+}
+
 const OWNER_DIR: &str = "WALREDO_TEST_OWNER_DIR";
 
 /// Not a test: the owner that the next one kills, in a process of its own.

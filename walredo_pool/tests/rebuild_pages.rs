@@ -64,6 +64,9 @@ fn rebuild(
     }
 }
 
+/// The lowest oid that `initdb` does not give (`FirstNormalObjectId`).
+const FIRST_NORMAL_OID: u32 = 16384;
+
 /// Block 0 of an SP-GiST index only caches where there is room, and is not logged after its making.
 fn is_not_logged(rmid: u8, block: BlockNumber) -> bool {
     rmid == wal::RM_SPGIST && block == BlockNumber(0)
@@ -73,10 +76,21 @@ fn compare_all(written: &Written, verify: bool) {
     let dir = scratch();
     let pool =
         WalRedoPool::new(config(dir.path(), written.control_file.clone(), 2), log()).unwrap();
-    let (mut compared, mut different) = (0, Vec::new());
+    let (mut compared, mut maps, mut different) = (0, 0, Vec::new());
     rebuild(&pool, written, verify, |rel, block, page| {
         // A relation dropped since has no file.
         let Some(theirs) = written.after.get(&(rel, block)) else { return };
+        if rel.fork == ForkNumber::Vm {
+            // Records that clear bits do not name the page; whoever asks for it clears them. And
+            // PostgreSQL 15 logs the maps of a database that it copies without their contents:
+            // it takes them for pages with a hole between their header and their end.
+            if rel.db.0 >= FIRST_NORMAL_OID {
+                return;
+            }
+            let cleared = |(ours, theirs): (&u8, &u8)| theirs & !ours == 0;
+            assert!(page[24..].iter().zip(&theirs[24..]).all(cleared), "{rel} block {block}");
+            maps += 1;
+        }
         let Some(&rmid) = written.history.rmids.get(&rel.locator()) else { return };
         if rel.fork != ForkNumber::Main {
             return;
@@ -103,6 +117,7 @@ fn compare_all(written: &Written, verify: bool) {
     println!("{} records, {compared} pages compared", written.history.records);
     assert!(different.is_empty(), "{} pages differ", different.len());
     assert!(compared > 500, "only {compared} pages were compared");
+    assert!(maps > 5, "only {maps} pages of visibility maps were compared");
 }
 
 #[test]

@@ -111,6 +111,8 @@ pub const TABLE: RelTag =
 const XLOG_FPI: u8 = 0xB0;
 const XLOG_HEAP_INSERT: u8 = 0x00;
 const XLOG_HEAP_INIT_PAGE: u8 = 0x80;
+/// Makes redo look for the visibility map, too.
+const INSERT_ALL_VISIBLE_CLEARED: u8 = 0x01;
 const BLOCK_HAS_DATA: u8 = 0x20;
 const BLOCK_WILL_INIT: u8 = 0x40;
 const BLOCK_HAS_IMAGE: u8 = 0x10;
@@ -143,7 +145,7 @@ pub fn heap_insert(rel: RelTag, block: u32, offset: u16, text: &str, end: u64) -
     body.extend([ID_DATA_SHORT, 3]);
     body.extend(tuple);
     body.extend(offset.to_le_bytes());
-    body.push(0);
+    body.push(INSERT_ALL_VISIBLE_CLEARED);
     let info = XLOG_HEAP_INSERT | if first { XLOG_HEAP_INIT_PAGE } else { 0 };
     record(RM_HEAP, info, end, &body)
 }
