@@ -119,6 +119,7 @@ vacuum br;
 create sequence s;
 select count(nextval('s')) from generate_series(1, 100);
 select setval('s', 5000);
+select count(nextval('s')) from generate_series(1, 40);
 create unlogged table u (id int primary key, a int[]);
 create index on u using gin (a);
 create index on u using hash (id);
