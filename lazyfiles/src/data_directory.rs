@@ -15,6 +15,7 @@ pub struct DataDirectory {
     prefixes: [Vec<u8>; 2],
     /// Device and inode, by which the working directory is recognised whatever its name.
     identity: (u64, u64),
+    folder: PathBuf,
     presence: PathBuf,
 }
 
@@ -39,6 +40,7 @@ impl DataDirectory {
         Ok(DataDirectory {
             prefixes: [prefix(pgdata), prefix(&fs::canonicalize(pgdata)?)],
             identity: (metadata.dev(), metadata.ino()),
+            folder: pgdata.to_owned(),
             presence: presence.to_owned(),
         })
     }
@@ -71,6 +73,16 @@ impl DataDirectory {
             }
         }
         Some(RelationPath { file, relative: inside.to_owned() })
+    }
+
+    /// The data directory itself, absolute.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The absolute path of a relation file.
+    pub fn path(&self, relation: &RelationPath) -> PathBuf {
+        self.folder.join(&relation.relative)
     }
 
     /// Where the presence map of a relation file is, if it has one.

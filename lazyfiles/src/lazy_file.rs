@@ -63,6 +63,11 @@ impl LazyFile {
         Ok(Some(lazy))
     }
 
+    /// Whether nothing needs to be fetched to read or write these bytes, nor ever will.
+    pub fn is_all_present(&self, offset: u64, length: usize) -> bool {
+        self.map.first_absent_run(blocks_touched(offset, length)).is_empty()
+    }
+
     /// To be called before bytes of the file are read: fetches the absent blocks among them.
     pub fn before_read(
         &self,

@@ -3,6 +3,7 @@
 //! This is the library's inside as ordinary safe functions, and, in [`presence`], what whoever lays
 //! out a data directory needs. The system calls themselves are wrapped in `preload/`. See README.md.
 
+pub mod all_maps;
 pub mod data_directory;
 pub mod errno;
 pub mod lazy_file;
@@ -10,5 +11,7 @@ pub mod page_check;
 pub mod presence;
 pub mod range_lock;
 mod read_ahead;
+pub mod remote;
+pub mod report;
 pub mod settings;
 pub mod source;

@@ -1,0 +1,221 @@
+//! Pages from the page server, with patience.
+//!
+//! A server that cannot be reached, or that says "later", is asked again until the time is up.
+//! What cannot heal fails at once. Either way one line goes to the log.
+
+use std::process;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pageserver_client::client::{ClientTimeouts, PageClient, PageClientError};
+use pageserver_client::{ErrorCode, RequestKind, ResponseBody};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, RelTag, TimelineId};
+
+use crate::page_check::{self, BadPage};
+use crate::report;
+use crate::settings::Settings;
+use crate::source::{FetchError, PageSource};
+
+/// The first pause between two attempts; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How often a waiting process looks whether it is still to wait.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many answers of the kind that time does not mend are accepted: there may be two kinds of
+/// trouble at once, and a second connection may meet a better server.
+const HOPELESS_ATTEMPTS_MAX: u32 = 3;
+
+/// The page server as the source of a process's pages.
+pub struct RemotePages {
+    connstr: String,
+    timeline: TimelineId,
+    base_lsn: Lsn,
+    timeout: Duration,
+    /// Whether PostgreSQL wants this process to stop what it does.
+    is_canceled: fn() -> bool,
+    /// The connection, and the process that it belongs to.
+    connection: Option<(u32, PageClient)>,
+}
+
+/// Why one attempt failed.
+#[derive(Debug, thiserror::Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Client(#[from] PageClientError),
+    #[error("the page server sent a bad page for block {block}: {reason}")]
+    BadPage { block: u32, reason: BadPage },
+    #[error("canceled")]
+    Canceled,
+}
+
+/// What to do about a failed attempt.
+enum Remedy {
+    /// Time may mend it.
+    Wait,
+    /// Hardly anything mends it: try a few times.
+    FewAttempts,
+    /// Nothing mends it.
+    GiveUp,
+}
+
+impl AttemptError {
+    fn remedy(&self) -> Remedy {
+        let AttemptError::Client(error) = self else { return Remedy::FewAttempts };
+        match error {
+            PageClientError::Refused { code, .. } => match code {
+                ErrorCode::LsnTimeout | ErrorCode::ShuttingDown | ErrorCode::Busy => Remedy::Wait,
+                ErrorCode::NotFound | ErrorCode::BelowHorizon | ErrorCode::Corrupt => {
+                    Remedy::GiveUp
+                }
+                ErrorCode::Internal => Remedy::FewAttempts,
+            },
+            PageClientError::Protocol(_) | PageClientError::WrongAnswer => Remedy::FewAttempts,
+            PageClientError::Connection(_) | PageClientError::Ended | PageClientError::TimedOut => {
+                Remedy::Wait
+            }
+        }
+    }
+
+    fn spoils_connection(&self) -> bool {
+        match self {
+            AttemptError::Client(PageClientError::Refused { code, .. }) => {
+                *code == ErrorCode::ShuttingDown
+            }
+            _ => true,
+        }
+    }
+}
+
+impl RemotePages {
+    /// The page server of `settings`; connects when first asked. `is_canceled` is looked at while
+    /// waiting.
+    pub fn new(settings: &Settings, is_canceled: fn() -> bool) -> RemotePages {
+        RemotePages {
+            connstr: settings.pageserver.clone(),
+            timeline: settings.timeline,
+            base_lsn: settings.base_lsn,
+            timeout: settings.timeout,
+            is_canceled,
+            connection: None,
+        }
+    }
+
+    /// This process's connection, made if there is none.
+    fn client(&mut self, deadline: Instant) -> Result<&mut PageClient, PageClientError> {
+        let me = process::id();
+        if let Some((owner, client)) = self.connection.take() {
+            if owner == me {
+                return Ok(&mut self.connection.insert((owner, client)).1);
+            }
+            // It is the parent's, which may still be using it: dropping would say goodbye to the
+            // server in the parent's name. The descriptor stays open, once per process at most.
+            std::mem::forget(client);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeouts = ClientTimeouts {
+            connect: CONNECT_TIMEOUT.min(left.max(LOOK_EVERY)),
+            response: self.timeout,
+        };
+        let client = PageClient::connect(&self.connstr, self.timeline, timeouts)?;
+        Ok(&mut self.connection.insert((me, client)).1)
+    }
+
+    fn attempt(
+        &mut self,
+        rel: RelTag,
+        first: BlockNumber,
+        count: u16,
+        deadline: Instant,
+    ) -> Result<Bytes, AttemptError> {
+        let (base_lsn, is_canceled) = (self.base_lsn, self.is_canceled);
+        let client = self.client(deadline)?;
+        let id = client.send(base_lsn, RequestKind::GetPages { rel, first, count })?;
+        let response = loop {
+            match client.recv_timeout(LOOK_EVERY) {
+                Ok(response) => break response,
+                Err(PageClientError::TimedOut) if is_canceled() => {
+                    return Err(AttemptError::Canceled);
+                }
+                Err(PageClientError::TimedOut) if Instant::now() < deadline => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let pages = match response.body {
+            // There is one open request at a time: any other id means that the stream is confused.
+            _ if response.id != id => return Err(PageClientError::WrongAnswer.into()),
+            ResponseBody::Pages(pages) if pages.len() == usize::from(count) * BLCKSZ => pages,
+            ResponseBody::Error { code, message } => {
+                return Err(PageClientError::Refused { code, message }.into());
+            }
+            _ => return Err(PageClientError::WrongAnswer.into()),
+        };
+        for (block, page) in (first.0..).zip(pages.chunks(BLCKSZ)) {
+            page_check::check(page, base_lsn)
+                .map_err(|reason| AttemptError::BadPage { block, reason })?;
+        }
+        Ok(pages)
+    }
+
+    /// Waits before the next attempt; `false` if PostgreSQL does not want us to.
+    fn pause(&self, length: Duration) -> bool {
+        let end = Instant::now() + length;
+        loop {
+            if (self.is_canceled)() {
+                return false;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(LOOK_EVERY));
+        }
+    }
+}
+
+impl PageSource for RemotePages {
+    fn pages(&mut self, rel: RelTag, first: BlockNumber, count: u16) -> Result<Bytes, FetchError> {
+        let begin = Instant::now();
+        let deadline = begin + self.timeout;
+        let mut pause = PAUSE_MIN;
+        let mut hopeless_attempts = 0;
+        let error = loop {
+            let error = match self.attempt(rel, first, count, deadline) {
+                Ok(pages) => return Ok(pages),
+                Err(error) => error,
+            };
+            if error.spoils_connection() {
+                self.connection = None;
+            }
+            match error.remedy() {
+                _ if matches!(error, AttemptError::Canceled) => return Err(FetchError::Canceled),
+                Remedy::Wait => {}
+                Remedy::FewAttempts => {
+                    hopeless_attempts += 1;
+                    if hopeless_attempts == HOPELESS_ATTEMPTS_MAX {
+                        break error;
+                    }
+                }
+                Remedy::GiveUp => break error,
+            }
+            if Instant::now() + pause > deadline {
+                break error;
+            }
+            if !self.pause(pause) {
+                return Err(FetchError::Canceled);
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        };
+        let message = format!(
+            "could not get block {first} of relation {rel} at LSN {} from the page server, gave \
+             up after {:.1} s: {}",
+            self.base_lsn,
+            begin.elapsed().as_secs_f64(),
+            report::chain(&error),
+        );
+        report::line(&message);
+        Err(FetchError::Failed(message))
+    }
+}
