@@ -1,34 +1,84 @@
-//! `Clock`: the order in which values are considered for eviction.
-//!
-//! The CLOCK algorithm (Corbató 1969): keys stand in a circle; the hand passes over those whose
-//! value was used since it last came by, taking the mark of use away, and stops at the first other.
+//! `Clock`: which value to drop when room is needed (CLOCK, Corbató 1968: one reference bit per
+//! value, and a hand that gives each a second chance).
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-/// The circle of keys; the hand stands at the front.
-pub(crate) struct Clock<K> {
-    keys: VecDeque<K>,
+use parking_lot::Mutex;
+
+use crate::entry::{Entry, Swept};
+
+/// A ring of kept values with a hand. A cache has several, each for a part of the keys.
+#[derive(Debug)]
+pub(crate) struct Clock<K, V> {
+    /// LOCK ORDER: rank 1, above an entry's. Held while the hand moves; never while a value is made
+    /// or dropped, never together with a lock of the map or with another clock's.
+    ring: Mutex<Ring<K, V>>,
 }
 
-impl<K> Default for Clock<K> {
+#[derive(Debug)]
+struct Ring<K, V> {
+    places: Vec<(K, Arc<Entry<V>>)>,
+    hand: usize,
+}
+
+/// A value that was dropped to make room.
+pub(crate) struct Victim<K, V> {
+    pub(crate) key: K,
+    pub(crate) entry: Arc<Entry<V>>,
+    pub(crate) size_bytes: u64,
+    /// Kept until no lock is held, for dropping it may take long.
+    pub(crate) _value: Arc<V>,
+}
+
+impl<K, V> Default for Clock<K, V> {
     fn default() -> Self {
-        Clock { keys: VecDeque::new() }
+        Clock { ring: Mutex::new(Ring { places: Vec::new(), hand: 0 }) }
     }
 }
 
-impl<K> Clock<K> {
-    /// Puts a key behind the hand, where it is reached last.
-    pub(crate) fn push(&mut self, key: K) {
-        self.keys.push_back(key);
+impl<K, V> Clock<K, V> {
+    /// Adds a value that is kept from now on, unless it was removed already: whoever removes kills
+    /// the entry first and looks for it here second, so that it cannot slip through.
+    pub(crate) fn add(&self, key: K, entry: Arc<Entry<V>>) {
+        let mut ring = self.ring.lock();
+        if !entry.is_dead() {
+            ring.places.push((key, entry));
+        }
     }
 
-    /// Takes the key under the hand out of the circle.
-    pub(crate) fn next(&mut self) -> Option<K> {
-        self.keys.pop_front()
+    /// Drops values until `bytes_wanted` are free or the hand has come round once. Those in use stay,
+    /// and those asked for since the hand's last visit lose their reference bit.
+    pub(crate) fn evict(&self, bytes_wanted: u64, victims: &mut Vec<Victim<K, V>>) -> u64 {
+        let mut ring = self.ring.lock();
+        let mut steps = ring.places.len();
+        let mut freed = 0;
+        while freed < bytes_wanted && steps > 0 && !ring.places.is_empty() {
+            steps -= 1;
+            if ring.hand >= ring.places.len() {
+                ring.hand = 0;
+            }
+            let at = ring.hand;
+            let swept = ring.places.get(at).map(|(_, entry)| entry.sweep());
+            match swept {
+                Some(Swept::Kept) | None => ring.hand += 1,
+                // The last value takes the free place and is looked at next.
+                Some(Swept::Gone) => drop(ring.places.swap_remove(at)),
+                Some(Swept::Evicted { value, size_bytes }) => {
+                    let (key, entry) = ring.places.swap_remove(at);
+                    freed += size_bytes;
+                    victims.push(Victim { key, entry, size_bytes, _value: value });
+                }
+            }
+        }
+        freed
     }
 
-    /// How many keys there are.
+    /// Forgets the values that are no longer kept.
+    pub(crate) fn forget_dead(&self) {
+        self.ring.lock().places.retain(|(_, entry)| !entry.is_dead());
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.keys.len()
+        self.ring.lock().places.len()
     }
 }

@@ -1,133 +1,216 @@
-//! `Entry`: the place of one value, made, being made or given up.
+//! `Entry`: the place of one key, from the moment somebody asks for it until it is dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// The place of one value. Its reference count is that of the `Arc` around it.
+/// The place of one key. Its own `Arc` is its reference count: the map, the clock, the maker and the
+/// waiters each hold one.
+#[derive(Debug)]
 pub(crate) struct Entry<V> {
-    /// LOCK ORDER: 2, behind a shard of the map; nothing else is taken while it is held, nor a
-    /// value made.
-    state: Mutex<State<V>>,
+    /// LOCK ORDER: rank 2, below a clock's. Held for a few instructions, never while a value is
+    /// made or dropped, never together with a lock of the map.
+    slot: Mutex<Slot<V>>,
     changed: Condvar,
-    /// Used since the clock's hand last came by.
-    mark: AtomicBool,
+    /// Asked for since the clock hand last came by.
+    referenced: AtomicBool,
+    /// Index of the clock and the counters that this entry belongs to.
+    pub(crate) ring: usize,
 }
 
-struct State<V> {
-    content: Content<V>,
-    /// Threads waiting on `changed`.
+#[derive(Debug)]
+struct Slot<V> {
+    state: State<V>,
+    /// How many `Waiter`s there are.
     waiters: usize,
+    /// No longer in the map, so that a value may go to the waiters but must not be kept.
+    doomed: bool,
 }
 
-enum Content<V> {
-    /// Somebody holds the guard.
-    InTheMaking,
-    /// The guard was dropped, and a waiter is about to take the duty over.
+#[derive(Debug)]
+enum State<V> {
+    /// Somebody holds the `MakeGuard`.
+    Making,
+    /// The maker gave up while others waited; whoever comes first makes it.
     Abandoned,
-    Value(Arc<V>, u64),
-    /// No longer in the map.
-    Removed,
+    /// There. `size_bytes` is zero if it does not count, for it is not kept.
+    Ready { value: Arc<V>, size_bytes: u64 },
+    /// Evicted, removed or given up. The map may hold this entry a little longer; whoever meets it
+    /// there takes it out.
+    Dead,
 }
 
-/// What an entry was seen to hold.
-pub(crate) enum Seen<V> {
+/// What somebody who asks finds.
+pub(crate) enum Found<V> {
     Value(Arc<V>),
-    InTheMaking,
-    Removed,
+    /// Make it: the caller is the maker now.
+    Make,
+    /// Wait: the caller counts as a waiter now.
+    Wait,
+    /// Ask the map again.
+    Dead,
+}
+
+/// What became of a value that the clock looked at.
+pub(crate) enum Swept<V> {
+    /// Dropped; the caller has to give back the bytes, and to drop the value outside of all locks.
+    Evicted { value: Arc<V>, size_bytes: u64 },
+    /// Somebody uses it, or used it not long ago.
+    Kept,
+    /// It was dropped before.
+    Gone,
 }
 
 impl<V> Entry<V> {
-    pub(crate) fn in_the_making() -> Entry<V> {
+    /// An entry whose creator is its maker.
+    pub(crate) fn new(ring: usize) -> Entry<V> {
         Entry {
-            state: Mutex::new(State { content: Content::InTheMaking, waiters: 0 }),
+            slot: Mutex::new(Slot { state: State::Making, waiters: 0, doomed: false }),
             changed: Condvar::new(),
-            mark: AtomicBool::new(false),
+            referenced: AtomicBool::new(false),
+            ring,
         }
     }
 
-    pub(crate) fn look(&self) -> Seen<V> {
-        match &self.state.lock().content {
-            Content::Value(value, _) => {
-                self.mark.store(true, Ordering::Relaxed);
-                Seen::Value(value.clone())
+    /// Looks, and takes the part that is free: user, maker or waiter.
+    pub(crate) fn ask(&self) -> Found<V> {
+        let mut slot = self.slot.lock();
+        let found = Self::look(&mut slot);
+        match found {
+            Found::Wait => slot.waiters += 1,
+            Found::Value(_) => self.touch(),
+            Found::Make | Found::Dead => {}
+        }
+        found
+    }
+
+    fn look(slot: &mut Slot<V>) -> Found<V> {
+        match &slot.state {
+            State::Ready { value, .. } => Found::Value(value.clone()),
+            State::Making => Found::Wait,
+            State::Dead => Found::Dead,
+            State::Abandoned => {
+                slot.state = State::Making;
+                Found::Make
             }
-            Content::InTheMaking | Content::Abandoned => Seen::InTheMaking,
-            Content::Removed => Seen::Removed,
         }
     }
 
-    /// Waits for the value. `InTheMaking` means that the caller now has the duty to make it.
-    pub(crate) fn wait(&self) -> Seen<V> {
-        let mut state = self.state.lock();
+    fn touch(&self) {
+        // A load first: a line that is only read stays in every core's cache.
+        if !self.referenced.load(Relaxed) {
+            self.referenced.store(true, Relaxed);
+        }
+    }
+
+    /// The value, if it is there; takes no part.
+    pub(crate) fn peek(&self) -> Option<Arc<V>> {
+        match &self.slot.lock().state {
+            State::Ready { value, .. } => {
+                self.touch();
+                Some(value.clone())
+            }
+            State::Making | State::Abandoned | State::Dead => None,
+        }
+    }
+
+    /// Waits as one who is counted. `None` if `deadline` came first: the caller still waits then.
+    /// Anything else ends the caller's waiting.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Option<Found<V>> {
+        let mut slot = self.slot.lock();
         loop {
-            match &state.content {
-                Content::Value(value, _) => {
-                    self.mark.store(true, Ordering::Relaxed);
-                    return Seen::Value(value.clone());
-                }
-                Content::Removed => return Seen::Removed,
-                Content::Abandoned => {
-                    state.content = Content::InTheMaking;
-                    return Seen::InTheMaking;
-                }
-                Content::InTheMaking => {
-                    state.waiters += 1;
-                    self.changed.wait(&mut state);
-                    state.waiters -= 1;
+            let found = Self::look(&mut slot);
+            if !matches!(found, Found::Wait) {
+                slot.waiters -= 1;
+                return Some(found);
+            }
+            match deadline {
+                None => self.changed.wait(&mut slot),
+                Some(deadline) => {
+                    let late = self.changed.wait_until(&mut slot, deadline).timed_out();
+                    // What changed at the last moment is not lost.
+                    if late && matches!(slot.state, State::Making) {
+                        return None;
+                    }
                 }
             }
         }
     }
 
-    pub(crate) fn fill(&self, value: Arc<V>, size: u64) {
-        self.state.lock().content = Content::Value(value, size);
-        self.changed.notify_all();
-    }
-
-    /// Gives the duty to make the value up; whether somebody waits to take it over.
-    pub(crate) fn pass_on(&self) -> bool {
-        let mut state = self.state.lock();
-        state.content = Content::Abandoned;
-        self.changed.notify_one();
-        state.waiters > 0
-    }
-
-    /// Takes the mark of use away; whether it was there.
-    pub(crate) fn take_mark(&self) -> bool {
-        self.mark.swap(false, Ordering::Relaxed)
-    }
-
-    /// Takes the value out unless somebody uses it; its size.
-    pub(crate) fn evict_value(&self) -> Option<u64> {
-        let mut state = self.state.lock();
-        let Content::Value(value, size) = &state.content else { return None };
-        if Arc::strong_count(value) > 1 {
-            return None;
+    /// One waiter less. `true` if the entry is now nobody's and has to leave the map.
+    pub(crate) fn stop_waiting(&self) -> bool {
+        let mut slot = self.slot.lock();
+        slot.waiters -= 1;
+        let orphaned = slot.waiters == 0 && matches!(slot.state, State::Abandoned);
+        if orphaned {
+            slot.state = State::Dead;
         }
-        let size = *size;
-        state.content = Content::Removed;
-        Some(size)
+        orphaned
     }
 
-    /// Takes the value out, used or not; its size.
-    pub(crate) fn remove_value(&self) -> Option<u64> {
-        let mut state = self.state.lock();
-        let Content::Value(_, size) = &state.content else { return None };
-        let size = *size;
-        state.content = Content::Removed;
-        // Those who still wait have missed the value and look again.
+    /// The maker gives up. `true` if nobody waits, so that the entry has to leave the map.
+    pub(crate) fn abandon(&self) -> bool {
+        let mut slot = self.slot.lock();
+        let orphaned = slot.waiters == 0;
+        slot.state = if orphaned { State::Dead } else { State::Abandoned };
+        drop(slot);
+        // All of them, for the one that is woken may be about to time out. It is a rare event.
         self.changed.notify_all();
-        Some(size)
+        orphaned
     }
 
-    /// Ends an entry whose value nobody makes or waits for; its size, which is 0.
-    pub(crate) fn remove_abandoned(&self) -> Option<u64> {
-        let mut state = self.state.lock();
-        let Content::Abandoned = state.content else { return None };
-        state.content = Content::Removed;
+    /// The maker hands over the value, for which `size_bytes` were reserved, or none if it is not to
+    /// be kept. `false` if the reservation has to be given back: the entry was removed meanwhile.
+    pub(crate) fn fill(&self, value: Arc<V>, size_bytes: u64) -> bool {
+        let mut slot = self.slot.lock();
+        let keep = !slot.doomed;
+        let size_bytes = if keep { size_bytes } else { 0 };
+        slot.state = State::Ready { value, size_bytes };
+        drop(slot);
         self.changed.notify_all();
-        Some(0)
+        keep
+    }
+
+    /// The clock hand comes by.
+    pub(crate) fn sweep(&self) -> Swept<V> {
+        let mut slot = self.slot.lock();
+        match &slot.state {
+            State::Ready { value, .. } => {
+                // Under the lock nobody gets a new reference from us, so one is only ours.
+                let in_use = Arc::strong_count(value) > 1;
+                if self.referenced.swap(false, Relaxed) || in_use {
+                    return Swept::Kept;
+                }
+            }
+            State::Making | State::Abandoned | State::Dead => return Swept::Gone,
+        }
+        Self::kill(&mut slot)
+    }
+
+    /// Takes the value away, or sees to it that it is not kept once it is made.
+    pub(crate) fn remove(&self) -> Swept<V> {
+        let mut slot = self.slot.lock();
+        match slot.state {
+            State::Ready { .. } => Self::kill(&mut slot),
+            State::Making | State::Abandoned => {
+                slot.doomed = true;
+                Swept::Kept
+            }
+            State::Dead => Swept::Gone,
+        }
+    }
+
+    fn kill(slot: &mut Slot<V>) -> Swept<V> {
+        match std::mem::replace(&mut slot.state, State::Dead) {
+            State::Ready { value, size_bytes } => Swept::Evicted { value, size_bytes },
+            State::Making | State::Abandoned | State::Dead => Swept::Gone,
+        }
+    }
+
+    /// Whether the clock can forget this entry.
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.slot.lock().state, State::Dead)
     }
 }
