@@ -55,6 +55,12 @@ pub struct Connection {
     busy: bool,
 }
 
+/// What came of a command that was to begin a COPY BOTH.
+pub(crate) enum CopyOrRows {
+    Copy(ClientCopyBoth),
+    Rows(Vec<Row>),
+}
+
 impl Connection {
     /// Connects and logs in.
     pub fn connect(params: &ConnectParams, timeouts: Timeouts) -> Result<Connection, ClientError> {
@@ -127,10 +133,16 @@ impl Connection {
 
     /// The rows of all that comes up to ReadyForQuery.
     pub(crate) fn receive_rows(&mut self) -> Result<Vec<Row>, ClientError> {
+        let first = self.receive_expected()?;
+        self.receive_rows_from(first)
+    }
+
+    fn receive_rows_from(&mut self, first: Message) -> Result<Vec<Row>, ClientError> {
         let mut rows = Vec::new();
         let mut columns: Arc<[String]> = Arc::new([]);
+        let mut message = first;
         loop {
-            match self.receive_expected()? {
+            match message {
                 Message::RowDescription(body) => columns = column_names(&body)?,
                 Message::DataRow(body) => rows.push(Row::parse(&columns, &body)?),
                 Message::CommandComplete(_) | Message::EmptyQueryResponse => {}
@@ -138,8 +150,9 @@ impl Connection {
                     self.busy = false;
                     return Ok(rows);
                 }
-                _ => return Err(unexpected("a COPY, not rows")),
+                _ => return Err(unexpected("neither rows nor the COPY that was meant")),
             }
+            message = self.receive_expected()?;
         }
     }
 
@@ -148,40 +161,47 @@ impl Connection {
         self.send_query(sql)?;
         match self.receive_expected()? {
             Message::CopyOutResponse(_) => Ok(CopyOutReader::begin(self)),
-            other => Err(self.no_copy(other, "COPY OUT")?),
+            other => {
+                self.receive_rows_from(other)?;
+                Err(unexpected("no COPY OUT"))
+            }
         }
     }
 
     /// Runs a command that answers with a COPY BOTH. The connection is lost if it fails.
-    pub fn copy_both(mut self, sql: &str) -> Result<ClientCopyBoth, ClientError> {
+    pub fn copy_both(self, sql: &str) -> Result<ClientCopyBoth, ClientError> {
+        match self.copy_both_or_rows(sql)? {
+            CopyOrRows::Copy(copy) => Ok(copy),
+            CopyOrRows::Rows(..) => Err(unexpected("no COPY BOTH")),
+        }
+    }
+
+    /// As `copy_both`, for commands that may find nothing to copy and say why in rows; then too the
+    /// connection is given up.
+    pub(crate) fn copy_both_or_rows(mut self, sql: &str) -> Result<CopyOrRows, ClientError> {
         self.send_query(sql)?;
         let frame = self.receive_frame()?;
         // CopyBothResponse is unknown to postgres-protocol.
         if frame.tag() == b'W' {
-            return Ok(ClientCopyBoth::begin(self));
+            return Ok(CopyOrRows::Copy(ClientCopyBoth::begin(self)));
         }
-        let message = self.parse(frame)?;
-        Err(self.no_copy(message, "COPY BOTH")?)
-    }
-
-    /// The command has answered something else than a COPY.
-    fn no_copy(&mut self, got: Message, wanted: &str) -> Result<ClientError, ClientError> {
-        match got {
-            Message::CommandComplete(_) | Message::EmptyQueryResponse => {
-                self.skip_to_ready()?;
-                Ok(unexpected(&format!("no {wanted}")))
-            }
-            _ => Ok(unexpected(&format!("something else than {wanted}"))),
-        }
+        let first = self.parse(frame)?;
+        let rows = self.receive_rows_from(first)?;
+        Ok(CopyOrRows::Rows(rows))
     }
 
     fn send_query(&mut self, sql: &str) -> Result<(), ClientError> {
         if self.busy {
             return Err(unexpected("an earlier command was left unfinished"));
         }
-        frontend::query(sql, self.writer.buffer()).map_err(zero_byte)?;
+        let before = self.writer.buffer().len();
+        if let Err(error) = frontend::query(sql, self.writer.buffer()) {
+            // Half of a message must not stay behind.
+            self.writer.buffer().truncate(before);
+            return Err(zero_byte(error));
+        }
         self.busy = true;
-        Ok(self.writer.flush()?)
+        self.writer.flush().map_err(|error| last_words(&mut self.reader, error))
     }
 
     /// The next message, whichever; what can come at any time is dealt with here.
@@ -257,6 +277,22 @@ impl Connection {
     pub(crate) fn read_timeout(&self) -> Option<Duration> {
         self.read_timeout
     }
+}
+
+/// What a server that no longer listens may have said before it closed: an error tells more than a
+/// broken pipe does.
+pub(crate) fn last_words(reader: &mut FrameReader, error: ConnectionError) -> ClientError {
+    if !matches!(error, ConnectionError::Closed) {
+        return error.into();
+    }
+    while let Ok(Some(frame)) = reader.next(Deadline::after(Duration::ZERO), None, "reading") {
+        if let Ok(Message::ErrorResponse(body)) = parse(frame) {
+            if let Ok(said) = ServerError::parse(body.fields()) {
+                return Box::new(said).into();
+            }
+        }
+    }
+    error.into()
 }
 
 /// Parses one whole message.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use postgres_protocol::message::backend::Message;
 
-use crate::client::connection::{Connection, parse, unexpected};
+use crate::client::connection::{Connection, last_words, parse, unexpected};
 use crate::client::error::{ClientError, ServerError};
 use crate::error::ConnectionError;
 use crate::frame::{Frame, FrameReader};
@@ -99,13 +99,17 @@ impl ClientCopyBoth {
     /// has to wait, or when there is enough.
     pub fn send(&mut self, parts: &[&[u8]]) -> Result<(), ClientError> {
         let (reader, writer) = self.connection.halves();
-        Ok(writer.copy_data(parts, &mut |readable| read_meanwhile(reader, readable))?)
+        writer
+            .copy_data(parts, &mut |readable| read_meanwhile(reader, readable))
+            .map_err(|error| last_words(reader, error))
     }
 
     /// Sends everything queued.
     pub fn flush(&mut self) -> Result<(), ClientError> {
         let (reader, writer) = self.connection.halves();
-        Ok(writer.flush_with(&mut |readable| read_meanwhile(reader, readable))?)
+        writer
+            .flush_with(&mut |readable| read_meanwhile(reader, readable))
+            .map_err(|error| last_words(reader, error))
     }
 
     /// The next message; `None` once the server has ended its side. Flushes before it waits, for as

@@ -12,6 +12,7 @@ mod params;
 mod params_uri;
 mod row;
 
+pub(crate) use connection::CopyOrRows;
 pub use connection::{Connection, Timeouts};
 pub(crate) use copy::CopyEnd;
 pub use copy::{ClientCopyBoth, CopyOutReader, CopyReceiver, CopySender};

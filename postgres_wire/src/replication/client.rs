@@ -5,7 +5,9 @@ use std::str::FromStr;
 use postgres_formats::id::SystemId;
 use postgres_formats::lsn::{Lsn, WalSegmentSize};
 
-use crate::client::{ClientError, ConnectParams, Connection, Replication, Row, Timeouts};
+use crate::client::{
+    ClientError, ConnectParams, Connection, CopyOrRows, Replication, Row, Timeouts,
+};
 use crate::replication::error::ReplicationError;
 use crate::replication::stream::ReplicationStream;
 use crate::sqlstate::SqlState;
@@ -138,7 +140,8 @@ impl ReplicationClient {
 
     /// Streams WAL from `start`, which may be anywhere in a segment, on PostgreSQL timeline `tli`.
     ///
-    /// The connection is lost if this fails.
+    /// The server looks for the WAL only afterwards: that there is none at `start`, or none yet, is an
+    /// error of the stream. The connection is lost if this fails.
     pub fn start_physical(
         self,
         slot: Option<&str>,
@@ -147,12 +150,24 @@ impl ReplicationClient {
     ) -> Result<ReplicationStream, ReplicationError> {
         let slot_part = slot.map(|name| format!("SLOT {} ", quote(name))).unwrap_or_default();
         let sql = format!("START_REPLICATION {slot_part}PHYSICAL {start} TIMELINE {tli}");
-        let copy = self
+        let begun = self
             .connection
-            .copy_both(&sql)
+            .copy_both_or_rows(&sql)
             .map_err(|error| ReplicationError::classify(error, slot, start))?;
-        Ok(ReplicationStream::new(copy, start))
+        match begun {
+            CopyOrRows::Copy(copy) => Ok(ReplicationStream::new(copy, start)),
+            // Of a timeline that ended at `start` or before there is nothing to stream.
+            CopyOrRows::Rows(rows) => {
+                Err(ReplicationError::TimelineEnded { next: next_timeline(&rows)? })
+            }
+        }
     }
+}
+
+/// The row about the next timeline that follows the end of one; PostgreSQL timeline and beginning.
+pub(crate) fn next_timeline(rows: &[Row]) -> Result<Option<(u32, Lsn)>, ClientError> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some((parsed(row, "next_tli")?, parsed(row, "next_tli_startpos")?)))
 }
 
 /// A name as an identifier of the replication grammar.
@@ -164,7 +179,7 @@ fn one_row(rows: Vec<Row>) -> Result<Row, ClientError> {
     rows.into_iter().next().ok_or_else(|| unexpected("no row".to_owned()))
 }
 
-pub(crate) fn parsed<T: FromStr>(row: &Row, column: &str) -> Result<T, ClientError> {
+fn parsed<T: FromStr>(row: &Row, column: &str) -> Result<T, ClientError> {
     let text = row.text(column)?;
     text.parse().map_err(|_| unexpected(format!("{column} is \"{text}\"")))
 }

@@ -12,9 +12,13 @@ pub enum ReplicationError {
     /// The server shuts down and has sent everything; connect again later.
     #[error("the server is shutting down")]
     ServerStopping,
-    /// The PostgreSQL timeline ends here; `ReplicationStream::finish` tells the next one.
+    /// The PostgreSQL timeline ends here.
     #[error("the PostgreSQL timeline has ended")]
-    TimelineEnded,
+    TimelineEnded {
+        /// The timeline that follows, and where it begins, if streaming could not even start. At the
+        /// end of a stream `ReplicationStream::finish` tells.
+        next: Option<(u32, Lsn)>,
+    },
     /// The WAL asked for is no longer on the server, or never was.
     #[error("the server has no WAL at {start}")]
     WalGone {
@@ -63,7 +67,7 @@ impl ReplicationError {
     pub fn is_transient(&self) -> bool {
         match self {
             ReplicationError::ServerStopping | ReplicationError::SlotInUse { .. } => true,
-            ReplicationError::TimelineEnded
+            ReplicationError::TimelineEnded { .. }
             | ReplicationError::WalGone { .. }
             | ReplicationError::NoSlot { .. } => false,
             ReplicationError::Client(error) => error.is_transient(),

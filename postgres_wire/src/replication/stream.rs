@@ -7,7 +7,7 @@ use postgres_formats::lsn::Lsn;
 use crate::client::CopyEnd;
 use crate::client::{ClientCopyBoth, ClientError};
 use crate::error::ConnectionError;
-use crate::replication::client::{ReplicationClient, parsed};
+use crate::replication::client::{ReplicationClient, next_timeline};
 use crate::replication::error::ReplicationError;
 use crate::replication::message::{ReplicationMessage, status_update};
 
@@ -57,7 +57,7 @@ impl ReplicationStream {
             Ok(None) if self.copy.ended() == Some(CopyEnd::Complete) => {
                 return Err(ReplicationError::ServerStopping);
             }
-            Ok(None) => return Err(ReplicationError::TimelineEnded),
+            Ok(None) => return Err(ReplicationError::TimelineEnded { next: None }),
             Err(ClientError::Connection(ConnectionError::TimedOut(_))) => return Ok(None),
             Err(error) => return Err(ReplicationError::classify(error, None, self.start)),
         };
@@ -118,11 +118,7 @@ impl ReplicationStream {
             return Ok(StreamEnd { client: None, next_timeline: None });
         }
         // At the end of a timeline comes a row about the next one; else only the command's end.
-        let rows = connection.receive_rows()?;
-        let next_timeline = match rows.first() {
-            Some(row) => Some((parsed(row, "next_tli")?, parsed(row, "next_tli_startpos")?)),
-            None => None,
-        };
+        let next_timeline = next_timeline(&connection.receive_rows()?)?;
         let client = Some(ReplicationClient::from_connection(connection));
         Ok(StreamEnd { client, next_timeline })
     }

@@ -59,11 +59,11 @@ fn placeholders(sql: &str) -> Vec<(std::ops::Range<usize>, usize)> {
         }
     };
     for (at, c, outside) in scan(sql) {
-        if let Some(start) = dollar
-            && !(outside && c.is_ascii_digit())
-        {
-            finish(start, at);
-            dollar = None;
+        if !(outside && c.is_ascii_digit()) {
+            // Whatever was begun ends here.
+            if let Some(start) = dollar.take() {
+                finish(start, at);
+            }
         }
         if outside && c == '$' {
             dollar = Some(at);
