@@ -83,7 +83,7 @@ pub enum ParsePointError {
     Name(#[from] InvalidName),
     /// The part after `@` is nothing that we know.
     #[error(
-        "{0:?} is not a point in time: after @ comes an LSN (0/16B3748), \
+        "{0:?} is not a point: after @ comes an LSN (0/16B3748), \
          a time (2026-11-22T10:00:00Z) or how long ago (-10m; units s, m, h, d)"
     )]
     At(String),

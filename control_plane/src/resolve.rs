@@ -13,6 +13,9 @@ use crate::process;
 use crate::repository::Repository;
 use crate::timestamp::Timestamp;
 
+/// SQLSTATE of a command that the page server does not have.
+const SYNTAX_ERROR: &str = "42601";
+
 impl Repository {
     /// The LSN that `point` means; it is on `branch`.
     pub(crate) fn lsn_of(&self, branch: &Branch, point: &Point) -> Result<Lsn> {
@@ -22,13 +25,13 @@ impl Repository {
                 self.last_record_lsn(branch.timeline)
             }
             At::Lsn(lsn) => Ok(lsn),
-            At::Time(time) => self.lsn_at(branch, time),
+            At::Time(time) => self.lsn_at(branch, point, time),
             At::Ago(ago) => {
                 let now = SystemTime::now();
                 let time = now.checked_sub(ago).ok_or_else(|| {
                     Error::InvalidArgument(format!("{point} is before the beginning of time"))
                 })?;
-                self.lsn_at(branch, time.into())
+                self.lsn_at(branch, point, time.into())
             }
         }
     }
@@ -38,9 +41,18 @@ impl Repository {
         self.control()?.row(&format!("timeline_show {timeline}"))?.value("last_record_lsn")
     }
 
-    fn lsn_at(&self, branch: &Branch, time: Timestamp) -> Result<Lsn> {
+    fn lsn_at(&self, branch: &Branch, point: &Point, time: Timestamp) -> Result<Lsn> {
         let command = format!("lsn_at {} {}", branch.timeline, quote(&time.to_string()));
-        self.control()?.row(&command)?.value("lsn")
+        match self.control()?.row(&command) {
+            Err(Error::PageServer { sqlstate, .. }) if sqlstate == SYNTAX_ERROR => {
+                Err(Error::InvalidArgument(format!(
+                    "{point}: this page server does not know which LSN belongs to a time; give the \
+                     LSN, as in {}@0/16B3748",
+                    point.branch
+                )))
+            }
+            row => row?.value("lsn"),
+        }
     }
 
     /// Waits until the page server has what the compute on `timeline` has made durable by now. It

@@ -11,8 +11,7 @@ use crate::output::Format;
 
 /// Branches and time travel for stock PostgreSQL.
 ///
-/// POINT is BRANCH, BRANCH@LSN (main@0/16B3748), BRANCH@TIME (main@2026-11-22T10:00:00Z)
-/// or BRANCH@-AGO (main@-10m).
+/// POINT is BRANCH, which means its end, or BRANCH@LSN as in main@0/16B3748.
 #[derive(Parser, Debug)]
 #[command(name = "zenith", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 the check found a difference.")]
@@ -110,8 +109,7 @@ pub enum PgCommand {
 pub struct CreateArguments {
     /// Name of the compute
     pub name: String,
-    /// Where it begins; at an LSN or a time what it changes goes nowhere [default: the end of the
-    /// branch NAME]
+    /// Where it begins; at an LSN what it changes goes nowhere [default: the end of branch NAME]
     #[arg(long, value_name = "POINT")]
     pub at: Option<Point>,
     /// What a commit survives: a crash (local), the loss of the compute's disk (pageserver)

@@ -72,7 +72,13 @@ fn start(
     format: Format,
 ) -> Result<(), Failure> {
     let compute = match repository.compute(&arguments.name) {
-        Err(Error::NotFound { .. }) => create(repository, arguments)?,
+        Err(Error::NotFound { .. }) => match create(repository, arguments) {
+            // Somebody else has just made it.
+            Err(Failure::ControlPlane(Error::AlreadyExists { .. })) => {
+                repository.compute(&arguments.name)?
+            }
+            made => made?,
+        },
         Err(error) => return Err(error.into()),
         Ok(compute) => {
             refuse_changes(&compute, arguments)?;
