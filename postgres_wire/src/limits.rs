@@ -21,12 +21,15 @@ pub const WRITE_BUFFER_BYTES: usize = 128 << 10;
 pub const UNREAD_REPLIES_BYTES_MAX: usize = 64 << 20;
 /// Prepared statements, and portals, that one connection may hold at a time.
 pub const PREPARED_MAX: usize = 1024;
+/// Text of all prepared statements and portals that one connection may hold, in bytes; also of one
+/// statement into which its parameters were put, each perhaps many times.
+pub const PREPARED_BYTES_MAX: usize = 16 << 20;
 /// Parameters of one statement (PostgreSQL's protocol has a 16-bit count).
 pub const PARAMETERS_MAX: usize = u16::MAX as usize;
-/// Notices of one command that a client keeps; later ones are dropped.
-pub const NOTICES_MAX: usize = 64;
 
-/// How long a client may take to complete its startup packet.
+/// How long a client may take nothing of what it is sent, unless a server is told otherwise.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may take to complete its startup packet, unless a server is told otherwise.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the rest of a message may keep a server waiting once its first byte was there.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,6 +41,7 @@ pub const TCP_KEEPALIVE_TIME: Duration = Duration::from_secs(60);
 pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 const _: () = assert!(STARTUP_PACKET_BYTES_MAX < FRONTEND_MESSAGE_BYTES_MAX);
+const _: () = assert!(FRONTEND_MESSAGE_BYTES_MAX <= PREPARED_BYTES_MAX, "a statement fits");
 const _: () = assert!(READ_CHUNK_BYTES <= READ_AHEAD_BYTES_MAX);
 const _: () = assert!(BACKEND_MESSAGE_BYTES_MAX < i32::MAX as usize, "lengths are signed 32-bit");
 const _: () = assert!(65_535 * 8192 < BACKEND_MESSAGE_BYTES_MAX, "the longest page reply fits");

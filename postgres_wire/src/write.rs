@@ -23,16 +23,27 @@ pub(crate) struct FrameWriter {
     torn: bool,
     /// Sent when dropped, if it can be without waiting: a client's goodbye.
     last_words: &'static [u8],
+    /// The process that may say it. A forked child which drops its copy must not speak for its
+    /// parent, whose connection it is.
+    owner_pid: u32,
 }
 
 impl FrameWriter {
     /// `timeout` bounds how long the peer may take nothing of what is written.
     pub(crate) fn new(socket: Arc<WireSocket>, timeout: Option<Duration>) -> FrameWriter {
-        FrameWriter { socket, buffer: BytesMut::new(), timeout, torn: false, last_words: &[] }
+        FrameWriter {
+            socket,
+            buffer: BytesMut::new(),
+            timeout,
+            torn: false,
+            last_words: &[],
+            owner_pid: 0,
+        }
     }
 
     pub(crate) fn set_last_words(&mut self, last_words: &'static [u8]) {
         self.last_words = last_words;
+        self.owner_pid = std::process::id();
     }
 
     pub(crate) fn set_timeout(&mut self, timeout: Option<Duration>) {
@@ -129,7 +140,8 @@ impl FrameWriter {
 
 impl Drop for FrameWriter {
     fn drop(&mut self) {
-        if !self.last_words.is_empty() && !self.torn && self.buffer.is_empty() {
+        let speak = !self.last_words.is_empty() && !self.torn && self.buffer.is_empty();
+        if speak && self.owner_pid == std::process::id() {
             // One attempt: whoever drops a connection does not want to be held up.
             let _ = self.socket.send(&[IoSlice::new(self.last_words)]);
         }

@@ -199,6 +199,19 @@ fn open_connections(server: &TestServer) -> usize {
 }
 
 #[test]
+fn a_client_that_does_not_say_who_it_is_is_given_up() {
+    let startup_timeout = Duration::from_millis(50);
+    let connection = ConnectionOptions { startup_timeout, ..ConnectionOptions::default() };
+    let server = TestServer::start_with(ServerOptions { connection, ..ServerOptions::default() });
+    for length in [0, 3, 8, startup_packet().len() - 1] {
+        let mut stream = server.tcp();
+        stream.write_all(&startup_packet()[..length]).unwrap();
+        assert_eq!(read_all(stream), b"");
+    }
+    still_serves(&server);
+}
+
+#[test]
 fn a_slow_reader_gets_everything() {
     let write_timeout = Duration::from_secs(5);
     let connection = ConnectionOptions { write_timeout, ..ConnectionOptions::default() };

@@ -222,8 +222,9 @@ pub enum ParamsError {
     /// A quote is not closed.
     #[error("unterminated quoted string")]
     UnterminatedQuote,
-    /// A `%` that is not followed by two hexadecimal digits, or bytes that are not UTF-8.
-    #[error("invalid percent-encoding in \"{0}\"")]
+    /// A `%` that is not followed by two hexadecimal digits, or bytes that are not UTF-8, in the named
+    /// part. The text itself may be a password.
+    #[error("invalid percent-encoding in the {0}")]
     BadPercentEncoding(String),
     /// A parameter that this client does not know.
     #[error("unknown connection parameter \"{0}\"")]

@@ -12,12 +12,13 @@ pub(crate) fn parse(rest: &str, params: &mut ConnectParams) -> Result<(), Params
     for (name, value) in
         [("user", user), ("password", password), ("host", host), ("port", port), ("dbname", dbname)]
     {
-        params.set(name, &percent_decode(value)?)?;
+        params.set(name, &percent_decode(name, value)?)?;
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) =
             pair.split_once('=').ok_or_else(|| ParamsError::MissingEquals(pair.to_owned()))?;
-        params.set(&percent_decode(name)?, &percent_decode(value)?)?;
+        let name = percent_decode("?", name)?;
+        params.set(&name, &percent_decode(&name, value)?)?;
     }
     Ok(())
 }
@@ -36,8 +37,8 @@ fn split_place(place: &str) -> Result<(&str, &str), ParamsError> {
     Ok(place.rsplit_once(':').unwrap_or((place, "")))
 }
 
-fn percent_decode(text: &str) -> Result<String, ParamsError> {
-    let bad = || ParamsError::BadPercentEncoding(text.to_owned());
+fn percent_decode(part: &str, text: &str) -> Result<String, ParamsError> {
+    let bad = || ParamsError::BadPercentEncoding(part.to_owned());
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -28,6 +28,8 @@ use crate::write::{FrameWriter, put_message};
 pub struct ConnectionOptions {
     /// The `server_version` that clients are told; psql and drivers parse its number.
     pub server_version: String,
+    /// How long a client may take to say who it is.
+    pub startup_timeout: Duration,
     /// How long a client may take nothing of what it is sent before it is given up.
     pub write_timeout: Duration,
 }
@@ -36,7 +38,8 @@ impl Default for ConnectionOptions {
     fn default() -> ConnectionOptions {
         ConnectionOptions {
             server_version: "15.0 (Zenith)".to_owned(),
-            write_timeout: Duration::from_secs(60),
+            startup_timeout: limits::STARTUP_TIMEOUT,
+            write_timeout: limits::WRITE_TIMEOUT,
         }
     }
 }
@@ -89,10 +92,11 @@ struct Session<'h> {
 
 impl Session<'_> {
     fn run(&mut self, options: &ConnectionOptions) -> Result<(), ConnectionError> {
-        let parameters = match startup::receive(&mut self.reader, &mut self.writer)? {
-            Opening::Start(parameters) => parameters,
-            Opening::Nothing => return Ok(()),
-        };
+        let parameters =
+            match startup::receive(&mut self.reader, &mut self.writer, options.startup_timeout)? {
+                Opening::Start(parameters) => parameters,
+                Opening::Nothing => return Ok(()),
+            };
         match self.handler.startup(&parameters) {
             Ok(()) => {}
             Err(QueryError::Connection(error)) => return Err(error),

@@ -76,8 +76,8 @@ impl Extended {
                 format!("prepared statement \"{name}\" already exists"),
             ));
         }
-        check_room(self.statements.len())?;
         let sql = single_statement(text_of(sql)?)?;
+        check_room(self.statements.values().map(|held| &held.sql), sql)?;
         let count = parameter_count(sql)?.max(types.len());
         types.resize(count, 0);
         for kind in types.iter_mut().filter(|kind| matches!(**kind, 0 | oid::UNKNOWN)) {
@@ -131,7 +131,7 @@ impl Extended {
                 format!("portal \"{}\" already exists", bind.portal),
             ));
         }
-        check_room(self.portals.len())?;
+        check_room(self.portals.values().map(|held| &held.sql), &portal.sql)?;
         self.portals.insert(bind.portal, portal);
         put_message(out, b'2', |_| ());
         Ok(())
@@ -195,13 +195,19 @@ fn no_portal(name: &str) -> QueryError {
     QueryError::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
 }
 
-fn check_room(held: usize) -> Result<(), QueryError> {
-    if held < limits::PREPARED_MAX {
+/// Whether `new` may be held besides what is held already.
+fn check_room<'a>(held: impl Iterator<Item = &'a String>, new: &str) -> Result<(), QueryError> {
+    let (count, bytes) = held.fold((0, 0), |(count, bytes), sql| (count + 1, bytes + sql.len()));
+    if count < limits::PREPARED_MAX && bytes + new.len() <= limits::PREPARED_BYTES_MAX {
         return Ok(());
     }
     Err(QueryError::new(
         SqlState::PROGRAM_LIMIT_EXCEEDED,
-        format!("a connection may hold {} prepared statements and portals", limits::PREPARED_MAX),
+        format!(
+            "a connection may hold {} prepared statements and portals of {} bytes together",
+            limits::PREPARED_MAX,
+            limits::PREPARED_BYTES_MAX
+        ),
     ))
 }
 

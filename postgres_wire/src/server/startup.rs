@@ -1,6 +1,7 @@
 //! The start of a connection: encryption requests, the startup packet, the greeting.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -50,8 +51,9 @@ pub(crate) enum Opening {
 pub(crate) fn receive(
     reader: &mut FrameReader,
     writer: &mut FrameWriter,
+    timeout: Duration,
 ) -> Result<Opening, ConnectionError> {
-    let deadline = Deadline::after(limits::STARTUP_TIMEOUT);
+    let deadline = Deadline::after(timeout);
     // Each kind of encryption may be asked for once before the real packet.
     let mut refused = Vec::new();
     loop {

@@ -2,6 +2,7 @@
 //!
 //! The only SQL known here is quoting: `'..'` and `".."`, each with its quote doubled inside.
 
+use crate::limits;
 use crate::server::error::QueryError;
 use crate::sqlstate::SqlState;
 
@@ -78,7 +79,7 @@ fn placeholders(sql: &str) -> Vec<(std::ops::Range<usize>, usize)> {
 /// How many parameters `sql` needs: its highest `$n`.
 pub(crate) fn parameter_count(sql: &str) -> Result<usize, QueryError> {
     let numbers: Vec<usize> = placeholders(sql).into_iter().map(|(_, n)| n).collect();
-    if let Some(&bad) = numbers.iter().find(|&&n| n == 0 || n > crate::limits::PARAMETERS_MAX) {
+    if let Some(&bad) = numbers.iter().find(|&&n| n == 0 || n > limits::PARAMETERS_MAX) {
         return Err(QueryError::new(
             SqlState::UNDEFINED_PARAMETER,
             format!("there is no parameter ${bad}"),
@@ -105,6 +106,12 @@ pub(crate) fn substitute(sql: &str, values: &[Option<String>]) -> Result<String,
             None => out.push_str("NULL"),
         }
         copied = range.end;
+        if out.len() > limits::PREPARED_BYTES_MAX {
+            return Err(QueryError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                format!("the statement exceeds {} bytes", limits::PREPARED_BYTES_MAX),
+            ));
+        }
     }
     out.push_str(sql.get(copied..).unwrap_or_default());
     Ok(out)
@@ -164,6 +171,13 @@ mod tests {
         assert!(parameter_count("x $0").is_err());
         assert!(parameter_count("x $70000").is_err());
         assert!(substitute("$2", &values[..1]).is_err());
+    }
+
+    #[test]
+    fn parameters_cannot_multiply_without_bound() {
+        let megabyte = [Some("x".repeat(1 << 20))];
+        assert!(substitute(&"$1 ".repeat(10), &megabyte).is_ok());
+        assert!(substitute(&"$1 ".repeat(100_000), &megabyte).is_err());
     }
 
     proptest! {
