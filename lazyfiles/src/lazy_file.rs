@@ -13,7 +13,7 @@ use postgres_formats::{BLCKSZ, BlockNumber};
 use crate::errno::Errno;
 use crate::presence::{BootId, Map, PresenceError};
 use crate::range_lock::{self, RangeLock};
-use crate::read_ahead::ReadAhead;
+use crate::read_ahead::{BLOCKS_PER_FETCH_MAX, ReadAhead};
 use crate::source::PageSource;
 
 const BLOCK_BYTES: u64 = BLCKSZ as u64;
@@ -88,10 +88,34 @@ impl LazyFile {
                 // Another process has just brought the block in.
                 continue;
             }
-            self.fetch(run.clone(), process)?;
-            self.read_ahead.fetched(run.end);
-            from = run.end;
+            from = self.fetch(run, process)?;
+            if let Some(window) = self.read_ahead.fetched(from) {
+                self.hint(from..from.saturating_add(window), process)?;
+            }
         }
+    }
+
+    /// To be called when bytes of the file will probably be read soon.
+    pub fn will_need(&self, offset: u64, length: usize, process: &mut Process<'_>) {
+        // A hint that cannot be given is no error.
+        let _ = self.hint(blocks_touched(offset, length), process);
+    }
+
+    /// Asks for the first absent blocks of `blocks` without waiting.
+    fn hint(&self, blocks: Range<u32>, process: &mut Process<'_>) -> Result<(), Errno> {
+        let run = self.map.first_absent_run(blocks);
+        if !run.is_empty() {
+            let count = (run.end - run.start).min(BLOCKS_PER_FETCH_MAX);
+            process.source.hint(self.file.tag, self.in_relation(run.start)?, count as u16);
+        }
+        Ok(())
+    }
+
+    /// The number within the relation of a block of this segment.
+    fn in_relation(&self, block: u32) -> Result<BlockNumber, Errno> {
+        let first = self.file.segment.checked_mul(BLOCKS_PER_SEGMENT);
+        let block = first.and_then(|first| first.checked_add(block));
+        block.map(BlockNumber).ok_or(Errno(libc::EIO))
     }
 
     /// Does a write of `length` bytes at `offset` by calling `write`, which returns what the
@@ -181,24 +205,26 @@ impl LazyFile {
             if run.is_empty() {
                 return Ok(());
             }
-            self.fetch(run, process)?;
+            let end = run.end.min(run.start.saturating_add(BLOCKS_PER_FETCH_MAX));
+            self.fetch(run.start..end, process)?;
         }
     }
 
-    /// Gets the pages of `run`, which the caller has seen absent, and brings them in.
-    fn fetch(&self, run: Range<u32>, process: &mut Process<'_>) -> Result<(), Errno> {
-        let first = self.file.segment.checked_mul(BLOCKS_PER_SEGMENT);
-        let first = first.and_then(|first| first.checked_add(run.start)).ok_or(Errno(libc::EIO))?;
+    /// Gets pages from the beginning of `run` on, which the caller has seen absent, and brings them
+    /// in. Gives the block up to which it came, within or beyond the run.
+    fn fetch(&self, run: Range<u32>, process: &mut Process<'_>) -> Result<u32, Errno> {
+        let first = self.in_relation(run.start)?;
         // R1: no lock is held while another process is waited for.
         let count = u16::try_from(run.end - run.start).map_err(|_| Errno(libc::EIO))?;
-        let pages = process
-            .source
-            .pages(self.file.tag, BlockNumber(first), count)
-            .map_err(|error| error.errno())?;
-        if pages.len() != usize::from(count) * BLCKSZ {
+        let pages =
+            process.source.pages(self.file.tag, first, count).map_err(|error| error.errno())?;
+        let end = run.start.saturating_add((pages.len() / BLCKSZ) as u32);
+        if end == run.start {
             return Err(Errno(libc::EIO));
         }
-        self.with_writable_fd(|fd| self.bring_in(fd, run.clone(), &pages, process.durability))
+        let got = run.start..end;
+        self.with_writable_fd(|fd| self.bring_in(fd, got, &pages, process.durability))?;
+        Ok(end)
     }
 
     /// Writes those of the pages of `run` into the file whose blocks are still absent (R2).

@@ -6,6 +6,7 @@
 pub mod all_maps;
 pub mod data_directory;
 pub mod errno;
+mod hints;
 pub mod lazy_file;
 pub mod page_check;
 pub mod presence;

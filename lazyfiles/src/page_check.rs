@@ -1,6 +1,7 @@
 //! What can be known about a page without asking anyone else.
 
-use postgres_formats::{BLCKSZ, Lsn};
+use postgres_formats::page_checksum::checksum;
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn};
 
 /// Why a page cannot be what was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -14,11 +15,15 @@ pub enum BadPage {
     /// PostgreSQL would refuse to use it.
     #[error("its header makes no sense")]
     Header,
+    /// Its bytes are not those that the checksum was made of.
+    #[error("its checksum is wrong")]
+    Checksum,
 }
 
-/// Checks a page received for the state at `base`: its last change is not later, and its header is
-/// one that PostgreSQL accepts (`PageIsVerifiedExtended` in `storage/page/bufpage.c`).
-pub fn check(page: &[u8], base: Lsn) -> Result<(), BadPage> {
+/// Checks a page received as `block` of its fork for the state at `base`: its last change is not
+/// later, and header and checksum (if the cluster has `checksums`) are such that PostgreSQL accepts
+/// them (`PageIsVerifiedExtended` in `storage/page/bufpage.c`).
+pub fn check(page: &[u8], block: BlockNumber, base: Lsn, checksums: bool) -> Result<(), BadPage> {
     let page: &[u8; BLCKSZ] = page.try_into().map_err(|_| BadPage::Size)?;
     let u16_at = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
     let u32_at = |at: usize| u64::from(u16_at(at)) | u64::from(u16_at(at + 2)) << 16;
@@ -38,7 +43,13 @@ pub fn check(page: &[u8], base: Lsn) -> Result<(), BadPage> {
         && upper <= special
         && usize::from(special) <= BLCKSZ
         && special % 8 == 0;
-    if ok { Ok(()) } else { Err(BadPage::Header) }
+    if !ok {
+        return Err(BadPage::Header);
+    }
+    if checksums && u16_at(8) != checksum(page, block) {
+        return Err(BadPage::Checksum);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -58,6 +69,7 @@ mod tests {
     #[test]
     fn pages_are_judged_as_postgresql_does() {
         let base = Lsn::new(0x1_0000_0100);
+        let check = |page: &[u8], base| check(page, BlockNumber(7), base, false);
         assert_eq!(check(&page(0x1_0000_0100, 24, 8192, 8192), base), Ok(()));
         assert_eq!(check(&vec![0; BLCKSZ], base), Ok(()));
         assert_eq!(check(&[0; 100], base), Err(BadPage::Size));
@@ -69,5 +81,17 @@ mod tests {
         assert_eq!(check(&page(8, 24, 8192, 8190), base), Err(BadPage::Header));
         assert_eq!(check(&page(8, 24, 8192, 8200), base), Err(BadPage::Header));
         assert_eq!(check(&page(8, 0, 0, 0), base), Err(BadPage::Header));
+    }
+
+    #[test]
+    fn checksums_belong_to_a_place() {
+        let base = Lsn::new(100);
+        let mut page = page(8, 24, 8192, 8192);
+        let right = checksum(page.as_slice().try_into().expect("length of a page"), BlockNumber(7));
+        page[8..10].copy_from_slice(&right.to_le_bytes());
+        assert_eq!(check(&page, BlockNumber(7), base, true), Ok(()));
+        assert_eq!(check(&page, BlockNumber(8), base, true), Err(BadPage::Checksum));
+        assert_eq!(check(&page, BlockNumber(8), base, false), Ok(()));
+        assert_eq!(check(&vec![0; BLCKSZ], BlockNumber(8), base, true), Ok(()));
     }
 }

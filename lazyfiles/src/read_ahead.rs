@@ -38,9 +38,12 @@ impl ReadAhead {
         first.saturating_add(window.max(needed).min(BLOCKS_PER_FETCH_MAX))
     }
 
-    /// Blocks up to `end` have been fetched.
-    pub fn fetched(&self, end: u32) {
+    /// Blocks up to `end` have been fetched. How many to ask for ahead of the next miss, if the
+    /// file is being read from one end to the other.
+    pub fn fetched(&self, end: u32) -> Option<u32> {
         self.next.store(end, Ordering::Relaxed);
+        let window = self.window.load(Ordering::Relaxed);
+        (window == WINDOW_MAX).then_some(window)
     }
 }
 
@@ -62,7 +65,7 @@ mod tests {
         for _ in 0..5 {
             let end = ahead.fetch_end(at, 1);
             lengths.push(end - at);
-            ahead.fetched(end);
+            assert_eq!(ahead.fetched(end), (end - at == 32).then_some(32));
             at = end;
         }
         assert_eq!(lengths, [1, 4, 16, 32, 32]);

@@ -11,6 +11,7 @@ use pageserver_client::client::{ClientTimeouts, PageClient, PageClientError};
 use pageserver_client::{ErrorCode, RequestKind, ResponseBody};
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn, RelTag, TimelineId};
 
+use crate::hints::{Hinted, Hints};
 use crate::page_check::{self, BadPage};
 use crate::report;
 use crate::settings::Settings;
@@ -36,8 +37,17 @@ pub struct RemotePages {
     timeout: Duration,
     /// Whether PostgreSQL wants this process to stop what it does.
     is_canceled: fn() -> bool,
-    /// The connection, and the process that it belongs to.
-    connection: Option<(u32, PageClient)>,
+    /// Whether the cluster's pages carry checksums.
+    checksums: bool,
+    connection: Option<Link>,
+}
+
+/// A connection.
+struct Link {
+    /// The process that it belongs to.
+    owner: u32,
+    client: PageClient,
+    hints: Hints,
 }
 
 /// Why one attempt failed.
@@ -90,37 +100,45 @@ impl AttemptError {
 }
 
 impl RemotePages {
-    /// The page server of `settings`; connects when first asked. `is_canceled` is looked at while
-    /// waiting.
-    pub fn new(settings: &Settings, is_canceled: fn() -> bool) -> RemotePages {
+    /// The page server of `settings`, whose pages are to carry checksums or not; connects when
+    /// first asked. `is_canceled` is looked at while waiting.
+    pub fn new(settings: &Settings, checksums: bool, is_canceled: fn() -> bool) -> RemotePages {
         RemotePages {
             connstr: settings.pageserver.clone(),
             timeline: settings.timeline,
             base_lsn: settings.base_lsn,
             timeout: settings.timeout,
             is_canceled,
+            checksums,
             connection: None,
         }
     }
 
-    /// This process's connection, made if there is none.
-    fn client(&mut self, deadline: Instant) -> Result<&mut PageClient, PageClientError> {
-        let me = process::id();
-        if let Some((owner, client)) = self.connection.take() {
-            if owner == me {
-                return Ok(&mut self.connection.insert((owner, client)).1);
-            }
-            // It is the parent's, which may still be using it: dropping would say goodbye to the
-            // server in the parent's name. The descriptor stays open, once per process at most.
-            std::mem::forget(client);
+    /// Lets go of a connection that belongs to the parent of this process. It may still be in use
+    /// there, and closing it would say goodbye to the server in the parent's name; so the descriptor
+    /// stays open, once per process at most.
+    fn forget_parents_connection(&mut self) {
+        if self.connection.as_ref().is_some_and(|link| link.owner != process::id()) {
+            std::mem::forget(self.connection.take());
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeouts = ClientTimeouts {
-            connect: CONNECT_TIMEOUT.min(left.max(LOOK_EVERY)),
-            response: self.timeout,
+    }
+
+    /// This process's connection, made if there is none.
+    fn link(&mut self, deadline: Instant) -> Result<&mut Link, PageClientError> {
+        self.forget_parents_connection();
+        let link = match self.connection.take() {
+            Some(link) => link,
+            None => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let timeouts = ClientTimeouts {
+                    connect: CONNECT_TIMEOUT.min(left.max(LOOK_EVERY)),
+                    response: self.timeout,
+                };
+                let client = PageClient::connect(&self.connstr, self.timeline, timeouts)?;
+                Link { owner: process::id(), client, hints: Hints::default() }
+            }
         };
-        let client = PageClient::connect(&self.connstr, self.timeline, timeouts)?;
-        Ok(&mut self.connection.insert((me, client)).1)
+        Ok(self.connection.insert(link))
     }
 
     fn attempt(
@@ -130,30 +148,43 @@ impl RemotePages {
         count: u16,
         deadline: Instant,
     ) -> Result<Bytes, AttemptError> {
-        let (base_lsn, is_canceled) = (self.base_lsn, self.is_canceled);
-        let client = self.client(deadline)?;
-        let id = client.send(base_lsn, RequestKind::GetPages { rel, first, count })?;
-        let response = loop {
-            match client.recv_timeout(LOOK_EVERY) {
-                Ok(response) => break response,
+        let (base_lsn, is_canceled, checksums) = (self.base_lsn, self.is_canceled, self.checksums);
+        let Link { client, hints, .. } = self.link(deadline)?;
+        let mut own_id = None;
+        let pages = loop {
+            let expected = match (hints.take(rel, first), own_id) {
+                (Hinted::Here(pages), _) => break pages,
+                (Hinted::OnItsWay(id), _) | (Hinted::No, Some(id)) => id,
+                (Hinted::No, None) => {
+                    let kind = RequestKind::GetPages { rel, first, count };
+                    *own_id.insert(client.send(base_lsn, kind)?)
+                }
+            };
+            let response = match client.recv_timeout(LOOK_EVERY) {
+                Ok(response) => response,
                 Err(PageClientError::TimedOut) if is_canceled() => {
                     return Err(AttemptError::Canceled);
                 }
-                Err(PageClientError::TimedOut) if Instant::now() < deadline => {}
+                Err(PageClientError::TimedOut) if Instant::now() < deadline => continue,
                 Err(error) => return Err(error.into()),
+            };
+            if hints.arrived(response.id, &response.body) {
+                continue;
             }
-        };
-        let pages = match response.body {
-            // There is one open request at a time: any other id means that the stream is confused.
-            _ if response.id != id => return Err(PageClientError::WrongAnswer.into()),
-            ResponseBody::Pages(pages) if pages.len() == usize::from(count) * BLCKSZ => pages,
-            ResponseBody::Error { code, message } => {
-                return Err(PageClientError::Refused { code, message }.into());
+            match response.body {
+                // The stream is confused.
+                _ if response.id != expected => return Err(PageClientError::WrongAnswer.into()),
+                ResponseBody::Pages(pages) if pages.len() == usize::from(count) * BLCKSZ => {
+                    break pages;
+                }
+                ResponseBody::Error { code, message } => {
+                    return Err(PageClientError::Refused { code, message }.into());
+                }
+                _ => return Err(PageClientError::WrongAnswer.into()),
             }
-            _ => return Err(PageClientError::WrongAnswer.into()),
         };
         for (block, page) in (first.0..).zip(pages.chunks(BLCKSZ)) {
-            page_check::check(page, base_lsn)
+            page_check::check(page, BlockNumber(block), base_lsn, checksums)
                 .map_err(|reason| AttemptError::BadPage { block, reason })?;
         }
         Ok(pages)
@@ -217,5 +248,19 @@ impl PageSource for RemotePages {
         );
         report::line(&message);
         Err(FetchError::Failed(message))
+    }
+
+    fn hint(&mut self, rel: RelTag, first: BlockNumber, count: u16) {
+        self.forget_parents_connection();
+        let Some(Link { client, hints, .. }) = &mut self.connection else { return };
+        if !hints.admit(rel, first, count) {
+            return;
+        }
+        let kind = RequestKind::GetPages { rel, first, count };
+        match client.send(self.base_lsn, kind).and_then(|id| client.flush().map(|()| id)) {
+            Ok(id) => hints.asked(id, rel, first, count),
+            // Whoever demands a page connects again.
+            Err(_) => self.connection = None,
+        }
     }
 }

@@ -29,6 +29,10 @@ impl FetchError {
 
 /// Gives pages as they were at the compute's base LSN.
 pub trait PageSource {
-    /// `count` pages from `first` on, one after the other. Blocks until they are there.
+    /// Pages from `first` on, one after the other, at least one: normally `count` of them, but what
+    /// was hinted at may be fewer or more. Blocks until they are there.
     fn pages(&mut self, rel: RelTag, first: BlockNumber, count: u16) -> Result<Bytes, FetchError>;
+
+    /// So many pages from `first` on will probably be asked for soon. Does not wait.
+    fn hint(&mut self, rel: RelTag, first: BlockNumber, count: u16);
 }

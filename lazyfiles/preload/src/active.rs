@@ -14,6 +14,8 @@ use lazyfiles_core::remote::RemotePages;
 use lazyfiles_core::report;
 use lazyfiles_core::settings::{self, Settings};
 
+use postgres_formats::control_file::ControlFile;
+
 use crate::inside::Inside;
 use crate::postgres;
 
@@ -100,6 +102,7 @@ fn activate() {
     if let Err(error) = std::fs::read_dir(&settings.presence) {
         refuse(&format!("{}: {error}", settings.presence.display()));
     }
+    let checksums = has_checksums(&settings.pgdata).unwrap_or_else(|error| refuse(&error));
     postgres::look_up_variables();
     hide_from_children(variables.get(LD_PRELOAD));
     let active = Active {
@@ -107,9 +110,19 @@ fn activate() {
         boot,
         presence: settings.presence.clone(),
         loader: std::process::id(),
-        source: Mutex::new(RemotePages::new(&settings, postgres::is_canceled)),
+        source: Mutex::new(RemotePages::new(&settings, checksums, postgres::is_canceled)),
     };
     ACTIVE.store(Box::into_raw(Box::new(active)), Ordering::Release);
+}
+
+/// Whether the pages of the cluster at `pgdata` carry checksums. They are checked before a page is
+/// stored: PostgreSQL would refuse a bad one at every read to come.
+fn has_checksums(pgdata: &Path) -> Result<bool, String> {
+    let path = pgdata.join("global/pg_control");
+    let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let bytes = std::fs::read(&path).map_err(|error| describe(&error))?;
+    let control = ControlFile::decode(&bytes).map_err(|error| describe(&error))?;
+    Ok(control.has_data_checksums())
 }
 
 /// Takes the library and its settings out of the environment: the programs that a server starts

@@ -333,6 +333,32 @@ pub(crate) unsafe fn unlink(folder: c_int, path: *const c_char, real: impl Fn() 
     }))
 }
 
+/// Advice about the bytes from `offset` on.
+pub(crate) fn fadvise(
+    fd: c_int,
+    offset: off_t,
+    length: off_t,
+    advice: c_int,
+    real: impl Fn() -> c_int,
+) -> c_int {
+    if advice != libc::POSIX_FADV_WILLNEED {
+        return real();
+    }
+    let Some((file, active, inside)) = lazy(fd) else { return real() };
+    let (Ok(start), Ok(bytes)) = (u64::try_from(offset), usize::try_from(length)) else {
+        return real();
+    };
+    if file.is_all_present(start, bytes) {
+        return real();
+    }
+    // It is no more than a hint: what fails here is tried again when the bytes are read.
+    let _ = inside.run(|| {
+        active.with_process(|process| file.will_need(start, bytes, process));
+        Ok(())
+    });
+    0
+}
+
 /// A closing of `fd`.
 pub(crate) fn close(fd: c_int, real: impl Fn() -> c_int) -> c_int {
     // Before the number is free to be given to another file.

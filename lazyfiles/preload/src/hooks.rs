@@ -222,6 +222,19 @@ pub unsafe extern "C" fn unlinkat(folder: c_int, path: *const c_char, flags: c_i
     unsafe { calls::unlink(folder, path, || real::unlinkat(folder, path, flags)) }
 }
 
+macro_rules! fadvise_functions {
+    ($($name:ident)*) => {$(
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            fd: c_int, offset: off_t, length: off_t, advice: c_int,
+        ) -> c_int {
+            let real = || unsafe { real::$name(fd, offset, length, advice) };
+            calls::fadvise(fd, offset, length, advice, real)
+        }
+    )*};
+}
+fadvise_functions! { posix_fadvise posix_fadvise64 }
+
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fsync(fd: c_int) -> c_int {
     calls::fsync(fd, || unsafe { real::fsync(fd) })

@@ -79,6 +79,8 @@ real_functions! {
     fn truncate64(path: *const c_char, length: off_t) -> c_int;
     fn unlink(path: *const c_char) -> c_int;
     fn unlinkat(folder: c_int, path: *const c_char, flags: c_int) -> c_int;
+    fn posix_fadvise(fd: c_int, offset: off_t, length: off_t, advice: c_int) -> c_int;
+    fn posix_fadvise64(fd: c_int, offset: off_t, length: off_t, advice: c_int) -> c_int;
     fn fsync(fd: c_int) -> c_int;
     fn fdatasync(fd: c_int) -> c_int;
     fn syncfs(fd: c_int) -> c_int;

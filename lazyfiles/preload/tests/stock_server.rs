@@ -26,6 +26,8 @@ const TABLES: &[&str] = &[
 
 /// Statements whose results must be those of a plain server, in this order.
 const STATEMENTS: &[&str] = &[
+    "set enable_seqscan = off; set enable_indexscan = off; set effective_io_concurrency = 64; \
+     select count(*), sum(hashtext(b)) from t where a between 100 and 130",
     "select count(*), sum(id), sum(hashtext(b)) from t",
     "select sum(id) from t where a between 10 and 20",
     "select count(*) from t where c @> array[7, 77]",

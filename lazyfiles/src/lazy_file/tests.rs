@@ -17,12 +17,13 @@ const DURABLE: Durability = Durability { fsync: true, retries_failed_sync: false
 /// Every byte of a page on the page server is the low byte of its block number plus 100.
 struct FakeServer {
     fetched: Vec<(u32, u16)>,
+    hinted: Vec<(u32, u16)>,
     before_reply: Box<dyn FnMut()>,
 }
 
 impl FakeServer {
     fn new() -> FakeServer {
-        FakeServer { fetched: Vec::new(), before_reply: Box::new(|| ()) }
+        FakeServer { fetched: Vec::new(), hinted: Vec::new(), before_reply: Box::new(|| ()) }
     }
 
     fn process(&mut self) -> Process<'_> {
@@ -41,6 +42,10 @@ impl PageSource for FakeServer {
         (self.before_reply)();
         let blocks = first.0..first.0 + u32::from(count);
         Ok(blocks.flat_map(|block| vec![base_byte(block); BLCKSZ]).collect())
+    }
+
+    fn hint(&mut self, _: RelTag, first: BlockNumber, count: u16) {
+        self.hinted.push((first.0, count));
     }
 }
 
@@ -121,6 +126,28 @@ fn absent_blocks_are_fetched_once() {
     assert_eq!(stub.open(false).read(&mut server, 0..10), expected);
     // Block 7 was there; after it comes read-ahead, for the misses were sequential.
     assert_eq!(server.fetched, [(7, 1), (0, 7), (8, 4)]);
+}
+
+#[test]
+fn a_sequential_read_asks_ahead() {
+    let (stub, mut server) = (Stub::new(100), FakeServer::new());
+    let opened = stub.open(false);
+    for block in 0..100 {
+        assert_eq!(opened.read(&mut server, block..block + 1), [base_byte(block)]);
+    }
+    assert_eq!(server.fetched, [(0, 1), (1, 4), (5, 16), (21, 32), (53, 32), (85, 15)]);
+    assert_eq!(server.hinted, [(53, 32), (85, 15)]);
+}
+
+#[test]
+fn a_hint_concerns_absent_blocks() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    opened.write(&mut server, 5, 1);
+    for (first, count) in [(5, 1), (4, 3), (18, 10), (20, 5)] {
+        opened.lazy.will_need(first * BLOCK_BYTES, count * BLCKSZ, &mut server.process());
+    }
+    assert_eq!(server.hinted, [(4, 1), (18, 2)]);
 }
 
 #[test]
@@ -223,6 +250,8 @@ fn a_failed_fetch_leaves_the_block_absent() {
         fn pages(&mut self, _: RelTag, _: BlockNumber, _: u16) -> Result<Bytes, FetchError> {
             Err(FetchError::Failed("gone".to_owned()))
         }
+
+        fn hint(&mut self, _: RelTag, _: BlockNumber, _: u16) {}
     }
     let (stub, mut server) = (Stub::new(20), FakeServer::new());
     let opened = stub.open(true);
