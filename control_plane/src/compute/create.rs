@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use postgres_formats::Lsn;
 
 use super::layout::{COMPUTES_DIR, DESTROYING_PREFIX, Layout, MAKING_PREFIX};
-use super::{Compute, ComputeOptions, Mode, settings, settle, unpack};
+use super::{Compute, ComputeOptions, Mode, settings, settle, spread, unpack};
 use crate::branch::Branch;
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
@@ -164,6 +164,7 @@ impl Building {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(path).io("create", path)
         };
         private(&computes)?;
+        spread::spread_folders_of(&computes);
         let unlisted = format!("{MAKING_PREFIX}{}", name.trim_start_matches('.'));
         let layout = Layout::new(repository, &unlisted);
         let building = Building { layout, finished: false };

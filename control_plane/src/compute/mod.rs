@@ -5,6 +5,7 @@ mod layout;
 mod run;
 mod settings;
 mod settle;
+mod spread;
 mod unpack;
 
 use std::fmt;
