@@ -115,6 +115,11 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster whose data directory the caller makes, at `data_dir`.
+    pub fn empty() -> Cluster {
+        Cluster { dir: scratch_dir("zenith-pg-"), running: false }
+    }
+
     /// Appends lines to postgresql.conf; a later line overrides an earlier one.
     pub fn configure(&self, settings: &str) {
         let path = self.data_dir().join("postgresql.conf");

@@ -110,6 +110,10 @@ impl CommandError {
 
     /// Whether somebody should look into it, rather than only the client.
     pub fn is_our_fault(&self) -> bool {
+        // A client that goes away in the middle is its own affair.
+        if matches!(self, CommandError::Query(_)) {
+            return false;
+        }
         let state = self.sqlstate();
         let code = state.code();
         code.starts_with("XX") || code.starts_with("58") || state == SqlState::DISK_FULL

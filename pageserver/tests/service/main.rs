@@ -1,0 +1,8 @@
+//! The page server's program from the outside: as a daemon, with stock PostgreSQL as its computes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where the unexpected happens")]
+
+mod commands;
+mod computes;
+mod daemon;
+mod fixture;
