@@ -164,6 +164,33 @@ fn crashes_lose_nothing() {
     succeed(&mut lazy.offline("pg_checksums"));
 }
 
+/// Pages written before a crash of the server may be newer than the last checkpoint and yet older
+/// than the one that ends recovery: nothing but the sync of everything with which recovery begins
+/// makes them durable.
+#[test]
+fn a_recovery_makes_durable_what_it_finds() {
+    let origin = Origin::new(TABLES);
+    let _pages = origin.page_server();
+    for method in ["fsync", "syncfs"] {
+        let lazy = origin.lazy(method);
+        let method = format!("recovery_init_sync_method={method}");
+        // Page images in the WAL would make recovery write the pages again.
+        let server = lazy.start(&["full_page_writes=off"]);
+        // With one megabyte of buffers most of it is written at once.
+        server.psql("update t set a = a + 1; update u set a = a + 2; vacuum u");
+        let expected = fingerprint(&server);
+        server.crash();
+        let server = lazy.start(&[&method]);
+        server.psql("checkpoint");
+        server.crash();
+        assert!(lazy.lose_power() > 0);
+        let server = lazy.start(&[&method]);
+        assert_eq!(fingerprint(&server), expected, "{method}");
+        succeed(server.client("pg_amcheck").args(["--heapallindexed", "-d", "postgres"]));
+        server.stop();
+    }
+}
+
 #[test]
 fn without_fsync_a_clean_stop_survives_a_reboot() {
     let origin = Origin::new(TABLES);
