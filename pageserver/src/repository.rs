@@ -358,13 +358,14 @@ impl Repository {
 
     /// Ends all waits on all timelines and makes what was received durable.
     pub fn shut_down(&self) {
-        for entry in &self.timelines {
-            if let Some(timeline) = entry.value().lock().as_ref() {
-                timeline.shut_down();
-                if let Err(error) = timeline.sync_wal() {
-                    slog::error!(self.log, "WAL not synced at shutdown";
-                        "timeline" => %timeline.id(), "error" => %error);
-                }
+        // The slots first, so that no shard is locked while one of them is.
+        let slots: Vec<Slot> = self.timelines.iter().map(|entry| entry.value().clone()).collect();
+        for slot in slots {
+            let Some(timeline) = slot.lock().clone() else { continue };
+            timeline.shut_down();
+            if let Err(error) = timeline.sync_wal() {
+                slog::error!(self.log, "WAL not synced at shutdown";
+                    "timeline" => %timeline.id(), "error" => %error);
             }
         }
     }
