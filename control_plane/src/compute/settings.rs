@@ -23,6 +23,10 @@ max_wal_size = 1GB
 wal_level = replica
 max_wal_senders = 10
 max_replication_slots = 10
+max_prepared_transactions = 100
+# Blocks that are not on this machine yet are fetched many at a time.
+effective_io_concurrency = 64
+maintenance_io_concurrency = 64
 log_line_prefix = '%m [%p] '
 log_timezone = 'UTC'
 timezone = 'UTC'
