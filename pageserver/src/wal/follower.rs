@@ -191,9 +191,8 @@ impl Link {
         }
     }
 
-    /// Waits until told to stop or to hurry, at most for `pause`; `None` waits without end. Says
-    /// whether to go on.
-    fn wait(&self, pause: Option<Duration>) -> bool {
+    /// Waits until told to stop or to hurry, at most for `pause`; `None` waits without end.
+    fn wait(&self, pause: Option<Duration>) -> Wake {
         let deadline = pause.and_then(|pause| Instant::now().checked_add(pause));
         let mut state = self.state.lock();
         while !self.stop.is_fired() && !state.hurry {
@@ -206,9 +205,19 @@ impl Link {
                 }
             }
         }
-        state.hurry = false;
-        !self.stop.is_fired()
+        match (self.stop.is_fired(), std::mem::take(&mut state.hurry)) {
+            (true, _) => Wake::Stop,
+            (false, true) => Wake::Hurry,
+            (false, false) => Wake::Time,
+        }
     }
+}
+
+/// Why a pause is over.
+enum Wake {
+    Stop,
+    Hurry,
+    Time,
 }
 
 /// The thread: receives, and after a failure waits and receives again.
@@ -222,28 +231,26 @@ fn follow(receiver: &Receiver, link: &Link, log: &Logger) {
             Err(_) if link.stop.is_fired() => return,
             Err(failure) => failure,
         };
-        if error.had_streamed {
+        if error.had_settled {
             pause = PAUSE_MIN;
             logged = Logged::default();
         }
         let text = with_causes(&error.reason);
-        let go_on = if error.reason.is_permanent() {
+        let wake = if error.reason.is_permanent() {
             error!(log, "stopped following: {}", text);
             link.set_state(FollowState::Broken, Some(text));
-            logged = Logged::default();
-            pause = PAUSE_MIN;
             link.wait(None)
         } else {
             if logged.is_news(&text) {
                 warn_or_info(log, &error.reason, &text);
             }
             link.set_state(FollowState::Retrying, Some(text));
-            let go_on = link.wait(Some(pause));
-            pause = (pause * 2).min(PAUSE_MAX);
-            go_on
+            link.wait(Some(pause))
         };
-        if !go_on {
-            return;
+        match wake {
+            Wake::Stop => return,
+            Wake::Hurry => pause = PAUSE_MIN,
+            Wake::Time => pause = (pause * 2).min(PAUSE_MAX),
         }
     }
 }

@@ -31,6 +31,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The server sends keepalives while it has nothing else, half of `wal_sender_timeout` apart. One
 /// that has been silent for longer than this is gone without a word.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// A stream that has lasted this long, or kept WAL durably, is one that works.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
+const ANNOUNCED_AFTER: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -102,10 +105,10 @@ impl ReceiveError {
     }
 }
 
-/// A failure, and whether WAL had been flowing before it.
+/// A failure, and whether all had been well before it.
 pub(super) struct Failure {
     pub(super) reason: ReceiveError,
-    pub(super) had_streamed: bool,
+    pub(super) had_settled: bool,
 }
 
 /// Receives the WAL of one timeline from one server.
@@ -132,7 +135,7 @@ impl Receiver {
 
     /// Connects and receives until told to stop (`Ok`) or until something goes wrong.
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let not_yet = |reason| Failure { reason, had_streamed: false };
+        let not_yet = |reason| Failure { reason, had_settled: false };
         let (timeline, stream) = self.connect().map_err(not_yet)?;
         self.link.set_streaming();
         let mut session = Session {
@@ -142,8 +145,12 @@ impl Receiver {
             gathered: None,
             last_status: Instant::now(),
             last_heard: Instant::now(),
+            settled: Settled { since: Instant::now(), announced: false },
+            log: &self.log,
         };
-        session.receive().map_err(|reason| Failure { reason, had_streamed: true })
+        let result = session.receive();
+        let had_settled = session.settled.since.elapsed() >= SETTLED_AFTER;
+        result.map_err(|reason| Failure { reason, had_settled })
     }
 
     fn connect(&self) -> Result<(Arc<Timeline>, ReplicationStream), ReceiveError> {
@@ -166,8 +173,7 @@ impl Receiver {
         let start = timeline.restart_receiving()?;
         let stream = client
             .start_physical(Some(&slot), start, system.tli)
-            .map_err(|source| start_error(start, source))?;
-        info!(self.log, "following"; "from" => %start, "slot" => slot);
+            .map_err(|source| stream_error(start, source))?;
         Ok((timeline, stream))
     }
 }
@@ -177,7 +183,9 @@ pub fn slot_name(timeline: TimelineId) -> String {
     format!("zenith_{timeline}")
 }
 
-fn start_error(start: Lsn, source: ReplicationError) -> ReceiveError {
+/// Tells apart what the server can no longer give, whether it says so at once or when it has to
+/// read the WAL. `start` is where receiving has to go on.
+fn stream_error(start: Lsn, source: ReplicationError) -> ReceiveError {
     let gone = match &source {
         ReplicationError::WalGone { .. } => true,
         // The slot has been invalidated, for it held back more than `max_slot_wal_keep_size`.
@@ -203,6 +211,14 @@ struct Session<'a> {
     gathered: Option<Group>,
     last_status: Instant,
     last_heard: Instant,
+    settled: Settled,
+    log: &'a Logger,
+}
+
+/// Whether a stream works: one that breaks at once, over and over, is not worth a line each time.
+struct Settled {
+    since: Instant,
+    announced: bool,
 }
 
 impl Session<'_> {
@@ -210,7 +226,11 @@ impl Session<'_> {
         self.report()?;
         loop {
             // With a group begun, only what is there already may join it.
-            let wait = if self.gathered.is_some() { Duration::ZERO } else { STATUS_INTERVAL };
+            let wait = match (&self.gathered, self.settled.announced) {
+                (Some(_), _) => Duration::ZERO,
+                (None, false) => ANNOUNCED_AFTER,
+                (None, true) => STATUS_INTERVAL,
+            };
             let message = match self.stream.next(wait) {
                 Ok(message) => message,
                 Err(error) => return self.end(error),
@@ -233,6 +253,10 @@ impl Session<'_> {
                 self.timeline.sync_wal()?;
                 self.gathered = None;
             }
+            if !self.settled.announced && (complete || idle) {
+                self.settled.announced = true;
+                info!(self.log, "following"; "received" => %self.timeline.last_received_lsn());
+            }
             if complete || self.last_status.elapsed() >= STATUS_INTERVAL {
                 self.report()?;
             }
@@ -242,7 +266,10 @@ impl Session<'_> {
     /// Keeps what the server gave before the stream ended. Being told to stop is no failure.
     fn end(&mut self, error: ReplicationError) -> Result<(), ReceiveError> {
         self.timeline.sync_wal()?;
-        if error.is_stopped() { Ok(()) } else { Err(error.into()) }
+        if error.is_stopped() {
+            return Ok(());
+        }
+        Err(stream_error(self.timeline.last_record_lsn(), error))
     }
 
     /// Tells the server how far its WAL has come.
