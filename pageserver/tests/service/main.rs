@@ -5,4 +5,5 @@
 mod commands;
 mod computes;
 mod daemon;
+mod failures;
 mod fixture;
