@@ -85,9 +85,13 @@ impl Repository {
                     listen.port()
                 )));
             }
-            self.wait_until_serving(|| running.is_alive(), 0)?;
-            return Ok(Outcome::AlreadySo);
+            match self.wait_until_serving(|| running.is_alive(), 0) {
+                // It was killed a moment ago.
+                Err(_) if !running.is_alive() => {}
+                waited => return waited.map(|()| Outcome::AlreadySo),
+            }
         }
+        Running::wait_out_dying(&self.dir().join(PID_FILE), KILL_TIMEOUT);
         let program = companions::find(companions::PAGESERVER)?;
         companions::install_libraries(&self.dir().join(LIB_DIR), self.account())?;
         let listen = self.choose_listen(options.port)?;

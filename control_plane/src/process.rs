@@ -48,6 +48,15 @@ impl Running {
         Running::recognise(parse_pid(&text)?, argument)
     }
 
+    /// Waits until the process whose number is the first line of `pidfile` is gone, if it is just
+    /// being ended: it is recognised no more then, but has its port and its locks still.
+    pub(crate) fn wait_out_dying(pidfile: &Path, timeout: Duration) {
+        let text = fs::read_to_string(pidfile).unwrap_or_default();
+        if let Some(pid) = parse_pid(&text) {
+            wait_until(timeout, || !is_exiting(pid) || !alive(pid));
+        }
+    }
+
     pub(crate) fn pid(self) -> i32 {
         self.pid.as_raw()
     }
@@ -73,12 +82,32 @@ impl Running {
 /// Whether the process exists and has not ended. One that is our own child and has ended is reaped.
 fn alive(pid: i32) -> bool {
     let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    // The state follows the command name, which is in parentheses and may contain any character.
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    match stat_field(pid, STAT_STATE).as_deref() {
+        None | Some("X") => false,
+        // Other threads may still be on their way out, and the process keeps its files and
+        // sockets until the last of them is gone.
+        Some("Z") => fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|all| all.count() > 1),
+        Some(_) => true,
+    }
+}
+
+/// Whether the kernel has begun to take the process apart.
+fn is_exiting(pid: i32) -> bool {
+    let flags = stat_field(pid, STAT_FLAGS).and_then(|text| text.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+/// Fields of `/proc/PID/stat`, counted from 0 after the command name; see proc(5).
+const STAT_STATE: usize = 0;
+const STAT_FLAGS: usize = 6;
+/// Bit of the kernel's `include/linux/sched.h` in `STAT_FLAGS`.
+const PF_EXITING: u64 = 4;
+
+fn stat_field(pid: i32, number: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name is in parentheses and may contain any character.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(number).map(str::to_owned)
 }
 
 /// The number on the first line, if it is an integer of at least 1.
@@ -190,6 +219,55 @@ mod tests {
         assert!(running.wait_gone(Duration::from_secs(10)));
         assert_eq!(Running::recognise(pid, &mark), None);
         running.signal(Signal::SIGTERM).unwrap();
+    }
+
+    extern "C" fn sleep_for_ever(_: *mut libc::c_void) -> *mut libc::c_void {
+        loop {
+            // SAFETY: takes nothing and returns when a signal was handled.
+            unsafe { libc::pause() };
+        }
+    }
+
+    /// A killed server's first thread may be gone while others still hold its port and its lock.
+    #[test]
+    fn a_process_is_gone_when_its_last_thread_is() {
+        // SAFETY: the child only makes a thread and ends its first one, without any lock that
+        // another thread of this process might have held at the fork.
+        let pid = unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                let mut thread: libc::pthread_t = std::mem::zeroed();
+                let no = std::ptr::null_mut();
+                libc::pthread_create(&raw mut thread, std::ptr::null(), sleep_for_ever, no);
+                libc::syscall(libc::SYS_exit, 0);
+            }
+            pid
+        };
+        assert!(pid > 0);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        fs::write(&file, pid.to_string()).unwrap();
+        let running = Running { pid: Pid::from_raw(pid) };
+        let half_gone = || stat_field(pid, STAT_STATE).as_deref() == Some("Z");
+        assert!(wait_until(Duration::from_secs(10), half_gone));
+        assert!(running.is_alive());
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            running.signal(Signal::SIGKILL).unwrap();
+        });
+        Running::wait_out_dying(&file, Duration::from_secs(10));
+        assert!(!running.is_alive());
+        killer.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_a_process_that_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        fs::write(&file, std::process::id().to_string()).unwrap();
+        let began = Instant::now();
+        Running::wait_out_dying(&file, Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

@@ -54,16 +54,20 @@ impl Compute {
         let _lock = self.lock()?;
         let address = self.repository.server_address()?;
         let socket_dir = socket_dir(&address.unix)?;
-        let outcome = match self.running() {
-            Some(running) => {
-                self.wait_ready(running.pid(), || running.is_alive(), 0)?;
-                Outcome::AlreadySo
-            }
-            None => {
-                self.refuse_if_unsettled()?;
-                self.spawn_and_wait(&address.unix, &socket_dir)?;
-                Outcome::Done
-            }
+        let already = match self.running() {
+            None => false,
+            Some(running) => match self.wait_ready(running.pid(), || running.is_alive(), 0) {
+                // It was killed a moment ago.
+                Err(_) if !running.is_alive() => false,
+                waited => waited.map(|()| true)?,
+            },
+        };
+        let outcome = if already {
+            Outcome::AlreadySo
+        } else {
+            self.refuse_if_unsettled()?;
+            self.spawn_and_wait(&address.unix, &socket_dir)?;
+            Outcome::Done
         };
         if self.mode == Mode::ReadWrite {
             self.have_it_followed(&socket_dir)?;
