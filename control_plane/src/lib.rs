@@ -18,7 +18,6 @@ pub mod postgres_install;
 mod process;
 mod repository;
 mod resolve;
-pub mod timestamp;
 
 pub use account::Account;
 pub use branch::{Ancestor, Branch};
@@ -32,4 +31,3 @@ pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
 pub use point::{At, Point};
 pub use postgres_install::PostgresInstall;
 pub use repository::Repository;
-pub use timestamp::Timestamp;

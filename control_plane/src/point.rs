@@ -7,9 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use postgres_formats::Lsn;
-
-use crate::timestamp::Timestamp;
+use postgres_formats::{Lsn, Timestamp};
 
 /// The longest name of a branch or compute, in bytes.
 pub const NAME_LENGTH_MAX: usize = 63;

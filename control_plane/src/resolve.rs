@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use postgres_formats::{Lsn, TimelineId};
+use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use crate::branch::Branch;
 use crate::compute::ComputeState;
@@ -11,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::point::{At, Point};
 use crate::process;
 use crate::repository::Repository;
-use crate::timestamp::Timestamp;
 
 /// SQLSTATE of a command that the page server does not have.
 const SYNTAX_ERROR: &str = "42601";

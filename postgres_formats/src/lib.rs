@@ -15,6 +15,7 @@ pub mod pglz;
 pub mod rel;
 pub mod relpath;
 pub mod slru;
+pub mod timestamp;
 pub mod wal;
 pub mod xid;
 
@@ -23,4 +24,5 @@ pub use lsn::Lsn;
 pub use page::{BLCKSZ, PageImage};
 pub use rel::{BlockNumber, ForkNumber, Oid, RelFileLocator, RelTag};
 pub use slru::SlruKind;
+pub use timestamp::Timestamp;
 pub use xid::{FullTransactionId, MultiXactId, TransactionId};

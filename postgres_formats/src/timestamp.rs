@@ -5,6 +5,9 @@ use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
+/// From the beginning of 1970 to that of 2000, where PostgreSQL begins to count
+/// (`datatype/timestamp.h`).
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800 * MICROS_PER_SECOND;
 const SECONDS_PER_DAY: i64 = 86_400;
 
 /// Microseconds since 1970-01-01 00:00 UTC, leap seconds not counted.
@@ -20,6 +23,16 @@ impl Timestamp {
     /// Microseconds since the beginning of 1970.
     pub const fn as_unix_micros(self) -> i64 {
         self.0
+    }
+
+    /// The moment that PostgreSQL stores as `micros` (`TimestampTz`).
+    pub const fn from_postgres_micros(micros: i64) -> Timestamp {
+        Timestamp(micros.saturating_add(POSTGRES_EPOCH_MICROS))
+    }
+
+    /// What PostgreSQL stores for this moment.
+    pub const fn as_postgres_micros(self) -> i64 {
+        self.0.saturating_sub(POSTGRES_EPOCH_MICROS)
     }
 }
 
@@ -170,6 +183,9 @@ mod tests {
             assert_eq!(time, Timestamp(micros), "{text}");
             assert_eq!(time.to_string(), text);
         }
+        let epoch: Timestamp = "2000-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(epoch, Timestamp::from_postgres_micros(0));
+        assert_eq!(epoch.as_postgres_micros(), 0);
     }
 
     #[test]
