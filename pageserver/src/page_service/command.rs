@@ -2,7 +2,9 @@
 //!
 //! Pure: words in, [`Command`] out. Names are resolved later, where the repository is known.
 
-use postgres_formats::Lsn;
+use postgres_formats::lsn::ParseLsnError;
+use postgres_formats::timestamp::ParseTimestampError;
+use postgres_formats::{Lsn, Timestamp};
 
 /// What a client can ask for. Texts that name a branch, a timeline or a point are as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +62,20 @@ pub enum Command {
     ForgetMeMaybe {
         /// Branch or timeline.
         timeline: String,
+    },
+    /// The LSN of a moment.
+    LsnAt {
+        /// Branch or timeline.
+        timeline: String,
+        /// The moment.
+        time: Timestamp,
+    },
+    /// The moment of an LSN.
+    TimestampAt {
+        /// Branch or timeline.
+        timeline: String,
+        /// The position.
+        lsn: Lsn,
     },
     /// The commands there are.
     Help,
@@ -164,6 +180,16 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: COMPUTE_COLUMNS,
     },
     CommandSpec { usage: "forgetmemaybe T", purpose: "stop following", columns: COMPUTE_COLUMNS },
+    CommandSpec {
+        usage: "lsn_at T TIMESTAMP",
+        purpose: "the last LSN at which no later transaction had ended",
+        columns: &["lsn"],
+    },
+    CommandSpec {
+        usage: "timestamp_at T LSN",
+        purpose: "when the last transaction up to an LSN ended",
+        columns: &["timestamp"],
+    },
     CommandSpec { usage: "help", purpose: "this list", columns: &["command", "purpose"] },
 ];
 
@@ -193,7 +219,10 @@ pub enum ParseError {
     Usage(&'static str),
     /// A text that should be an LSN is not.
     #[error("{0}")]
-    Lsn(#[from] postgres_formats::lsn::ParseLsnError),
+    Lsn(#[from] ParseLsnError),
+    /// A text that should be a time is not.
+    #[error("{0}")]
+    Timestamp(#[from] ParseTimestampError),
 }
 
 impl Command {
@@ -225,6 +254,10 @@ impl Command {
                 Command::CallMeMaybe { timeline: t.clone(), connstr: connstr.clone() }
             }
             ("forgetmemaybe", [t]) => Command::ForgetMeMaybe { timeline: t.clone() },
+            ("lsn_at", [t, time]) => Command::LsnAt { timeline: t.clone(), time: time.parse()? },
+            ("timestamp_at", [t, lsn]) => {
+                Command::TimestampAt { timeline: t.clone(), lsn: lsn.parse()? }
+            }
             ("help", []) => Command::Help,
             _ => return Err(ParseError::Usage(spec.usage)),
         };
@@ -291,7 +324,11 @@ mod tests {
     #[test]
     fn every_specification_is_a_command() {
         for spec in COMMANDS {
-            let usage = spec.usage.replace("[LSN]", "0/1").replace("LSN", "0/1");
+            let usage = spec
+                .usage
+                .replace("[LSN]", "0/1")
+                .replace("LSN", "0/1")
+                .replace("TIMESTAMP", "2026-11-22T10:00:00Z");
             let words: Vec<_> = usage.split(' ').collect();
             assert!(parse(&words).is_ok(), "{usage}");
         }

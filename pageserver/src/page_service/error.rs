@@ -3,6 +3,7 @@
 
 use std::io;
 
+use postgres_formats::Timestamp;
 use postgres_wire::SqlState;
 use postgres_wire::server::QueryError;
 
@@ -55,6 +56,14 @@ pub enum CommandError {
         /// Who writes to it.
         server: String,
     },
+    /// Nothing is known of that time.
+    #[error("{wanted} is before the beginning of the history of this timeline, which is {oldest}")]
+    BeforeBeginning {
+        /// The time asked for.
+        wanted: Timestamp,
+        /// When the history begins.
+        oldest: Timestamp,
+    },
     /// There is no base backup.
     #[error(transparent)]
     BaseBackup(#[from] BaseBackupError),
@@ -79,7 +88,7 @@ impl CommandError {
 
     fn sqlstate(&self) -> SqlState {
         match self {
-            CommandError::Parse(ParseError::Lsn(_))
+            CommandError::Parse(ParseError::Lsn(_) | ParseError::Timestamp(_))
             | CommandError::BranchName(_)
             | CommandError::Point(_) => SqlState::INVALID_TEXT_REPRESENTATION,
             CommandError::Parse(_) => SqlState::SYNTAX_ERROR,
@@ -87,6 +96,7 @@ impl CommandError {
             CommandError::Timeline(error) => of_timeline(error),
             CommandError::Follow(error) => of_follow(error),
             CommandError::Followed { .. } => SqlState::OBJECT_IN_USE,
+            CommandError::BeforeBeginning { .. } => SqlState::INVALID_PARAMETER_VALUE,
             CommandError::BaseBackup(error) => of_base_backup(error),
             CommandError::Query(_) => SqlState::INTERNAL_ERROR,
         }

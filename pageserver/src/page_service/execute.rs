@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use postgres_formats::TimelineId;
+use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use super::PageService;
 use super::command::{COMMANDS, Command};
 use super::error::CommandError;
 use super::table::{Rows, text};
 use crate::point::{BranchName, Point};
-use crate::repository::Branch;
+use crate::repository::{Branch, RepositoryError};
 use crate::timeline::Timeline;
 use crate::timeline::manifest::Origin;
 use crate::wal::follower::{FollowState, FollowStatus};
@@ -50,6 +50,17 @@ pub(super) fn execute(
             let id = service.timeline_id(timeline)?;
             service.followers.forget(id)?.iter().map(follow_row).collect()
         }
+        Command::LsnAt { timeline, time } => {
+            let (_, timeline) = service.timeline(timeline)?;
+            vec![vec![text(lsn_at(service, &timeline, *time)?)]]
+        }
+        Command::TimestampAt { timeline, lsn } => {
+            let (_, timeline) = service.timeline(timeline)?;
+            timeline.check_lsn(*lsn)?;
+            timeline.wait_lsn(*lsn, service.lsn_timeout).map_err(RepositoryError::from)?;
+            let ended = timeline.timestamp_at(*lsn).map(Timestamp::from_postgres_micros);
+            vec![vec![ended.and_then(text)]]
+        }
         Command::Help => {
             COMMANDS.iter().map(|spec| vec![text(spec.usage), text(spec.purpose)]).collect()
         }
@@ -58,6 +69,32 @@ pub(super) fn execute(
         }
     };
     Ok(Some(rows))
+}
+
+/// The last LSN at which no transaction that ended after `time` had ended.
+fn lsn_at(
+    service: &PageService,
+    timeline: &Arc<Timeline>,
+    time: Timestamp,
+) -> Result<Lsn, CommandError> {
+    if let Some(lsn) = timeline.lsn_at(time.as_postgres_micros()) {
+        return Ok(lsn);
+    }
+    // Before the first transaction: as at the beginning of all, if there was one by then.
+    let mut root = timeline.clone();
+    while let Origin::Ancestor(ancestor) = root.manifest().origin {
+        root = service.repository.timeline(ancestor.timeline)?;
+    }
+    let oldest = unix_seconds(root.manifest().created);
+    if time < oldest {
+        return Err(CommandError::BeforeBeginning { wanted: time, oldest });
+    }
+    Ok(root.start_lsn())
+}
+
+fn unix_seconds(seconds: u64) -> Timestamp {
+    let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+    Timestamp::from_unix_micros(micros)
 }
 
 fn status(service: &PageService) -> Vec<Option<String>> {
@@ -94,16 +131,25 @@ fn branch_delete(
 
 fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
     // Listing must not load every timeline: `timeline_show` tells more of one.
-    let loaded = service.repository.loaded_timeline(branch.timeline);
+    let last_record = match service.repository.loaded_timeline(branch.timeline) {
+        Some(timeline) => Some(timeline.last_record_lsn()),
+        None => has_no_wal(service, branch.timeline).then_some(branch.start),
+    };
     vec![
         text(&branch.name),
         text(branch.timeline),
         branch.ancestor.and_then(|ancestor| text(ancestor.timeline)),
         branch.ancestor.and_then(|ancestor| text(ancestor.lsn)),
         text(branch.start),
-        loaded.and_then(|timeline| text(timeline.last_record_lsn())),
-        text(branch.created),
+        last_record.and_then(text),
+        text(unix_seconds(branch.created)),
     ]
+}
+
+/// Whether nothing has been received on a timeline yet.
+fn has_no_wal(service: &PageService, timeline: TimelineId) -> bool {
+    let dir = service.repository.dir().join("timelines").join(timeline.to_string()).join("wal");
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {
@@ -123,7 +169,7 @@ fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {
         text(positions.received),
         text(positions.flushed),
         text(timeline.version_count()),
-        text(manifest.created),
+        text(unix_seconds(manifest.created)),
     ]
 }
 

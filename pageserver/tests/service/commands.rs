@@ -15,6 +15,7 @@ fn branches_come_and_go() {
     let dev = server.row(&format!("branch_create dev main@{start}"));
     assert_eq!(dev.text("ancestor_timeline").unwrap(), timeline);
     assert_eq!(dev.text("ancestor_lsn").unwrap(), start);
+    assert_eq!(dev.text("last_record_lsn").unwrap(), start);
     server.row("branch_create 'dev.2' dev");
     let shown = server.row(&format!("timeline_show {}", dev.text("timeline").unwrap()));
     assert_eq!(shown.text("last_record_lsn").unwrap(), start);
@@ -46,6 +47,9 @@ fn every_failure_has_its_code_and_names_the_cause() {
         ("timeline_show 00112233445566778899aabbccddeeff", "42704", "00112233"),
         ("basebackup main 0/28", "22023", "0/28"),
         ("basebackup main 1", "22P02", "\"1\""),
+        ("lsn_at main yesterday", "22P02", "\"yesterday\""),
+        ("lsn_at main 2001-01-01T00:00:00Z", "22023", "before the beginning"),
+        ("timestamp_at main 0/28", "22023", "0/28"),
         ("pagestream nowhere", "42704", "\"nowhere\""),
         ("callmemaybe main 'colour=red'", "22023", "colour"),
     ];

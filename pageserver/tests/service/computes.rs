@@ -52,6 +52,13 @@ fn a_branch_has_what_the_original_has_lost() {
     main.sql("drop database d");
     server.catch_up("main", &main);
 
+    // The moment before is as good a name for it: no transaction ended in between.
+    let moment = server.value(&format!("timestamp_at main {before}"), "timestamp");
+    let at_moment: Lsn = server.value(&format!("lsn_at main {moment}"), "lsn").parse().unwrap();
+    assert!(at_moment <= before, "{at_moment} {before}");
+    let again = server.value(&format!("timestamp_at main {at_moment}"), "timestamp");
+    assert_eq!(again, moment);
+
     server.row(&format!("branch_create dev main@{before}"));
     let mut dev = server.compute("dev", None, settings);
     checksums_are_right(&dev);
