@@ -28,6 +28,14 @@ pub struct WalStore {
     // LOCK ORDER: leaf, held only to look up or change the tables, never during IO on the files
     // themselves (opening a segment not yet open excepted: it is short and rare).
     state: Mutex<State>,
+    /// Held during a sync, so that whoever comes second knows that the first has ended, and how.
+    // LOCK ORDER: before `state`; IO happens under it.
+    syncing: Mutex<Syncing>,
+}
+
+#[derive(Default)]
+struct Syncing {
+    failed: bool,
 }
 
 #[derive(Default)]
@@ -42,7 +50,7 @@ struct State {
 impl WalStore {
     /// The store in `dir`, which must exist.
     pub fn new(dir: PathBuf, segment_size: WalSegmentSize, tli: u32) -> WalStore {
-        WalStore { dir, segment_size, tli, state: Mutex::default() }
+        WalStore { dir, segment_size, tli, state: Mutex::default(), syncing: Mutex::default() }
     }
 
     /// The size of a segment.
@@ -93,31 +101,36 @@ impl WalStore {
             let (chunk, rest) = bytes.split_at(now);
             let segment = lsn.segment(self.segment_size);
             let file = self.open(segment, true)?;
-            self.state.lock().dirty.entry(segment).or_insert_with(|| file.clone());
-            file.write_all_at(chunk, offset)?;
+            let written = file.write_all_at(chunk, offset);
+            // Only now: a sync that ran in between would take the mark and not see the bytes.
+            self.state.lock().dirty.entry(segment).or_insert(file);
+            written?;
             lsn = lsn.saturating_add(chunk.len() as u64);
             bytes = rest;
         }
         Ok(())
     }
 
-    /// Makes everything written so far durable.
+    /// Makes everything written so far durable, that is, by every `write` that has returned.
     ///
     /// # Errors
-    /// Whatever syncing gives. After a failed sync the kernel may have dropped the data, so the
-    /// caller must write it again before a later sync may count.
+    /// Whatever syncing gives. After a failed sync the kernel may have dropped the data, so every
+    /// later one fails, too.
     pub fn sync(&self) -> io::Result<()> {
+        let mut syncing = self.syncing.lock();
+        if syncing.failed {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
         let (dirty, dir_dirty) = {
             let mut state = self.state.lock();
             (std::mem::take(&mut state.dirty), std::mem::take(&mut state.dir_dirty))
         };
-        for file in dirty.values() {
-            file.sync_data()?;
-        }
-        if dir_dirty {
-            durable::sync_dir(&self.dir)?;
-        }
-        Ok(())
+        let synced = dirty
+            .values()
+            .try_for_each(|file| file.sync_data())
+            .and_then(|()| if dir_dirty { durable::sync_dir(&self.dir) } else { Ok(()) });
+        syncing.failed = synced.is_err();
+        synced
     }
 
     /// Makes the last segments durable whoever wrote them: an earlier process may have ended
@@ -171,16 +184,13 @@ impl WalStore {
         let last = end.segment(self.segment_size);
         let mut later = self.segments()?;
         later.retain(|segment| *segment > last);
-        {
-            let mut state = self.state.lock();
-            for segment in &later {
-                state.open.remove(segment);
-                state.dirty.remove(segment);
-            }
-        }
         // From the last one backwards, so that a crash leaves no gap.
         for segment in later.iter().rev() {
             fs::remove_file(self.path(*segment))?;
+            // Only now, when no reader can open it again.
+            let mut state = self.state.lock();
+            state.open.remove(segment);
+            state.dirty.remove(segment);
         }
         match self.open(last, false) {
             Ok(file) => {
