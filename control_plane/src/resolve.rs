@@ -17,7 +17,7 @@ const SYNTAX_ERROR: &str = "42601";
 
 impl Repository {
     /// The LSN that `point` means; it is on `branch`.
-    pub(crate) fn lsn_of(&self, branch: &Branch, point: &Point) -> Result<Lsn> {
+    pub fn lsn_of(&self, branch: &Branch, point: &Point) -> Result<Lsn> {
         match point.at {
             At::End => {
                 self.catch_up(branch.timeline)?;
@@ -36,7 +36,7 @@ impl Repository {
     }
 
     /// End of the last record that the page server has of `timeline`.
-    pub(crate) fn last_record_lsn(&self, timeline: TimelineId) -> Result<Lsn> {
+    pub fn last_record_lsn(&self, timeline: TimelineId) -> Result<Lsn> {
         self.control()?.row(&format!("timeline_show {timeline}"))?.value("last_record_lsn")
     }
 

@@ -42,15 +42,13 @@ impl PyBranch {
         }
     }
 
-    /// The LSN that was asked for, else the end of what the page server has.
+    /// The LSN that was asked for, else the branch's end, with the commit that was just made.
     fn lsn_or_end(&self, lsn: Option<AnyLsn>) -> PyResult<Lsn> {
         if let Some(lsn) = lsn {
             return Ok(lsn.0);
         }
-        let now = self.repository.branch(&self.branch.name).map_err(raise)?;
-        now.last_record_lsn.ok_or_else(|| {
-            NotFound::new_err(format!("branch {:?} has no pages yet", self.branch.name))
-        })
+        let end = Point::end_of(&self.branch.name);
+        self.repository.lsn_of(&self.branch, &end).map_err(raise)
     }
 
     fn read_pages(
@@ -95,9 +93,10 @@ impl PyBranch {
 
     /// Asked anew each time: it moves.
     #[getter]
-    fn last_record_lsn(&self, py: Python<'_>) -> PyResult<Option<PyLsn>> {
-        let now = py.detach(|| self.repository.branch(&self.branch.name)).map_err(raise)?;
-        Ok(now.last_record_lsn.map(PyLsn))
+    fn last_record_lsn(&self, py: Python<'_>) -> PyResult<PyLsn> {
+        py.detach(|| self.repository.last_record_lsn(self.branch.timeline))
+            .map(PyLsn)
+            .map_err(raise)
     }
 
     #[pyo3(signature = (name=None, *, lsn=None, durability=None, port=None))]

@@ -102,7 +102,7 @@ class Branch:
     @property
     def is_default(self) -> bool: ...
     @property
-    def last_record_lsn(self) -> Lsn | None:
+    def last_record_lsn(self) -> Lsn:
         """The end of the last WAL record that the page server has of it now."""
     def compute(
         self,
