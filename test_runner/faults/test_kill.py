@@ -1,0 +1,152 @@
+"""Kill -9 in the middle of pgbench: everything comes back, and nothing acknowledged is lost."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import zenith
+from fixtures import pgbench, processes
+from fixtures.ledger import Ledger
+
+ROUNDS = 3
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Random numbers whose seed is printed when the test fails."""
+    seed = int(os.environ.get("ZENITH_TEST_SEED") or time.time_ns() % 1_000_000)
+    print(f"ZENITH_TEST_SEED={seed}")
+    return random.Random(seed)
+
+
+def redo_processes(repo: zenith.Repository) -> list[int]:
+    """The page server's redo processes."""
+    server = repo.pid
+    children = Path(f"/proc/{server}/task/{server}/children").parent.parent
+    found = []
+    for task in children.iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+def test_compute(repo: zenith.Repository, main: zenith.Branch, chance: random.Random) -> None:
+    pg = main.compute()
+    with pg:
+        pgbench.initialise(pg.dsn)
+        with Ledger(pg.dsn) as ledger:
+            for _ in range(ROUNDS):
+                with pgbench.Background(pg.dsn):
+                    ledger.wait_for_more()
+                    time.sleep(chance.uniform(0, 0.5))
+                    pg.kill()
+                pg.start()
+                pgbench.check_sums(pg.psql(pgbench.SUMS))
+        ledger.check_table()
+        sums = pg.psql(pgbench.SUMS)
+    # What the page server has must be the same.
+    pg.destroy()
+    with main.compute() as pg:
+        assert pg.psql(pgbench.SUMS) == sums
+        ledger.check_table(pg.dsn)
+
+
+def test_compute_lost_with_its_disk(
+    repo: zenith.Repository, main: zenith.Branch, chance: random.Random
+) -> None:
+    """With ``--durability pageserver`` an acknowledged commit survives the compute's disk."""
+    pg = main.compute(durability="pageserver")
+    pg.start()
+    pgbench.initialise(pg.dsn)
+    for _ in range(ROUNDS):
+        ledger = Ledger(pg.dsn)
+        with ledger, pgbench.Background(pg.dsn):
+            ledger.wait_for_more()
+            time.sleep(chance.uniform(0, 0.5))
+            pg.kill()
+            ledger.stop()
+        pg.destroy()
+        pg = main.compute(durability="pageserver")
+        pg.start()
+        ledger.check_table(pg.dsn)
+        pgbench.check_sums(pg.psql(pgbench.SUMS))
+        pg.psql("drop table ledger")
+    pg.stop()
+
+
+def test_page_server(
+    repo: zenith.Repository, main: zenith.Branch, chance: random.Random, allowed_log: list[str]
+) -> None:
+    with main.compute(durability="pageserver") as pg:
+        pgbench.initialise(pg.dsn)
+        with Ledger(pg.dsn) as ledger, pgbench.Background(pg.dsn) as load:
+            for _ in range(ROUNDS):
+                ledger.wait_for_more()
+                time.sleep(chance.uniform(0, 0.5))
+                pid = repo.pid
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+                processes.wait_gone([pid])
+                repo.start()
+                ledger.wait_for_more()
+            assert load.is_running(), load.output()
+        sums = pg.psql(pgbench.SUMS)
+        pgbench.check_sums(sums)
+        ledger.check_table()
+    main.compute().destroy()
+    with main.compute() as pg:
+        assert pg.psql(pgbench.SUMS) == sums
+        ledger.check_table(pg.dsn)
+
+
+def test_page_server_and_compute_at_once(
+    repo: zenith.Repository, main: zenith.Branch, chance: random.Random
+) -> None:
+    pg = main.compute(durability="pageserver")
+    pg.start()
+    pgbench.initialise(pg.dsn)
+    ledger = Ledger(pg.dsn)
+    with ledger, pgbench.Background(pg.dsn):
+        ledger.wait_for_more()
+        time.sleep(chance.uniform(0, 0.5))
+        pid = repo.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        pg.kill()
+        ledger.stop()
+    repo.start()
+    pg.destroy()
+    with main.compute() as pg:
+        ledger.check_table(pg.dsn)
+        pgbench.check_sums(pg.psql(pgbench.SUMS))
+
+
+def test_redo_process(
+    repo: zenith.Repository,
+    main: zenith.Branch,
+    chance: random.Random,
+    allowed_log: list[str],
+) -> None:
+    allowed_log.append(r"\bredo\b|walredo")
+    with main.compute() as pg:
+        pgbench.initialise(pg.dsn)
+        pgbench.run(pg.dsn, "-c", "2", "-t", "500")
+        sums = pg.psql(pgbench.SUMS)
+    dev = repo.create_branch("dev")
+    killed = 0
+    with dev.compute() as pg, pgbench.Background(pg.dsn) as load:
+        deadline = time.monotonic() + 20
+        while killed < 5 and time.monotonic() < deadline:
+            for pid in redo_processes(repo):
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+            pg.psql("select count(*) from pgbench_accounts where abalance <> 0")
+            time.sleep(chance.uniform(0, 0.2))
+        assert load.is_running(), load.output()
+        load.stop()
+        pgbench.check_sums(pg.psql(pgbench.SUMS))
+    assert killed, "no redo process was ever seen"
+    with main.compute("look", lsn=dev.ancestor[1] if dev.ancestor else None) as pg:
+        assert pg.psql(pgbench.SUMS) == sums
