@@ -1,7 +1,7 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build test lint clean setup
+.PHONY: build test demo lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
@@ -10,6 +10,11 @@ build: setup
 # All tests: the crates' own and the suite in test_runner. ARGS='-k branch' picks some of the latter.
 test:
 	@scripts/test $(ARGS)
+
+# The whole idea on a real database, in a scratch folder. DEMO_KEEP=1 leaves it running,
+# DEMO_SCALE sets pgbench's scale.
+demo: build
+	@scripts/demo
 
 lint: setup
 	@scripts/lint
