@@ -13,6 +13,8 @@ use slog::{Logger, error, info};
 
 use super::follow_file::{FollowFile, FollowFileError};
 use super::follower::{FollowStatus, Follower};
+use super::receiver::drop_slot;
+use crate::error_text::with_causes;
 use crate::repository::Repository;
 
 /// Why a timeline cannot be made to follow a server, or to stop.
@@ -86,7 +88,7 @@ impl Followers {
                 Err(error) => Err(error.into()),
             };
             if let Err(error) = resumed {
-                let text = crate::error_text::with_causes(&error);
+                let text = with_causes(&error);
                 error!(self.log, "cannot go on following: {}", text; "timeline" => %timeline);
             }
         }
@@ -117,13 +119,21 @@ impl Followers {
     }
 
     /// Lets `timeline` follow nobody. Says how it did until now; `None`: it followed nobody.
+    ///
+    /// The server's slot is dropped if the server can be reached, for otherwise it would keep its
+    /// WAL for ever.
     pub fn forget(&self, timeline: TimelineId) -> Result<Option<FollowStatus>, FollowError> {
         let change = self.change.lock();
         if change.shut_down {
             return Err(FollowError::ShuttingDown);
         }
         FollowFile::remove(&self.timeline_dir(timeline))?;
-        Ok(self.end(timeline))
+        let connstr = self.running.lock().get(&timeline).map(|f| f.connstr().to_owned());
+        let status = self.end(timeline);
+        if let Some(connstr) = connstr {
+            self.drop_slot(timeline, &connstr);
+        }
+        Ok(status)
     }
 
     /// How all followers do, by timeline.
@@ -145,6 +155,21 @@ impl Followers {
         // All are told before the first is waited for.
         running.values().for_each(Follower::stop);
         running.into_values().for_each(Follower::join);
+    }
+
+    fn drop_slot(&self, timeline: TimelineId, connstr: &str) {
+        let drop = || -> Result<bool, String> {
+            let params: ConnectParams = connstr.parse().map_err(text_of)?;
+            let system = self.repository.timeline(timeline).map_err(text_of)?.cluster().system_id;
+            drop_slot(&params, timeline, system).map_err(text_of)
+        };
+        // Whether the server still is there is not our affair: most often it has just been removed.
+        match drop() {
+            Ok(true) => info!(self.log, "slot dropped"; "timeline" => %timeline),
+            Ok(false) => info!(self.log, "slot left alone, the server is another one";
+                "timeline" => %timeline),
+            Err(text) => info!(self.log, "slot not dropped: {}", text; "timeline" => %timeline),
+        }
     }
 
     fn start(
@@ -174,4 +199,8 @@ impl Followers {
     fn timeline_dir(&self, timeline: TimelineId) -> PathBuf {
         self.timelines_dir.join(timeline.to_string())
     }
+}
+
+fn text_of(error: impl std::error::Error + 'static) -> String {
+    with_causes(&error)
 }

@@ -35,6 +35,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 const ANNOUNCED_AFTER: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Somebody waits for it, and it is only a courtesy.
+const DROP_SLOT_TIMEOUT: Duration = Duration::from_secs(2);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why receiving ended.
@@ -176,6 +178,27 @@ impl Receiver {
             .map_err(|source| stream_error(start, source))?;
         Ok((timeline, stream))
     }
+}
+
+/// Drops a timeline's slot on a server that is no longer followed, so that the server need not keep
+/// WAL for it any longer. Only where that server belongs to the same cluster; says whether it did.
+pub(super) fn drop_slot(
+    params: &ConnectParams,
+    timeline: TimelineId,
+    system: SystemId,
+) -> Result<bool, ReplicationError> {
+    let timeouts = Timeouts {
+        connect: DROP_SLOT_TIMEOUT,
+        read: Some(DROP_SLOT_TIMEOUT),
+        write: Some(DROP_SLOT_TIMEOUT),
+    };
+    let mut client = ReplicationClient::connect(params, timeouts, None)?;
+    if client.identify_system()?.system_id != system {
+        return Ok(false);
+    }
+    // The connection that used it has just been closed, which the server may not have noticed.
+    client.drop_slot(&slot_name(timeline), true)?;
+    Ok(true)
 }
 
 /// The slot's name on the server: one per timeline, within PostgreSQL's 63 bytes.

@@ -63,7 +63,8 @@ fn a_lost_slot_is_said_to_be_lost() {
     main.start();
     server.follow("main", &main);
     server.catch_up("main", &main);
-    server.row("forgetmemaybe main");
+    // It looks for the server elsewhere, and the slot stays behind unused.
+    server.row("callmemaybe main 'host=/nowhere'");
     for _ in 0..3 {
         main.sql("create table if not exists t (n int)");
         main.sql("insert into t values (1)");
@@ -74,6 +75,9 @@ fn a_lost_slot_is_said_to_be_lost() {
     server.follow("main", &main);
     let message = failure(&server, "retrying");
     assert!(message.contains("has to be made anew"), "{message}");
+    // A server that is forgotten need not keep anything.
+    server.row("forgetmemaybe main");
+    assert_eq!(main.sql("select count(*) from pg_replication_slots"), "0");
 }
 
 /// A file system of a fixed size, for as long as this lives.
