@@ -21,6 +21,8 @@ use tempfile::TempDir;
 
 /// How long anything may take that should take a moment.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a page server may take to stop when a test is over.
+const CLEAN_STOP_MAX: Duration = Duration::from_secs(10);
 /// The `lsn_timeout_seconds` of the repositories here.
 pub const LSN_TIMEOUT_SECONDS: u64 = 2;
 
@@ -229,6 +231,13 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
+            // Cleanly, so that its redo processes do not outlive it in a folder that is going away.
+            let pid = Pid::from_raw(i32::try_from(process.id()).unwrap_or_default());
+            let _ = kill(pid, Signal::SIGTERM);
+            let deadline = Instant::now() + CLEAN_STOP_MAX;
+            while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             // Gone already is as good.
             let _ = process.kill();
             let _ = process.wait();
