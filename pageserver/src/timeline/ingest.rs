@@ -132,7 +132,7 @@ impl Timeline {
             return Err(IngestError::SyncFailed(self.id()));
         }
         let from = writer.record_end;
-        self.wal.truncate(from).map_err(|source| self.io_error(source))?;
+        self.wal.end_at(from).map_err(|source| self.io_error(source))?;
         writer.decoder = decoder(from, writer.state.prev_record, &self.cluster);
         let mut positions = self.positions.lock();
         positions.received = positions.last_record;

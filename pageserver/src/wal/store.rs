@@ -176,11 +176,14 @@ impl WalStore {
         Ok(done)
     }
 
-    /// Cuts off everything from `end` on, durably.
+    /// Makes the store end at `end`, which is not beyond what counts of it: cuts off everything
+    /// from there on, durably. If a segment begins there, the rest of the one before, which a
+    /// server that switches segments leaves unused and may never send, is filled with zeros:
+    /// whoever reads on must not take a short file for the end of the WAL.
     ///
     /// # Errors
     /// Whatever the file system gives.
-    pub fn truncate(&self, end: Lsn) -> io::Result<()> {
+    pub fn end_at(&self, end: Lsn) -> io::Result<()> {
         let last = end.segment(self.segment_size);
         let mut later = self.segments()?;
         later.retain(|segment| *segment > last);
@@ -203,7 +206,23 @@ impl WalStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        if end.segment_offset(self.segment_size) == 0
+            && let Some(before) = last.0.checked_sub(1)
+        {
+            self.fill_up(SegmentNumber(before))?;
+        }
         durable::sync_dir(&self.dir)
+    }
+
+    fn fill_up(&self, segment: SegmentNumber) -> io::Result<()> {
+        match self.open(segment, false) {
+            Ok(file) if file.metadata()?.len() < self.segment_size.bytes() => {
+                file.set_len(self.segment_size.bytes())?;
+                file.sync_all()
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The segments that have a file, in order.
@@ -266,11 +285,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let wal = store(dir.path());
         wal.write(Lsn::new(1 << 20), &vec![7; 3 << 20]).unwrap();
-        wal.truncate(Lsn::new((2 << 20) + 5)).unwrap();
+        wal.end_at(Lsn::new((2 << 20) + 5)).unwrap();
         assert_eq!(wal.segments().unwrap(), [SegmentNumber(1), SegmentNumber(2)]);
         let mut buffer = vec![0; 100];
         assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), 5);
-        wal.truncate(Lsn::new(9 << 20)).unwrap();
+        wal.end_at(Lsn::new(9 << 20)).unwrap();
         assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), 5);
+    }
+
+    #[test]
+    fn a_segment_left_early_is_filled_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = store(dir.path());
+        wal.end_at(Lsn::new(3 << 20)).unwrap();
+        assert_eq!(wal.segments().unwrap(), []);
+        wal.write(Lsn::new(2 << 20), &[7; 100]).unwrap();
+        wal.end_at(Lsn::new(3 << 20)).unwrap();
+        wal.write(Lsn::new(3 << 20), &[8; 50]).unwrap();
+        let mut buffer = vec![1; 2 << 20];
+        assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), (1 << 20) + 50);
+        assert!(buffer[100..1 << 20].iter().all(|byte| *byte == 0));
     }
 }

@@ -1,0 +1,115 @@
+//! Taking in WAL over broken connections and restarts: what was made durable is there afterwards,
+//! and is asked for nowhere else.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pageserver::layer::import::DataDirectory;
+use pageserver::page_maker::PageMaker;
+use pageserver::repository::Repository;
+use pageserver::timeline::Timeline;
+use postgres_formats::{Lsn, TimelineId};
+use postgres_testing::{Cluster, bin_dir, scratch_dir, text};
+use walredo_pool::WalRedoConfig;
+
+/// A repository made from a server's files, and the server's WAL from then on.
+struct Source {
+    cluster: Cluster,
+    repository: tempfile::TempDir,
+    timeline: TimelineId,
+    base: Lsn,
+    /// Behind the record with which the server switched to another segment.
+    behind_switch: Lsn,
+    end: Lsn,
+}
+
+impl Source {
+    /// The server switches to a new segment, so that most of the one before holds nothing.
+    fn new() -> Source {
+        let mut cluster = Cluster::init("wal_keep_size = '1GB'\nautovacuum = off");
+        let repository = scratch_dir("zenith-receiving-");
+        let main = "main".parse().unwrap();
+        let base = DataDirectory::open(&cluster.data_dir()).unwrap().end;
+        let timeline =
+            Repository::init_from_pgdata(repository.path(), &cluster.data_dir(), &main).unwrap();
+        cluster.start();
+        cluster.sql("create table t as select generate_series(1, 1000) n");
+        let behind_switch = cluster.sql("select pg_switch_wal()").parse().unwrap();
+        cluster.sql("insert into t select generate_series(1, 20000)");
+        cluster.stop();
+        let end = DataDirectory::open(&cluster.data_dir()).unwrap().end;
+        Source { cluster, repository, timeline, base, behind_switch, end }
+    }
+
+    fn open(&self) -> Arc<Timeline> {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Arc<Timeline>, String> {
+        let dir = self.repository.path();
+        let log = slog::Logger::root(slog::Discard, slog::o!());
+        // No page is made here.
+        let redo = WalRedoConfig {
+            postgres_bin_dir: bin_dir(),
+            module_path: "/none".into(),
+            work_dir: dir.join("walredo"),
+            control_file: Vec::new(),
+            processes: 1,
+            account: None,
+            request_timeout: Duration::from_secs(1),
+        };
+        let maker = PageMaker::new(1 << 20, redo, log.clone());
+        let repository = Repository::open(dir, "main", maker, &log).unwrap();
+        repository.timeline(self.timeline).map_err(|error| {
+            let error: &dyn std::error::Error = &error;
+            let causes = std::iter::successors(Some(error), |error| error.source());
+            causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
+        })
+    }
+
+    /// Gives the timeline the server's WAL from `from` up to `to`.
+    fn give(&self, timeline: &Timeline, mut from: Lsn, to: Lsn) {
+        let size = timeline.cluster().segment_size;
+        while from < to {
+            let path = self.segment(&self.cluster.data_dir().join("pg_wal"), timeline, from);
+            let offset = from.segment_offset(size) as usize;
+            let bytes = fs::read(path).unwrap();
+            let left = to.distance_from(from).unwrap() as usize;
+            let piece = &bytes[offset..bytes.len().min(offset + left)];
+            timeline.receive_wal(from, piece).unwrap();
+            from = from.checked_add(piece.len() as u64).unwrap();
+        }
+    }
+
+    fn segment(&self, dir: &Path, timeline: &Timeline, lsn: Lsn) -> std::path::PathBuf {
+        let size = timeline.cluster().segment_size;
+        dir.join(lsn.segment(size).file_name(1, size))
+    }
+}
+
+#[test]
+fn a_segment_that_was_left_early_hides_nothing_behind_it() {
+    let source = Source::new();
+    let timeline = source.open();
+    source.give(&timeline, timeline.restart_receiving().unwrap(), source.behind_switch);
+    // The rest of the segment never came.
+    let next = timeline.restart_receiving().unwrap();
+    assert_eq!(next.segment_offset(timeline.cluster().segment_size), 0);
+    source.give(&timeline, next, source.end);
+    assert_eq!(timeline.sync_wal().unwrap(), source.end);
+    let state = timeline.state_at(source.end).unwrap();
+    drop(timeline);
+
+    let again = source.open();
+    assert_eq!(again.last_record_lsn(), source.end);
+    assert_eq!(again.state_at(source.end).unwrap().state, state.state);
+    // Stock tools find their way, too.
+    let path = source.segment(again.wal_dir(), &again, source.base);
+    let last = source.segment(again.wal_dir(), &again, source.end);
+    let (start, end) = (source.base.to_string(), source.end.to_string());
+    source.cluster.run("pg_waldump", &["-q", "-s", &start, "-e", &end, text(&path), text(&last)]);
+}
