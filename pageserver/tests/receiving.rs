@@ -113,3 +113,24 @@ fn a_segment_that_was_left_early_hides_nothing_behind_it() {
     let (start, end) = (source.base.to_string(), source.end.to_string());
     source.cluster.run("pg_waldump", &["-q", "-s", &start, "-e", &end, text(&path), text(&last)]);
 }
+
+#[test]
+fn what_is_received_again_is_durable_only_when_synced_again() {
+    let source = Source::new();
+    let timeline = source.open();
+    let from = timeline.restart_receiving().unwrap();
+    // In the middle of a record that goes on for long.
+    let mut cut = from;
+    while timeline.last_record_lsn() >= cut {
+        let next = cut.checked_add(1003).unwrap();
+        source.give(&timeline, cut, next);
+        cut = next;
+    }
+    assert_eq!(timeline.sync_wal().unwrap(), cut);
+    let again = timeline.restart_receiving().unwrap();
+    assert!(again < cut);
+    assert!(timeline.flushed_lsn() <= again);
+    source.give(&timeline, again, cut);
+    assert!(timeline.flushed_lsn() <= again);
+    assert_eq!(timeline.sync_wal().unwrap(), cut);
+}

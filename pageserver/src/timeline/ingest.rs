@@ -136,6 +136,8 @@ impl Timeline {
         writer.decoder = decoder(from, writer.state.prev_record, &self.cluster);
         let mut positions = self.positions.lock();
         positions.received = positions.last_record;
+        // What was cut off is not there, though it had been synced; other bytes may take its place.
+        positions.flushed = positions.flushed.min(from);
         Ok(from)
     }
 
