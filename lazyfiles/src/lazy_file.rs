@@ -163,7 +163,7 @@ impl LazyFile {
             return Ok(truncate());
         }
         let cut = block_at(length);
-        if length % BLOCK_BYTES != 0 {
+        if !length.is_multiple_of(BLOCK_BYTES) {
             self.fetch_absent(cut..cut.saturating_add(1), process)?;
         }
         // R4: nobody who fetches may lengthen the file again, so wait for those who are at it.

@@ -305,7 +305,7 @@ impl Response {
                 let pages = fields.rest_of(message);
                 let length = pages.len();
                 let max = usize::from(MAX_PAGES_PER_REQUEST) * BLCKSZ;
-                let ok = length > 0 && length % BLCKSZ == 0 && length <= max;
+                let ok = length > 0 && length.is_multiple_of(BLCKSZ) && length <= max;
                 check(ok, "length of pages", length as u64)?;
                 ResponseBody::Pages(pages)
             }

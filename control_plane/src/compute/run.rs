@@ -214,11 +214,11 @@ impl Compute {
     fn wait_ready_child(&self, child: &mut Child, log_start: u64) -> Result<()> {
         let pid = i32::try_from(child.id()).unwrap_or(0);
         let ready = self.wait_ready(pid, || matches!(child.try_wait(), Ok(None)), log_start);
-        if matches!(ready, Err(Error::Timeout(_))) {
-            if let Some(running) = self.running() {
-                let _ = running.signal(Signal::SIGQUIT);
-                running.wait_gone(IMMEDIATE_STOP_TIMEOUT);
-            }
+        if matches!(ready, Err(Error::Timeout(_)))
+            && let Some(running) = self.running()
+        {
+            let _ = running.signal(Signal::SIGQUIT);
+            running.wait_gone(IMMEDIATE_STOP_TIMEOUT);
         }
         ready
     }

@@ -108,7 +108,7 @@ fn parse_stub(line: &str) -> Result<Stub> {
         let bytes: u64 = bytes.parse().ok()?;
         let page = BLCKSZ as u64;
         let blocks = u32::try_from(bytes / page).ok()?;
-        let whole = bytes <= SEGMENT_BYTES_MAX && bytes % page == 0;
+        let whole = bytes <= SEGMENT_BYTES_MAX && bytes.is_multiple_of(page);
         whole.then(|| Stub { path: PathBuf::from(path), bytes, blocks })
     });
     let stub = stub.ok_or_else(|| Error::Connection {

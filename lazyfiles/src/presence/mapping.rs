@@ -34,7 +34,10 @@ impl Mapping {
     }
 
     fn checked(&self, at: usize, size: usize) -> *mut u8 {
-        assert!(at % size == 0 && at + size <= self.size, "offset outside the presence map");
+        assert!(
+            at.is_multiple_of(size) && at + size <= self.size,
+            "offset outside the presence map"
+        );
         self.start.as_ptr().cast::<u8>().wrapping_add(at)
     }
 

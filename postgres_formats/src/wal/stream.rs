@@ -262,10 +262,10 @@ impl WalStreamDecoder {
         if computed != header.crc {
             return Err(at(start, Kind::BadCrc { found: header.crc, computed }));
         }
-        if let Some(abandoned) = self.abandoned.take() {
-            if overwritten_lsn(&header, &bytes) != Some(abandoned) {
-                return Err(at(start, Kind::BadOverwriteNote { abandoned }));
-            }
+        if let Some(abandoned) = self.abandoned.take()
+            && overwritten_lsn(&header, &bytes) != Some(abandoned)
+        {
+            return Err(at(start, Kind::BadOverwriteNote { abandoned }));
         }
         let mut end = self.position.align_up();
         if header.is_switch() && end.segment_offset(self.seg_size) != 0 {

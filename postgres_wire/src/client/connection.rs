@@ -286,10 +286,10 @@ pub(crate) fn last_words(reader: &mut FrameReader, error: ConnectionError) -> Cl
         return error.into();
     }
     while let Ok(Some(frame)) = reader.next(Deadline::after(Duration::ZERO), None, "reading") {
-        if let Ok(Message::ErrorResponse(body)) = parse(frame) {
-            if let Ok(said) = ServerError::parse(body.fields()) {
-                return Box::new(said).into();
-            }
+        if let Ok(Message::ErrorResponse(body)) = parse(frame)
+            && let Ok(said) = ServerError::parse(body.fields())
+        {
+            return Box::new(said).into();
         }
     }
     error.into()
