@@ -1,10 +1,12 @@
 //! Branches: names for lines of history, kept by the page server.
 
+use std::time::SystemTime;
+
+use pageserver_client::{At, BranchName, BranchNameError, Point};
 use postgres_formats::{Lsn, TimelineId};
 
 use crate::control::{Row, quote};
 use crate::error::{Error, Result, Thing};
-use crate::point::{At, Point, check_name};
 use crate::repository::Repository;
 
 /// SQLSTATE of a thing that is not there.
@@ -16,7 +18,7 @@ const DUPLICATE_OBJECT: &str = "42710";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Branch {
     /// Its name.
-    pub name: String,
+    pub name: BranchName,
     /// The line of history it stands for.
     pub timeline: TimelineId,
     /// Where its history left that of another; `None` for the root of a tree.
@@ -33,7 +35,7 @@ pub struct Ancestor {
     /// The line of history it left.
     pub timeline: TimelineId,
     /// Name of a branch that stands for that line now, if there is one.
-    pub branch: Option<String>,
+    pub branch: Option<BranchName>,
     /// Where it left.
     pub lsn: Lsn,
 }
@@ -58,7 +60,7 @@ impl Repository {
     }
 
     fn branch_of(&self, row: &Row) -> Result<Branch> {
-        let name = row.text("name")?.to_owned();
+        let name: BranchName = row.value("name")?;
         let ancestor = match row.optional_value("ancestor_timeline")? {
             None => None,
             Some(timeline) => {
@@ -69,7 +71,7 @@ impl Repository {
             timeline: row.value("timeline")?,
             ancestor,
             last_record_lsn: row.optional_value("last_record_lsn")?,
-            is_default: name == self.config().default_branch,
+            is_default: *name == *self.config().default_branch,
             name,
         })
     }
@@ -77,21 +79,20 @@ impl Repository {
     /// The branch with this name.
     pub fn branch(&self, name: &str) -> Result<Branch> {
         let branches = self.branches()?;
-        branches.into_iter().find(|branch| branch.name == name).ok_or_else(|| no_branch(name))
+        branches.into_iter().find(|branch| *branch.name == *name).ok_or_else(|| no_branch(name))
     }
 
     /// Makes a branch at `point`; without one, at the end of the default branch.
     pub fn create_branch(&self, name: &str, point: Option<&Point>) -> Result<Branch> {
-        check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
-        let default = Point::end_of(&self.config().default_branch);
-        let mut point = point.unwrap_or(&default).clone();
-        match point.at {
-            At::Lsn(_) => {}
-            At::End => self.catch_up(self.branch(&point.branch)?.timeline)?,
-            At::Time(_) | At::Ago(_) => {
-                let lsn = self.lsn_of(&self.branch(&point.branch)?, &point)?;
-                point.at = At::Lsn(lsn);
-            }
+        check_name(name)?;
+        let mut point = match point {
+            Some(point) => point.clone(),
+            None => Point::end_of(check_name(&self.config().default_branch)?),
+        };
+        // Counted from now, not from when the page server has caught up.
+        point.at = point.at.seen_at(SystemTime::now().into());
+        if !matches!(point.at, At::Lsn(_)) {
+            self.catch_up(self.branch(&point.branch)?.timeline)?;
         }
         let command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
         self.control()?.rows(&command).map_err(|error| typed(error, &point.branch, name))?;
@@ -112,7 +113,7 @@ impl Repository {
 
     /// Gives a branch another name; computes on it are not disturbed.
     pub fn rename_branch(&self, old: &str, new: &str) -> Result<Branch> {
-        check_name(new).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        check_name(new)?;
         let command = format!("branch_rename {} {}", quote(old), quote(new));
         self.control()?.rows(&command).map_err(|error| typed(error, old, new))?;
         let branch = self.branch(new)?;
@@ -139,6 +140,11 @@ fn typed(error: Error, used: &str, made: &str) -> Error {
         }
         _ => error,
     }
+}
+
+/// The text as a name of a branch or a compute.
+pub(crate) fn check_name(name: &str) -> Result<BranchName> {
+    name.parse().map_err(|error: BranchNameError| Error::InvalidArgument(error.to_string()))
 }
 
 pub(crate) fn no_branch(name: &str) -> Error {

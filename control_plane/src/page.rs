@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use pageserver_client::{ClientTimeouts, ErrorCode, PageClient, PageClientError};
+use pageserver_client::{ClientTimeouts, ErrorCode, PageClient, PageClientError, Point};
 use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag};
 
 use crate::control::causes;
 use crate::error::{Error, Result};
-use crate::point::Point;
 use crate::repository::Repository;
 
 /// How much longer than the page server's own patience we wait for its answer, so that its error,

@@ -2,35 +2,31 @@
 
 use std::time::{Duration, SystemTime};
 
+use pageserver_client::{At, Point};
 use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use crate::branch::Branch;
 use crate::compute::ComputeState;
-use crate::control::quote;
 use crate::error::{Error, Result};
-use crate::point::{At, Point};
 use crate::process;
 use crate::repository::Repository;
-
-/// SQLSTATE of a command that the page server does not have.
-const SYNTAX_ERROR: &str = "42601";
 
 impl Repository {
     /// The LSN that `point` means; it is on `branch`.
     pub fn lsn_of(&self, branch: &Branch, point: &Point) -> Result<Lsn> {
-        match point.at {
-            At::End => {
-                self.catch_up(branch.timeline)?;
-                self.last_record_lsn(branch.timeline)
-            }
-            At::Lsn(lsn) => Ok(lsn),
-            At::Time(time) => self.lsn_at(branch, point, time),
-            At::Ago(ago) => {
-                let now = SystemTime::now();
-                let time = now.checked_sub(ago).ok_or_else(|| {
-                    Error::InvalidArgument(format!("{point} is before the beginning of time"))
-                })?;
-                self.lsn_at(branch, point, time.into())
+        // Counted from now, not from when the page server has caught up.
+        let time = match point.at {
+            At::Lsn(lsn) => return Ok(lsn),
+            At::End => None,
+            At::Time(time) => Some(time),
+            At::Ago(ago) => Some(Timestamp::from(SystemTime::now()).saturating_sub(ago)),
+        };
+        self.catch_up(branch.timeline)?;
+        match time {
+            None => self.last_record_lsn(branch.timeline),
+            Some(time) => {
+                let command = format!("lsn_at {} {time}", branch.timeline);
+                self.control()?.row(&command)?.value("lsn")
             }
         }
     }
@@ -38,20 +34,6 @@ impl Repository {
     /// End of the last record that the page server has of `timeline`.
     pub fn last_record_lsn(&self, timeline: TimelineId) -> Result<Lsn> {
         self.control()?.row(&format!("timeline_show {timeline}"))?.value("last_record_lsn")
-    }
-
-    fn lsn_at(&self, branch: &Branch, point: &Point, time: Timestamp) -> Result<Lsn> {
-        let command = format!("lsn_at {} {}", branch.timeline, quote(&time.to_string()));
-        match self.control()?.row(&command) {
-            Err(Error::PageServer { sqlstate, .. }) if sqlstate == SYNTAX_ERROR => {
-                Err(Error::InvalidArgument(format!(
-                    "{point}: this page server does not know which LSN belongs to a time; give the \
-                     LSN, as in {}@0/16B3748",
-                    point.branch
-                )))
-            }
-            row => row?.value("lsn"),
-        }
     }
 
     /// Waits until the page server has what the compute on `timeline` has made durable by now. It

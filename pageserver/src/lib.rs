@@ -19,7 +19,6 @@ pub mod layer;
 pub mod object;
 pub mod page_maker;
 pub mod page_service;
-pub mod point;
 pub mod repository;
 pub mod seqwait;
 pub mod timeline;

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
+use pageserver_client::{At, BranchName, Point};
 use parking_lot::{Mutex, RwLock};
-use postgres_formats::{Lsn, TimelineId};
+use postgres_formats::{Lsn, TimelineId, Timestamp};
 use slog::Logger;
 
 use crate::durable;
 use crate::layer::import::DataDirectory;
 use crate::page_maker::PageMaker;
-use crate::point::{BranchName, Point};
 use crate::timeline::Timeline;
 use crate::timeline::manifest::{Ancestor, Manifest, Origin};
 pub use error::RepositoryError;
@@ -217,7 +217,8 @@ impl Repository {
         slot.try_lock()?.clone()
     }
 
-    /// Makes a branch at a point of another. Waits up to `timeout` for the point to be received.
+    /// Makes a branch at a point of another. Waits up to `timeout` for an LSN to be received; the
+    /// end and a time are looked for in what is there.
     ///
     /// # Errors
     /// See `RepositoryError`; nothing has been changed then.
@@ -233,7 +234,15 @@ impl Repository {
         };
         check_free()?;
         let mut parent = self.timeline(self.branch(&point.branch)?.timeline)?;
-        let lsn = point.lsn.unwrap_or_else(|| parent.last_record_lsn());
+        let lsn = match point.at {
+            At::End => parent.last_record_lsn(),
+            At::Lsn(lsn) => lsn,
+            At::Time(time) => parent.lsn_at(time)?,
+            At::Ago(ago) => {
+                let now = Timestamp::from(SystemTime::now());
+                parent.lsn_at(now.saturating_sub(ago))?
+            }
+        };
         parent.check_lsn(lsn)?;
         parent.wait_lsn(lsn, timeout)?;
         let at = parent.state_at(lsn)?;

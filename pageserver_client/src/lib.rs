@@ -1,14 +1,19 @@
-//! The page stream of the page server, as seen from both of its sides.
+//! The language spoken with the page server, as seen from both of its sides.
 //!
-//! See README.md for the bytes. `protocol` is used by the server and its clients and does no IO;
-//! `client` is used by the preload library, the Python package and the tools.
+//! See README.md for the bytes of the page stream. `protocol` is used by the server and its clients
+//! and does no IO; `client` is used by the preload library, the Python package and the tools.
+//! `point` and `branch_name` are words of commands, likewise used by both sides.
 
 #![forbid(unsafe_code)]
 
+pub mod branch_name;
 pub mod client;
+pub mod point;
 pub mod protocol;
 
+pub use branch_name::{BranchName, BranchNameError};
 pub use client::{ClientTimeouts, PageClient, PageClientError};
+pub use point::{At, ParsePointError, Point};
 pub use protocol::{
     DecodeError, ErrorCode, MAX_PAGES_PER_REQUEST, Request, RequestKind, Response, ResponseBody,
 };

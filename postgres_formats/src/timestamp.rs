@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 /// From the beginning of 1970 to that of 2000, where PostgreSQL begins to count
@@ -10,14 +10,26 @@ const MICROS_PER_SECOND: i64 = 1_000_000;
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800 * MICROS_PER_SECOND;
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// Microseconds since 1970-01-01 00:00 UTC, leap seconds not counted.
+/// Microseconds since 1970-01-01 00:00 UTC, leap seconds not counted. In the years 0000 to 9999, so
+/// that every value can be written and read; what is beyond becomes the first or the last of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// 0000-01-01T00:00:00Z
+    pub const MIN: Timestamp = Timestamp(-62_167_219_200 * MICROS_PER_SECOND);
+    /// 9999-12-31T23:59:59.999999Z
+    pub const MAX: Timestamp = Timestamp(253_402_300_800 * MICROS_PER_SECOND - 1);
+
     /// The moment `micros` microseconds after the beginning of 1970.
     pub const fn from_unix_micros(micros: i64) -> Timestamp {
-        Timestamp(micros)
+        if micros < Timestamp::MIN.0 {
+            Timestamp::MIN
+        } else if micros > Timestamp::MAX.0 {
+            Timestamp::MAX
+        } else {
+            Timestamp(micros)
+        }
     }
 
     /// Microseconds since the beginning of 1970.
@@ -25,14 +37,21 @@ impl Timestamp {
         self.0
     }
 
-    /// The moment that PostgreSQL stores as `micros` (`TimestampTz`).
+    /// The moment `micros` microseconds after the beginning of 2000: PostgreSQL's `TimestampTz`.
     pub const fn from_postgres_micros(micros: i64) -> Timestamp {
-        Timestamp(micros.saturating_add(POSTGRES_EPOCH_MICROS))
+        Timestamp::from_unix_micros(micros.saturating_add(POSTGRES_EPOCH_MICROS))
     }
 
-    /// What PostgreSQL stores for this moment.
+    /// Microseconds since the beginning of 2000: PostgreSQL's `TimestampTz`.
     pub const fn as_postgres_micros(self) -> i64 {
-        self.0.saturating_sub(POSTGRES_EPOCH_MICROS)
+        self.0 - POSTGRES_EPOCH_MICROS
+    }
+
+    /// So long before.
+    pub fn saturating_sub(self, duration: Duration) -> Timestamp {
+        let micros = i64::try_from(duration.as_micros());
+        let micros = micros.map_or(i64::MIN, |micros| self.0.saturating_sub(micros));
+        Timestamp::from_unix_micros(micros)
     }
 }
 
@@ -42,7 +61,7 @@ impl From<SystemTime> for Timestamp {
             Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
             Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |n| -n),
         };
-        Timestamp(micros)
+        Timestamp::from_unix_micros(micros)
     }
 }
 
@@ -111,7 +130,7 @@ fn parse(text: &str) -> Option<Timestamp> {
         return None;
     }
     let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second - offset;
-    Some(Timestamp(seconds * MICROS_PER_SECOND + micros))
+    Some(Timestamp::from_unix_micros(seconds * MICROS_PER_SECOND + micros))
 }
 
 /// Takes exactly `digits` decimal digits from the front.
@@ -166,9 +185,8 @@ fn date_of_day(days: i64) -> (i64, i64, i64) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
@@ -186,6 +204,29 @@ mod tests {
         let epoch: Timestamp = "2000-01-01T00:00:00Z".parse().unwrap();
         assert_eq!(epoch, Timestamp::from_postgres_micros(0));
         assert_eq!(epoch.as_postgres_micros(), 0);
+    }
+
+    #[test]
+    fn postgres_counts_from_2000() {
+        let epoch: Timestamp = "2000-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(epoch.as_postgres_micros(), 0);
+        assert_eq!(Timestamp::from_postgres_micros(-5).as_postgres_micros(), -5);
+        // `DT_NOEND`, "infinity".
+        assert_eq!(Timestamp::from_postgres_micros(i64::MAX), Timestamp::MAX);
+    }
+
+    #[test]
+    fn the_bounds_can_be_written() {
+        for (bound, text) in [
+            (Timestamp::MIN, "0000-01-01T00:00:00Z"),
+            (Timestamp::MAX, "9999-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(bound.to_string(), text);
+            assert_eq!(text.parse(), Ok(bound));
+        }
+        assert_eq!(Timestamp::from_unix_micros(i64::MIN), Timestamp::MIN);
+        assert_eq!(Timestamp::MAX.saturating_sub(Duration::MAX), Timestamp::MIN);
+        assert_eq!("0000-01-01T00:00:00+23:00".parse(), Ok(Timestamp::MIN));
     }
 
     #[test]

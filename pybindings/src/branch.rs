@@ -1,7 +1,9 @@
 //! `zenith.Branch`.
 
 use bytes::Bytes;
-use control_plane::{Branch, Compute, ComputeOptions, Durability, Error, Point, Repository, Thing};
+use control_plane::{
+    Branch, BranchName, Compute, ComputeOptions, Durability, Error, Point, Repository, Thing,
+};
 use postgres_formats::{BlockNumber, Lsn, Oid, RelTag};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -28,7 +30,7 @@ impl PyBranch {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &BranchName {
         &self.branch.name
     }
 
@@ -109,10 +111,9 @@ impl PyBranch {
         port: Option<u16>,
     ) -> PyResult<PyCompute> {
         let name = name.unwrap_or(&self.branch.name);
-        let branch = self.branch.name.clone();
         let at = match lsn {
-            Some(lsn) => Point::at_lsn(branch, lsn.0),
-            None => Point::end_of(branch),
+            Some(lsn) => Point::at_lsn(&self.branch.name, lsn.0),
+            None => Point::end_of(&self.branch.name),
         };
         let durability: Option<Durability> =
             durability.map(str::parse).transpose().map_err(raise)?;

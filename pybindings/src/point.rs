@@ -1,6 +1,9 @@
 //! What Python code may give where a moment in a branch's history is meant.
 
-use control_plane::Point;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use control_plane::{BranchName, Point};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
@@ -21,14 +24,16 @@ impl<'py> FromPyObject<'_, 'py> for AnyPoint {
         }
         if let Ok(pair) = value.cast::<PyTuple>() {
             let (branch, lsn): (Bound<'_, PyAny>, AnyLsn) = pair.extract()?;
-            let name = match branch.cast::<PyBranch>() {
-                Ok(branch) => branch.get().name().to_owned(),
-                Err(_) => branch.extract()?,
+            let name: BranchName = match branch.cast::<PyBranch>() {
+                Ok(branch) => branch.get().name().clone(),
+                Err(_) => parse(&branch.extract::<String>()?)?,
             };
             return Ok(AnyPoint(Point::at_lsn(name, lsn.0)));
         }
-        let text = value.cast::<PyString>()?;
-        let parsed = text.to_cow()?.parse();
-        parsed.map(AnyPoint).map_err(|error| InvalidArgument::new_err(format!("{error}")))
+        parse(&value.cast::<PyString>()?.to_cow()?).map(AnyPoint)
     }
+}
+
+fn parse<T: FromStr<Err: Display>>(text: &str) -> PyResult<T> {
+    text.parse().map_err(|error: T::Err| InvalidArgument::new_err(error.to_string()))
 }

@@ -5,14 +5,14 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use pageserver_client::{At, Point};
 use postgres_formats::Lsn;
 
 use super::layout::{COMPUTES_DIR, DESTROYING_PREFIX, Layout, MAKING_PREFIX};
 use super::{Compute, ComputeOptions, Mode, settings, settle, spread, unpack};
-use crate::branch::Branch;
+use crate::branch::{Branch, check_name};
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
-use crate::point::{At, Point, check_name};
 use crate::ports;
 use crate::repository::Repository;
 
@@ -29,7 +29,7 @@ impl Compute {
         name: &str,
         options: &ComputeOptions,
     ) -> Result<Compute> {
-        check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        let branch_name = check_name(name)?;
         let _lock = Lock::acquire(repository.account(), &repository.run_file(LOCK))?;
         let layout = Layout::new(repository, name);
         if layout.dir().exists() {
@@ -39,7 +39,7 @@ impl Compute {
                 hint: format!("start it with `zenith pg start {name}`"),
             });
         }
-        let point = options.at.clone().unwrap_or_else(|| Point::end_of(name));
+        let point = options.at.clone().unwrap_or_else(|| Point::end_of(branch_name));
         let branch = repository.branch(&point.branch)?;
         let (mode, base_lsn) = match point.at {
             At::End => {
@@ -76,7 +76,7 @@ impl Compute {
             repository: repository.clone(),
             name: name.to_owned(),
             layout,
-            branch: branch.name.clone(),
+            branch: branch.name.to_string(),
             timeline: branch.timeline,
             base_lsn,
             mode,

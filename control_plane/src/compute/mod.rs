@@ -14,12 +14,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use pageserver_client::Point;
 use postgres_formats::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
+use crate::branch::check_name;
 use crate::durable;
 use crate::error::{Error, IoContext, Result, Thing};
-use crate::point::{Point, check_name};
 use crate::repository::Repository;
 
 use layout::{COMPUTE_FILE, Layout};
@@ -181,7 +182,7 @@ impl Repository {
 
     /// The compute with this name.
     pub fn compute(&self, name: &str) -> Result<Compute> {
-        check_name(name).map_err(|error| Error::InvalidArgument(error.to_string()))?;
+        check_name(name)?;
         if !Layout::new(self, name).compute_file().exists() {
             return Err(Error::NotFound {
                 thing: Thing::Compute,

@@ -8,6 +8,7 @@
 //! that a whole batch of them is applied under one short write lock.
 
 mod size_history;
+mod xact_ends;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,6 +19,7 @@ use smallvec::SmallVec;
 
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 pub use size_history::SizeHistory;
+pub use xact_ends::{EndedBy, XactEnds};
 
 /// One version of a page: the WAL record that made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,7 +179,7 @@ pub struct WalIndex {
     databases: BTreeMap<DbTag, Vec<(Lsn, DbEvent)>>,
     rel_maps: BTreeMap<DbTag, Vec<(Lsn, Bytes)>>,
     two_phase: BTreeMap<u32, Vec<(Lsn, Option<Bytes>)>>,
-    xact_ends: Vec<(Lsn, i64)>,
+    xact_ends: XactEnds,
     checkpoints: Vec<(Lsn, CheckpointState)>,
     versions: u64,
 }
@@ -212,7 +214,7 @@ impl WalIndex {
             IndexOp::TwoPhase { xid, lsn, state } => {
                 self.two_phase.entry(xid).or_default().push((lsn, state));
             }
-            IndexOp::XactEnd { lsn, time } => self.xact_ends.push((lsn, time)),
+            IndexOp::XactEnd { lsn, time } => self.xact_ends.push(lsn, time),
             IndexOp::Checkpoint { lsn, state } => self.checkpoints.push((lsn, *state)),
         }
     }
@@ -308,8 +310,8 @@ impl WalIndex {
         last_at(&self.checkpoints, at).map(|(lsn, state)| (*lsn, *state))
     }
 
-    /// Transactions that ended on this timeline, as (end of record, time), in the order of the WAL.
-    pub fn xact_ends(&self) -> &[(Lsn, i64)] {
+    /// When the transactions of this timeline ended.
+    pub fn xact_ends(&self) -> &XactEnds {
         &self.xact_ends
     }
 }

@@ -24,7 +24,7 @@ pub enum Command {
     BranchCreate {
         /// Its name.
         name: String,
-        /// `branch`, `branch@LSN`, `branch@time`.
+        /// `branch`, `branch@LSN`, `branch@time`, `branch@-10m`.
         point: String,
     },
     /// Removes a branch.
@@ -182,12 +182,12 @@ pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec { usage: "forgetmemaybe T", purpose: "stop following", columns: COMPUTE_COLUMNS },
     CommandSpec {
         usage: "lsn_at T TIMESTAMP",
-        purpose: "the last LSN at which no later transaction had ended",
+        purpose: "the LSN of the state at a time",
         columns: &["lsn"],
     },
     CommandSpec {
         usage: "timestamp_at T LSN",
-        purpose: "when the last transaction up to an LSN ended",
+        purpose: "when the latest transaction up to an LSN ended",
         columns: &["timestamp"],
     },
     CommandSpec { usage: "help", purpose: "this list", columns: &["command", "purpose"] },

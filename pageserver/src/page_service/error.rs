@@ -3,14 +3,13 @@
 
 use std::io;
 
-use postgres_formats::Timestamp;
+use pageserver_client::{BranchNameError, ParsePointError};
 use postgres_wire::SqlState;
 use postgres_wire::server::QueryError;
 
 use super::command::{COMMANDS, ParseError};
 use crate::basebackup::BaseBackupError;
 use crate::error_text::with_causes;
-use crate::point::{BranchNameError, PointError};
 use crate::repository::RepositoryError;
 use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
@@ -38,7 +37,7 @@ pub enum CommandError {
     BranchName(#[from] BranchNameError),
     /// The text for a point is none.
     #[error(transparent)]
-    Point(#[from] PointError),
+    Point(#[from] ParsePointError),
     /// The repository refused.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
@@ -55,14 +54,6 @@ pub enum CommandError {
         branch: String,
         /// Who writes to it.
         server: String,
-    },
-    /// Nothing is known of that time.
-    #[error("{wanted} is before the beginning of the history of this timeline, which is {oldest}")]
-    BeforeBeginning {
-        /// The time asked for.
-        wanted: Timestamp,
-        /// When the history begins.
-        oldest: Timestamp,
     },
     /// There is no base backup.
     #[error(transparent)]
@@ -96,7 +87,6 @@ impl CommandError {
             CommandError::Timeline(error) => of_timeline(error),
             CommandError::Follow(error) => of_follow(error),
             CommandError::Followed { .. } => SqlState::OBJECT_IN_USE,
-            CommandError::BeforeBeginning { .. } => SqlState::INVALID_PARAMETER_VALUE,
             CommandError::BaseBackup(error) => of_base_backup(error),
             CommandError::Query(_) => SqlState::INTERNAL_ERROR,
         }
@@ -150,7 +140,9 @@ fn of_repository(error: &RepositoryError) -> SqlState {
 
 fn of_timeline(error: &TimelineError) -> SqlState {
     match error {
-        TimelineError::BeforeBeginning { .. } => SqlState::INVALID_PARAMETER_VALUE,
+        TimelineError::BeforeBeginning { .. } | TimelineError::TimeBeforeBeginning { .. } => {
+            SqlState::INVALID_PARAMETER_VALUE
+        }
         TimelineError::Io { source, .. } => of_io(source),
         TimelineError::Ingest(error) => of_ingest(error),
         TimelineError::Manifest(_)

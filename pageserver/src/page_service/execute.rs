@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use postgres_formats::{Lsn, TimelineId, Timestamp};
+use pageserver_client::{BranchName, Point};
+use postgres_formats::{TimelineId, Timestamp};
 
 use super::PageService;
 use super::command::{COMMANDS, Command};
 use super::error::CommandError;
 use super::table::{Rows, text};
-use crate::point::{BranchName, Point};
 use crate::repository::{Branch, RepositoryError};
 use crate::timeline::Timeline;
 use crate::timeline::manifest::Origin;
@@ -51,15 +51,13 @@ pub(super) fn execute(
             service.followers.forget(id)?.iter().map(follow_row).collect()
         }
         Command::LsnAt { timeline, time } => {
-            let (_, timeline) = service.timeline(timeline)?;
-            vec![vec![text(lsn_at(service, &timeline, *time)?)]]
+            vec![vec![text(service.timeline(timeline)?.1.lsn_at(*time)?)]]
         }
         Command::TimestampAt { timeline, lsn } => {
             let (_, timeline) = service.timeline(timeline)?;
             timeline.check_lsn(*lsn)?;
             timeline.wait_lsn(*lsn, service.lsn_timeout).map_err(RepositoryError::from)?;
-            let ended = timeline.timestamp_at(*lsn).map(Timestamp::from_postgres_micros);
-            vec![vec![ended.and_then(text)]]
+            vec![vec![text(timeline.timestamp_at(*lsn)?)]]
         }
         Command::Help => {
             COMMANDS.iter().map(|spec| vec![text(spec.usage), text(spec.purpose)]).collect()
@@ -69,27 +67,6 @@ pub(super) fn execute(
         }
     };
     Ok(Some(rows))
-}
-
-/// The last LSN at which no transaction that ended after `time` had ended.
-fn lsn_at(
-    service: &PageService,
-    timeline: &Arc<Timeline>,
-    time: Timestamp,
-) -> Result<Lsn, CommandError> {
-    if let Some(lsn) = timeline.lsn_at(time.as_postgres_micros()) {
-        return Ok(lsn);
-    }
-    // Before the first transaction: as at the beginning of all, if there was one by then.
-    let mut root = timeline.clone();
-    while let Origin::Ancestor(ancestor) = root.manifest().origin {
-        root = service.repository.timeline(ancestor.timeline)?;
-    }
-    let oldest = unix_seconds(root.manifest().created);
-    if time < oldest {
-        return Err(CommandError::BeforeBeginning { wanted: time, oldest });
-    }
-    Ok(root.start_lsn())
 }
 
 fn unix_seconds(seconds: u64) -> Timestamp {

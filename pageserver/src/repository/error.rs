@@ -3,11 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
+use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 use postgres_formats::id::ParseTimelineIdError;
 
 use crate::layer::import::ImportError;
-use crate::point::BranchName;
 use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
 use crate::timeline::manifest::ManifestError;

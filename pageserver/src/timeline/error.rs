@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use postgres_formats::control_file::ControlFileError;
 use postgres_formats::wal::records::RecordContentError;
 use postgres_formats::wal::{RecordParseError, WalDecodeError};
-use postgres_formats::{Lsn, TimelineId};
+use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use super::manifest::ManifestError;
 use crate::layer::image::LayerError;
@@ -89,5 +89,13 @@ pub enum TimelineError {
         wanted: Lsn,
         /// The oldest that can be.
         oldest: Lsn,
+    },
+    /// The same by a time.
+    #[error("{wanted} is before the beginning of the history of this timeline, which is {oldest}")]
+    TimeBeforeBeginning {
+        /// What was asked for.
+        wanted: Timestamp,
+        /// The oldest that can be.
+        oldest: Timestamp,
     },
 }

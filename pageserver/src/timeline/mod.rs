@@ -10,6 +10,7 @@ pub mod get_page;
 mod ingest;
 pub mod manifest;
 mod objects;
+mod times;
 mod tip;
 
 use std::path::{Path, PathBuf};

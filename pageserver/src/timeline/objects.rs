@@ -156,37 +156,6 @@ impl Timeline {
         pages * postgres_formats::BLCKSZ as u64
     }
 
-    /// The last LSN at which no transaction that ended later than `time` had ended, `time` in
-    /// microseconds since 2000-01-01 UTC; `None` if every transaction known ended later.
-    pub fn lsn_at(&self, time: i64) -> Option<Lsn> {
-        let own = {
-            let index = self.index.read();
-            let ends = index.xact_ends();
-            let behind = ends.partition_point(|(_, ended)| *ended <= time);
-            behind.checked_sub(1).and_then(|last| ends.get(last)).map(|(lsn, _)| *lsn)
-        };
-        match (&self.below, own) {
-            (_, Some(lsn)) => Some(lsn),
-            (Below::Ancestor(ancestor, at), None) => ancestor.lsn_at(time).map(|lsn| lsn.min(*at)),
-            (Below::Image(_), None) => None,
-        }
-    }
-
-    /// When the last transaction at or before `lsn` ended, in microseconds since 2000-01-01 UTC.
-    pub fn timestamp_at(&self, lsn: Lsn) -> Option<i64> {
-        let own = {
-            let index = self.index.read();
-            let ends = index.xact_ends();
-            let behind = ends.partition_point(|(end, _)| *end <= lsn);
-            behind.checked_sub(1).and_then(|last| ends.get(last)).map(|(_, time)| *time)
-        };
-        match (&self.below, own) {
-            (_, Some(time)) => Some(time),
-            (Below::Ancestor(ancestor, at), None) => ancestor.timestamp_at(lsn.min(*at)),
-            (Below::Image(_), None) => None,
-        }
-    }
-
     /// Refuses an LSN before the beginning of all history.
     ///
     /// # Errors

@@ -7,3 +7,4 @@ mod computes;
 mod daemon;
 mod failures;
 mod fixture;
+mod times;

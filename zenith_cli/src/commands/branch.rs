@@ -55,7 +55,10 @@ fn origin(branch: &Branch) -> String {
     match &branch.ancestor {
         None => String::new(),
         Some(from) => {
-            let name = from.branch.clone().unwrap_or_else(|| from.timeline.to_string());
+            let name = match &from.branch {
+                Some(branch) => branch.to_string(),
+                None => from.timeline.to_string(),
+            };
             format!(" at {name}@{}", from.lsn)
         }
     }
@@ -64,9 +67,9 @@ fn origin(branch: &Branch) -> String {
 fn value(branch: &Branch) -> Value {
     let ancestor = branch.ancestor.as_ref();
     json!({
-        "name": branch.name,
+        "name": branch.name.as_str(),
         "timeline": branch.timeline.to_string(),
-        "ancestor_branch": ancestor.and_then(|from| from.branch.clone()),
+        "ancestor_branch": ancestor.and_then(|from| from.branch.as_deref()),
         "ancestor_timeline": ancestor.map(|from| from.timeline.to_string()),
         "ancestor_lsn": ancestor.map(|from| from.lsn.to_string()),
         "last_record_lsn": branch.last_record_lsn.map(|lsn| lsn.to_string()),
@@ -83,7 +86,7 @@ fn tree(branches: &[Branch]) -> Vec<(String, &Branch)> {
         .iter()
         .filter(|branch| branch.ancestor.as_ref().is_none_or(|from| !known(from.timeline)));
     for root in roots {
-        lines.push((root.name.clone(), root));
+        lines.push((root.name.to_string(), root));
         add_children(branches, root.timeline, "", &mut lines);
     }
     lines
@@ -109,6 +112,7 @@ fn add_children<'a>(
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
     use control_plane::Ancestor;
     use postgres_formats::Lsn;
@@ -117,7 +121,7 @@ mod tests {
 
     fn branch(name: &str, id: u8, from: Option<u8>) -> Branch {
         Branch {
-            name: name.to_owned(),
+            name: name.parse().unwrap(),
             timeline: TimelineId::from_bytes([id; 16]),
             ancestor: from.map(|from| Ancestor {
                 timeline: TimelineId::from_bytes([from; 16]),

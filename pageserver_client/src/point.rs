@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use postgres_formats::{Lsn, Timestamp};
 
-/// The longest name of a branch or compute, in bytes.
-pub const NAME_LENGTH_MAX: usize = 63;
+use crate::branch_name::{BranchName, BranchNameError};
 
 /// A moment in the history of a branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Point {
-    /// Name of the branch.
-    pub branch: String,
+    /// The branch.
+    pub branch: BranchName,
     /// Where on it.
     pub at: At,
 }
@@ -28,20 +27,30 @@ pub enum At {
     End,
     /// After all records that end at or before this position.
     Lsn(Lsn),
-    /// After the last transaction that ended at or before this time.
+    /// Before the first transaction that ended later than this time.
     Time(Timestamp),
     /// The same, so long before now.
     Ago(Duration),
 }
 
+impl At {
+    /// The same place in words that do not depend on when they are read, if it is `now`.
+    pub fn seen_at(self, now: Timestamp) -> At {
+        match self {
+            At::Ago(ago) => At::Time(now.saturating_sub(ago)),
+            other => other,
+        }
+    }
+}
+
 impl Point {
     /// The end of `branch`.
-    pub fn end_of(branch: impl Into<String>) -> Point {
+    pub fn end_of(branch: impl Into<BranchName>) -> Point {
         Point { branch: branch.into(), at: At::End }
     }
 
     /// `lsn` on `branch`.
-    pub fn at_lsn(branch: impl Into<String>, lsn: Lsn) -> Point {
+    pub fn at_lsn(branch: impl Into<BranchName>, lsn: Lsn) -> Point {
         Point { branch: branch.into(), at: At::Lsn(lsn) }
     }
 }
@@ -65,7 +74,7 @@ impl fmt::Display for DisplayAgo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60)] {
-            if seconds >= length && seconds % length == 0 {
+            if seconds >= length && seconds.is_multiple_of(length) {
                 return write!(f, "{}{unit}", seconds / length);
             }
         }
@@ -78,7 +87,7 @@ impl fmt::Display for DisplayAgo {
 pub enum ParsePointError {
     /// The part before `@` cannot be the name of a branch.
     #[error(transparent)]
-    Name(#[from] InvalidName),
+    Name(#[from] BranchNameError),
     /// The part after `@` is nothing that we know.
     #[error(
         "{0:?} is not a point: after @ comes an LSN (0/16B3748), \
@@ -97,8 +106,7 @@ impl FromStr for Point {
                 (branch, parse_at(at).ok_or_else(|| ParsePointError::At(text.to_owned()))?)
             }
         };
-        check_name(branch)?;
-        Ok(Point { branch: branch.to_owned(), at })
+        Ok(Point { branch: branch.parse()?, at })
     }
 }
 
@@ -129,30 +137,9 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     digits.parse::<u64>().ok()?.checked_mul(length).map(Duration::from_secs)
 }
 
-/// A name that cannot be that of a branch or compute.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "{0:?} cannot be a name: use up to {NAME_LENGTH_MAX} letters, digits, '-', '_' and '.', \
-     beginning with a letter, a digit or '_'"
-)]
-pub struct InvalidName(String);
-
-/// Checks that `name` can be the name of a branch or a compute. Such names are file names in the
-/// repository and words on command lines, hence the narrow choice of characters.
-pub fn check_name(name: &str) -> Result<(), InvalidName> {
-    let first = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    let ok = name.len() <= NAME_LENGTH_MAX
-        && name.bytes().next().is_some_and(first)
-        && name.bytes().all(|b| first(b) || b == b'-' || b == b'.')
-        // Taken by files in the making.
-        && !name.ends_with(".new");
-    if ok { Ok(()) } else { Err(InvalidName(name.to_owned())) }
-}
-
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
@@ -183,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn ago_becomes_a_time() {
+        let ago = At::Ago(Duration::from_secs(60));
+        let time = |seconds: i64| Timestamp::from_unix_micros(seconds * 1_000_000);
+        assert_eq!(ago.seen_at(time(100)), At::Time(time(40)));
+        assert_eq!(At::End.seen_at(time(100)), At::End);
+        let ever = At::Ago(Duration::MAX).seen_at(time(100));
+        assert_eq!(ever, At::Time(Timestamp::MIN));
+    }
+
+    #[test]
     fn bad_text_is_refused() {
         for text in [
             "",
@@ -207,12 +204,10 @@ mod tests {
             "a/b",
             "ä",
             "main@yesterday",
-            "main.new",
+            "main.new@0/1",
             "main@2026-13-01T00:00:00Z",
         ] {
             assert!(text.parse::<Point>().is_err(), "{text:?} was accepted");
         }
-        assert!("x".repeat(63).parse::<Point>().is_ok());
-        assert!("x".repeat(64).parse::<Point>().is_err());
     }
 }

@@ -1,0 +1,86 @@
+//! From a time to an LSN and back, by the ends of transactions.
+
+use postgres_formats::{Lsn, Timestamp};
+
+use super::error::TimelineError;
+use super::{Below, Timeline};
+use crate::index::EndedBy;
+
+impl Timeline {
+    /// The LSN whose state is that at `time`: the end of the last transaction before the first one,
+    /// in the order of the WAL, that ended later. Commits and aborts count alike. It is what
+    /// PostgreSQL means by `recovery_target_time`.
+    ///
+    /// Hence no transaction that says that it ended later is in that state. Every transaction whose
+    /// end was known to its client at `time` is, as long as one clock was used that is not set back:
+    /// a transaction takes its time before it gets its place in the WAL, so all that precede a
+    /// finished one have taken theirs. Of those that were ending just then, some may be missing that
+    /// took an earlier time and yet come later in the WAL. Where a clock was set back the state is
+    /// that when the time was first passed.
+    ///
+    /// - If no transaction is known that ended later, it is the end of what was received.
+    /// - If every transaction known ended later, it is the beginning of all history.
+    /// - On a branch, the ancestor answers with its history up to the branch point.
+    ///
+    /// # Errors
+    /// `TimeBeforeBeginning`.
+    pub fn lsn_at(&self, time: Timestamp) -> Result<Lsn, TimelineError> {
+        let oldest = self.oldest_time();
+        if time < oldest {
+            return Err(TimelineError::TimeBeforeBeginning { wanted: time, oldest });
+        }
+        // Taken first: what is indexed meanwhile must not count as known in one place only.
+        let end = self.last_record_lsn();
+        match self.ended_by(time.as_postgres_micros(), end) {
+            EndedBy { later: false, .. } => Ok(end),
+            EndedBy { last: Some(lsn), .. } => Ok(lsn),
+            EndedBy { last: None, .. } => Ok(self.oldest_lsn()),
+        }
+    }
+
+    /// The time of the state at `lsn`: when the latest of the transactions in it ended, or, without
+    /// any, the oldest time. `lsn_at` of it gives that state, or a later one if transactions that
+    /// follow say the same time or an earlier one.
+    ///
+    /// # Errors
+    /// `BeforeBeginning`.
+    pub fn timestamp_at(&self, lsn: Lsn) -> Result<Timestamp, TimelineError> {
+        self.check_lsn(lsn)?;
+        Ok(self.latest_end(lsn).map_or(self.oldest_time(), Timestamp::from_postgres_micros))
+    }
+
+    /// The oldest time that can be asked for: that of the checkpoint with which the first of its
+    /// ancestors begins. A checkpoint tells it in whole seconds, rounded down.
+    pub fn oldest_time(&self) -> Timestamp {
+        match &self.below {
+            Below::Ancestor(ancestor, _) => ancestor.oldest_time(),
+            Below::Image(_) => {
+                let seconds = self.manifest.state.checkpoint.time;
+                Timestamp::from_unix_micros(seconds.saturating_mul(1_000_000))
+            }
+        }
+    }
+
+    /// Where `time` is in all history up to `upto`; microseconds since 2000.
+    fn ended_by(&self, time: i64, upto: Lsn) -> EndedBy {
+        let below = match &self.below {
+            Below::Ancestor(ancestor, at) => ancestor.ended_by(time, upto.min(*at)),
+            Below::Image(_) => EndedBy { last: None, later: false },
+        };
+        if below.later {
+            return below;
+        }
+        let own = self.index.read().xact_ends().ended_by(time, upto);
+        EndedBy { last: own.last.or(below.last), later: own.later }
+    }
+
+    /// When the latest transaction up to `lsn` ended, in microseconds since 2000.
+    fn latest_end(&self, lsn: Lsn) -> Option<i64> {
+        let own = self.index.read().xact_ends().latest(lsn);
+        match &self.below {
+            // The clock may have been set back since.
+            Below::Ancestor(ancestor, at) => own.max(ancestor.latest_end(lsn.min(*at))),
+            Below::Image(_) => own,
+        }
+    }
+}
