@@ -16,6 +16,7 @@ pub mod index;
 pub mod ingest;
 pub mod key;
 pub mod layer;
+pub mod materialize;
 pub mod object;
 pub mod page_maker;
 pub mod page_service;

@@ -9,13 +9,13 @@ use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, TABLESPACE_VERSION_DIRECTORY
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Oid, RelTag};
 
 /// PostgreSQL's major version, the content of every `PG_VERSION`.
-pub(super) const PG_VERSION: &[u8] = b"15\n";
+pub(crate) const PG_VERSION: &[u8] = b"15\n";
 
 /// Name of the tar's first entry: the relation files that are to be made as stubs.
-pub(super) const RELATION_LIST: &str = "zenith.relations";
+pub(crate) const RELATION_LIST: &str = "zenith.relations";
 
 /// Every folder that start-up insists on or that PostgreSQL would not make by itself.
-pub(super) const DIRECTORIES: &[&str] = &[
+pub(crate) const DIRECTORIES: &[&str] = &[
     "base",
     "global",
     "pg_commit_ts",
@@ -44,7 +44,7 @@ pub(super) const DIRECTORIES: &[&str] = &[
 ///
 /// A tablespace of the user's own becomes a plain folder in `pg_tblspc` instead of a link to one
 /// elsewhere: where it was belongs to another machine, and reads and writes work through either.
-pub(super) fn tablespace_dirs(spc: Oid) -> Vec<String> {
+pub(crate) fn tablespace_dirs(spc: Oid) -> Vec<String> {
     match spc {
         Oid::GLOBAL_TABLESPACE | Oid::DEFAULT_TABLESPACE => Vec::new(),
         spc => vec![
@@ -56,18 +56,18 @@ pub(super) fn tablespace_dirs(spc: Oid) -> Vec<String> {
 
 /// Whether the fork's content comes from its init fork after a crash, as a compute's start is one:
 /// every fork of an unlogged relation but the init fork itself.
-pub(super) fn is_reset(rel: RelTag, init_forks: &BTreeSet<RelTag>) -> bool {
+pub(crate) fn is_reset(rel: RelTag, init_forks: &BTreeSet<RelTag>) -> bool {
     rel.fork != ForkNumber::Init && init_forks.contains(&RelTag { fork: ForkNumber::Init, ..rel })
 }
 
 /// The files of a fork of `nblocks`, each with its number of blocks. An empty fork has one file.
-pub(super) fn files_of(nblocks: BlockNumber) -> impl Iterator<Item = (u32, u32)> {
+pub(crate) fn files_of(nblocks: BlockNumber) -> impl Iterator<Item = (u32, u32)> {
     let files = nblocks.0.div_ceil(BLOCKS_PER_SEGMENT).max(1);
     (0..files).map(move |n| (n, (nblocks.0 - n * BLOCKS_PER_SEGMENT).min(BLOCKS_PER_SEGMENT)))
 }
 
 /// Appends the lines of `zenith.relations` for one fork: `PATH SIZE_IN_BYTES`, one per file.
-pub(super) fn push_relation_lines(list: &mut String, rel: RelTag, nblocks: BlockNumber) {
+pub(crate) fn push_relation_lines(list: &mut String, rel: RelTag, nblocks: BlockNumber) {
     use std::fmt::Write;
     for (file, blocks) in files_of(nblocks) {
         let bytes = u64::from(blocks) * BLCKSZ as u64;

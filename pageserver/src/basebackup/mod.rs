@@ -10,7 +10,7 @@
 //! is run, not what its data are.
 
 mod archive;
-mod layout;
+pub(crate) mod layout;
 mod pages;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,7 +220,7 @@ impl BaseBackup {
 }
 
 /// A file in `pg_twophase`: the state of a prepared transaction and its CRC-32C (`twophase.c`).
-fn with_checksum(state: &[u8]) -> Vec<u8> {
+pub(crate) fn with_checksum(state: &[u8]) -> Vec<u8> {
     let mut file = state.to_vec();
     file.extend_from_slice(&crc32c::crc32c(state).to_le_bytes());
     file

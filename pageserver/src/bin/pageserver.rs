@@ -9,7 +9,9 @@ use clap::{Parser, Subcommand};
 use pageserver::config::{Config, parse_address};
 use pageserver::daemon::{self, Account, LogLevel, Logging, RepositoryLock};
 use pageserver::error_text::with_causes;
+use pageserver::materialize::materialize;
 use pageserver::repository::Repository;
+use postgres_formats::{Lsn, TimelineId};
 
 /// The storage of a Zenith repository: receives WAL, keeps every version of every page, serves them.
 #[derive(Parser)]
@@ -48,6 +50,25 @@ enum Task {
         #[arg(long, value_name = "LEVEL", env = "ZENITH_LOG_LEVEL", default_value = "info")]
         log_level: LogLevel,
     },
+    /// Make the data directory of a crashed stock server whose WAL ends at an LSN, out of nothing
+    /// but the base image and the raw WAL. May run beside the daemon.
+    Materialize {
+        /// The repository.
+        #[arg(long, value_name = "DIR")]
+        repo: PathBuf,
+        /// Whose history.
+        #[arg(long, value_name = "ID")]
+        timeline: TimelineId,
+        /// Up to where.
+        #[arg(long)]
+        lsn: Lsn,
+        /// The data directory: an empty folder.
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+        /// As root: the account to run as. [default: the owner of the repository]
+        #[arg(long, value_name = "UID:GID")]
+        run_as: Option<Account>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,6 +96,15 @@ fn perform(task: Task) -> anyhow::Result<()> {
             daemon::switch_account(run_as, &repo)?;
             let logging = Logging::to_stderr(log_level);
             daemon::run(&repo, &config, logging.logger())
+        }
+        Task::Materialize { repo, timeline, lsn, into, run_as } => {
+            // Refuses a repository of another format.
+            Config::load(&repo)?;
+            daemon::switch_account(run_as, &repo)?;
+            let made = materialize(&repo, timeline, lsn, &into)
+                .with_context(|| format!("cannot make {}", into.display()))?;
+            println!("{} {}", made.end, made.last_record);
+            Ok(())
         }
     }
 }

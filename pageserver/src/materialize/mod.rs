@@ -1,0 +1,121 @@
+//! A stock server's data directory at an LSN, with as little of us in it as can be.
+//!
+//! What comes out is the base image of the root timeline as plain files, and the raw WAL from there
+//! to the LSN, ancestors' and the timeline's own in one row. `pg_control` says that the server
+//! crashed: stock PostgreSQL that is started there recovers to the end of that WAL by itself and
+//! stays on its PostgreSQL timeline. No index, no cache, no redo of ours takes part, so that the result can
+//! be held against what GetPage@LSN says (`zenith verify`).
+//!
+//! Runs beside the daemon: manifests and image layers never change, and WAL only grows, but for
+//! what lies beyond the last record.
+
+mod base;
+mod lineage;
+mod tablespaces;
+mod wal;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use postgres_formats::control_file::{CONTROL_FILE_PATH, ClusterState};
+use postgres_formats::wal::{RecordParseError, WalDecodeError};
+use postgres_formats::{Lsn, TimelineId};
+
+use crate::layer::image::{ImageLayer, LayerError};
+use crate::timeline::manifest::ManifestError;
+use lineage::Lineage;
+
+/// Why there is no such data directory. What has been written by then is worth nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterializeError {
+    /// A manifest of the timeline or of an ancestor.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The base image.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The cluster's control file cannot be used.
+    #[error("{path}: {what}")]
+    ControlFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The base image begins only after the LSN.
+    #[error("{lsn} is before the beginning of the history at {start}")]
+    BeforeStart {
+        /// The LSN asked for.
+        lsn: Lsn,
+        /// The first that there is.
+        start: Lsn,
+    },
+    /// WAL between the base image and the LSN is not there.
+    #[error("the WAL in {dir} ends at {end}, and it is needed up to {needed}")]
+    WalMissing {
+        /// The folder with the segments.
+        dir: PathBuf,
+        /// Where the bytes end.
+        end: Lsn,
+        /// How far they should go.
+        needed: Lsn,
+    },
+    /// The WAL is damaged.
+    #[error(transparent)]
+    Wal(#[from] WalDecodeError),
+    /// A record makes no sense.
+    #[error("record at {start}")]
+    Record {
+        /// Where it begins.
+        start: Lsn,
+        /// What is wrong.
+        source: RecordParseError,
+    },
+    /// Something else is wrong with the chain of ancestors.
+    #[error("the ancestors of timeline {0} go round in a circle")]
+    Circle(TimelineId),
+    /// The operating system's answer.
+    #[error("{path}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// What was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Materialized {
+    /// End of the last record that is in the WAL, where the next one would begin.
+    pub end: Lsn,
+    /// Start of the last record: PostgreSQL's `redo done at` when it has recovered.
+    pub last_record: Lsn,
+}
+
+pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> MaterializeError + '_ {
+    |source| MaterializeError::Io { path: path.to_owned(), source }
+}
+
+/// Makes the data directory of `timeline` at `lsn` in the empty folder `into`. An LSN within a record
+/// stands for the end of the record before it.
+pub fn materialize(
+    repository: &Path,
+    timeline: TimelineId,
+    lsn: Lsn,
+    into: &Path,
+) -> Result<Materialized, MaterializeError> {
+    let lineage = Lineage::read(repository, timeline)?;
+    if lsn < lineage.start {
+        return Err(MaterializeError::BeforeStart { lsn, start: lineage.start });
+    }
+    let image = ImageLayer::open(&lineage.image_layer)?;
+    base::write(&image, into)?;
+    let made = wal::write(&lineage, lsn, &into.join("pg_wal"))?;
+    // Not "shut down": then PostgreSQL would not look at any WAL behind the checkpoint.
+    let mut control = lineage.cluster.control_file.clone();
+    control.state = ClusterState::InProduction;
+    let path = into.join(CONTROL_FILE_PATH);
+    std::fs::write(&path, control.encode()).map_err(io_error(&path))?;
+    Ok(made)
+}
