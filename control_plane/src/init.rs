@@ -152,7 +152,7 @@ fn initdb(postgres: &PostgresInstall, account: &Account, pgdata: &Path) -> Resul
         command.arg(format!("--locale={locale}"));
         command.current_dir(pgdata.parent().unwrap_or(Path::new("/")));
         account.apply(&mut command);
-        run_program("initdb", &mut command)
+        process::run_program("initdb", &mut command).map(|_| ())
     };
     match run("C.UTF-8") {
         // Some systems do not have it; PostgreSQL knows C by itself.
@@ -169,19 +169,7 @@ fn load(pageserver: &Path, account: &Account, repository: &Path, pgdata: &Path) 
         command.arg("--run-as").arg(format!("{uid}:{gid}"));
     }
     command.current_dir(repository);
-    run_program("pageserver init", &mut command)
-}
-
-/// Runs a program to its end; its words are shown only if it fails.
-fn run_program(name: &str, command: &mut Command) -> Result<()> {
-    let output = command.output().io("run", command.get_program())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let telling = said.lines().map(str::trim).find(|line| line.contains("error:"));
-    let words = telling.or_else(|| process::last_line(&said)).unwrap_or("it said nothing");
-    Err(Error::Program { program: name.to_owned(), detail: format!("{words} ({})", output.status) })
+    process::run_program("pageserver init", &mut command).map(|_| ())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub mod postgres_install;
 mod process;
 mod repository;
 mod resolve;
+mod verify;
 
 pub use account::Account;
 pub use branch::{Ancestor, Branch};
@@ -30,3 +31,6 @@ pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
 pub use pageserver_client::{At, BranchName, Point};
 pub use postgres_install::PostgresInstall;
 pub use repository::Repository;
+pub use verify::{
+    Count, Difference, PageCounts, Permitted, Seconds, Verification, VerifyStep, Watcher,
+};

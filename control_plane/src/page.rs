@@ -37,7 +37,7 @@ impl Repository {
     }
 }
 
-fn page_error(error: PageClientError) -> Error {
+pub(crate) fn page_error(error: PageClientError) -> Error {
     let (code, message) = match error {
         PageClientError::Refused { code, message } => (code, message),
         other => {

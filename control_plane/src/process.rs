@@ -13,7 +13,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::account::Account;
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 
 /// How often we look whether something has happened that nobody tells us about.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(3);
@@ -152,6 +152,18 @@ pub(crate) fn spawn_detached(
         account.apply(command);
     }
     command.spawn().io("run", &program)
+}
+
+/// Runs a program to its end and gives what it printed; its other words are shown only if it fails.
+pub(crate) fn run_program(name: &str, command: &mut Command) -> Result<String> {
+    let output = command.output().io("run", command.get_program())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let telling = said.lines().map(str::trim).find(|line| line.contains("error:"));
+    let words = plain(telling.or_else(|| last_line(&said)).unwrap_or("it said nothing"));
+    Err(Error::Program { program: name.to_owned(), detail: format!("{words} ({})", output.status) })
 }
 
 /// The last line of `text` that says anything, for an error message.

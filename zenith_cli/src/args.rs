@@ -49,6 +49,8 @@ pub enum Command {
     Psql(PsqlArguments),
     /// Print a page of a relation at a point, as the page server has it
     Page(PageArguments),
+    /// Compare every page at a point with what stock PostgreSQL makes of the same WAL
+    Verify(VerifyArguments),
 }
 
 #[derive(Args, Debug)]
@@ -170,6 +172,12 @@ pub struct PageArguments {
     /// Write the 8192 bytes as they are
     #[arg(long)]
     pub raw: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct VerifyArguments {
+    /// What to compare [default: the end of the default branch]
+    pub point: Option<Point>,
 }
 
 /// A relation named by its numbers.

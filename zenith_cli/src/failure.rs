@@ -10,6 +10,8 @@ use control_plane::Error;
 pub const FAILED: u8 = 1;
 /// Exit code: what was asked for makes no sense.
 pub const USAGE: u8 = 2;
+/// Exit code: a check has found a difference.
+pub const DIFFERENT: u8 = 3;
 
 /// Why a command ends early.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ mod page;
 mod pg;
 mod psql;
 mod server;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ pub fn run(arguments: Arguments) -> Ended {
         Command::Branch(options) => branch::run(&discover()?, &options, output),
         Command::Pg(command) => pg::run(&discover()?, command, output),
         Command::Page(options) => page::run(&discover()?, &options, output),
+        Command::Verify(options) => verify::run(&discover()?, &options, output),
         Command::Psql(options) => psql::run(&discover()?, &options),
     }
 }

@@ -2,16 +2,15 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, anyhow};
 use control_plane::{Compute, Repository};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 use super::Ended;
 use crate::args::PsqlArguments;
 use crate::failure::{self, Failure};
+use crate::signals::catch_signals;
 
 pub fn run(repository: &Repository, arguments: &PsqlArguments) -> Ended {
     // From here on the compute has to be removed whatever happens. Ctrl-C is meant for psql, to
@@ -50,14 +49,4 @@ fn session(compute: &Compute, arguments: &PsqlArguments) -> Ended {
         (None, None) => failure::FAILED,
     };
     Ok(ExitCode::from(code))
-}
-
-/// Makes signals that would end us set a flag instead. Handlers, unlike ignored signals, are not
-/// inherited by psql.
-fn catch_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let caught = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&caught)).context("catch signals")?;
-    }
-    Ok(caught)
 }

@@ -1,0 +1,144 @@
+//! What the page server says apart from pages: its base backup, which has the list of relations and
+//! the small files for real.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+
+use postgres_formats::relpath::parse_relation_path;
+use postgres_formats::{BLCKSZ, ForkNumber, Lsn, RelTag, TimelineId};
+
+use super::directory::DataDirectory;
+use super::report::{Count, Difference, Verification};
+use crate::control::Control;
+use crate::error::{Error, Result};
+
+/// First entry of the archive: a line `PATH BYTES` for each relation file.
+const RELATIONS_ENTRY: &str = "zenith.relations";
+
+/// The base backup at an LSN, as far as it has been kept.
+#[derive(Default)]
+pub(super) struct Backup {
+    /// Size in blocks of every fork, main forks of unlogged relations apart.
+    pub relations: BTreeMap<RelTag, u32>,
+    seen: BTreeSet<String>,
+}
+
+impl Backup {
+    /// Fetches it, and compares its small files with those of the stock server.
+    pub fn compare(
+        control: &mut Control,
+        timeline: TimelineId,
+        lsn: Lsn,
+        theirs: &DataDirectory,
+        report: &mut Verification,
+    ) -> Result<Backup> {
+        let mut backup = Backup::default();
+        control.copy_out(&format!("basebackup {timeline} {lsn}"), |stream| {
+            backup.read(stream, theirs, report)
+        })?;
+        for path in theirs.files.iter().filter(|path| !backup.seen.contains(*path)) {
+            let count = counted(report, path);
+            count.compared += 1;
+            count.different += 1;
+            report.describe(Difference::of_file(path, "missing".to_owned()));
+        }
+        Ok(backup)
+    }
+
+    fn read(
+        &mut self,
+        stream: &mut dyn Read,
+        theirs: &DataDirectory,
+        report: &mut Verification,
+    ) -> Result<()> {
+        let mut archive = tar::Archive::new(stream);
+        for entry in archive.entries().map_err(damaged)? {
+            let mut entry = entry.map_err(damaged)?;
+            if entry.header().entry_type() != tar::EntryType::Regular {
+                continue;
+            }
+            let path = entry.path().map_err(damaged)?.to_string_lossy().into_owned();
+            if path == RELATIONS_ENTRY {
+                let mut text = String::new();
+                entry.read_to_string(&mut text).map_err(damaged)?;
+                self.add_relations(&text)?;
+            } else if let Ok(file) = parse_relation_path(&path) {
+                // Main forks that are here are copies of init forks.
+                if file.tag.fork == ForkNumber::Init {
+                    *self.relations.entry(file.tag).or_default() += blocks(entry.size());
+                }
+            } else if is_compared(&path) {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).map_err(damaged)?;
+                compare_file(&path, &bytes, theirs, report)?;
+                self.seen.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_relations(&mut self, text: &str) -> Result<()> {
+        for line in text.lines() {
+            let parsed = line.rsplit_once(' ').and_then(|(path, bytes)| {
+                Some((parse_relation_path(path).ok()?, bytes.parse::<u64>().ok()?))
+            });
+            let (file, bytes) = parsed
+                .ok_or_else(|| damaged(io::Error::other(format!("{line:?} names no relation"))))?;
+            *self.relations.entry(file.tag).or_default() += blocks(bytes);
+        }
+        Ok(())
+    }
+}
+
+fn blocks(bytes: u64) -> u32 {
+    u32::try_from(bytes / BLCKSZ as u64).unwrap_or(u32::MAX)
+}
+
+/// WAL, `pg_control` and settings are made for a compute, which is another server.
+fn is_compared(path: &str) -> bool {
+    let made = ["PG_VERSION", "postgresql.auto.conf", "global/pg_control"];
+    !made.contains(&path) && !path.starts_with("pg_wal/")
+}
+
+fn counted<'r>(report: &'r mut Verification, path: &str) -> &'r mut Count {
+    if path.starts_with("pg_xact/") || path.starts_with("pg_multixact/") {
+        &mut report.slru_segments
+    } else {
+        &mut report.files
+    }
+}
+
+fn compare_file(
+    path: &str,
+    ours: &[u8],
+    theirs: &DataDirectory,
+    report: &mut Verification,
+) -> Result<()> {
+    let detail = if theirs.files.contains(path) {
+        let theirs = theirs.read_file(path)?;
+        let at = ours.iter().zip(&theirs).position(|(our, their)| our != their);
+        match at {
+            Some(at) => Some(format!("differs from byte {at} on")),
+            None if ours.len() != theirs.len() => {
+                Some(format!("{} bytes, and {} on the stock server", ours.len(), theirs.len()))
+            }
+            None => None,
+        }
+    } else {
+        Some("it is not on the stock server".to_owned())
+    };
+    let count = counted(report, path);
+    count.compared += 1;
+    if let Some(detail) = detail {
+        count.different += 1;
+        report.describe(Difference::of_file(path, detail));
+    }
+    Ok(())
+}
+
+fn damaged(error: io::Error) -> Error {
+    Error::Connection {
+        what: "page server".to_owned(),
+        detail: format!("the base backup is damaged or was cut off: {error}"),
+    }
+}

@@ -1,0 +1,137 @@
+//! `Repository::verify`: every page as the page server has it against a stock server's own files.
+//!
+//! The stock server recovers from the base image and the raw WAL alone (`pageserver materialize`).
+//! Of the pages that are not equal byte by byte PostgreSQL's own masks decide, which leave out what
+//! WAL does not promise; which mask a page needs is asked of the stock server's catalogs.
+
+mod backup;
+mod catalog;
+mod directory;
+mod judge;
+mod pages;
+mod report;
+mod scratch;
+mod stock;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use pageserver_client::Point;
+use postgres_formats::ForkNumber;
+
+use crate::branch::check_name;
+use crate::companions;
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use backup::Backup;
+use directory::DataDirectory;
+use judge::Judge;
+use pages::PageComparison;
+use scratch::Scratch;
+use stock::StockServer;
+
+pub use report::{Count, Difference, PageCounts, Permitted, Seconds, Verification};
+
+/// What a verification is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VerifyStep {
+    /// Copying the base image and the WAL.
+    Copying,
+    /// The stock server recovers.
+    Recovering,
+    /// Pages are compared.
+    Comparing {
+        /// How many have been.
+        done: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// Pages that are not equal are looked at under masks.
+    Judging {
+        /// How many have been.
+        done: u64,
+        /// How many there are.
+        total: u64,
+    },
+}
+
+/// Who wants to know how far a verification is, and may stop it.
+pub struct Watcher<'w> {
+    /// Told at each step and often within the longer ones.
+    pub progress: &'w mut dyn FnMut(VerifyStep),
+    /// Once it is set the verification ends with an error, soon and cleaned up.
+    pub interrupted: &'w AtomicBool,
+}
+
+impl Watcher<'_> {
+    fn tell(&mut self, step: VerifyStep) -> Result<()> {
+        (self.progress)(step);
+        self.check()
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Conflict("interrupted".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Repository {
+    /// Compares everything that the page server has at `point`, by default the end of the default
+    /// branch, with what stock PostgreSQL makes of the same base image and WAL. Differences are no
+    /// error.
+    pub fn verify(&self, point: Option<&Point>, watcher: &mut Watcher<'_>) -> Result<Verification> {
+        let point = match point {
+            Some(point) => point.clone(),
+            None => Point::end_of(check_name(&self.config().default_branch)?),
+        };
+        let branch = self.branch(&point.branch)?;
+        let lsn = self.lsn_of(&branch, &point)?;
+        let server = self.server_address()?.unix;
+        let client = pages::connect(self, &server, branch.timeline, lsn)?;
+        companions::install_libraries(&self.dir().join("lib"), self.account())?;
+        let mut report = Verification::new(&branch, lsn);
+
+        let scratch = Scratch::make(self)?;
+        let began = Instant::now();
+        watcher.tell(VerifyStep::Copying)?;
+        let stock = StockServer::materialize(self, &scratch, branch.timeline, lsn)?;
+        report.seconds.copying = began.elapsed().as_secs_f64();
+
+        let began = Instant::now();
+        watcher.tell(VerifyStep::Recovering)?;
+        stock.recover(watcher)?;
+        report.seconds.recovering = began.elapsed().as_secs_f64();
+
+        let began = Instant::now();
+        let _identity = self.account().enter();
+        let theirs = DataDirectory::scan(stock.pgdata())?;
+        let ours =
+            Backup::compare(&mut self.control()?, branch.timeline, lsn, &theirs, &mut report)?;
+        let common = directory::compare_relations(&ours.relations, &theirs, &mut report)?;
+        let mut comparison = PageComparison::begin(client, lsn, &theirs, &scratch)?;
+        comparison.run(&common, watcher, &mut report)?;
+        report.seconds.comparing = began.elapsed().as_secs_f64();
+
+        let began = Instant::now();
+        let suspects = comparison.into_suspects();
+        if !suspects.is_empty() {
+            // Only now: a server that runs changes its files.
+            let catalog = stock.catalog(watcher)?;
+            Judge::new(self, &scratch, &stock, catalog)?.judge(suspects, watcher, &mut report)?;
+        }
+        report.seconds.judging = began.elapsed().as_secs_f64();
+        Ok(report)
+    }
+}
+
+/// Whether WAL says what is in a fork. Nothing of a free space map is logged, nor of an unlogged
+/// relation but its init fork.
+fn is_logged(fork: ForkNumber, is_unlogged: bool) -> bool {
+    match fork {
+        ForkNumber::Fsm => false,
+        ForkNumber::Init => true,
+        ForkNumber::Main | ForkNumber::Vm => !is_unlogged,
+    }
+}

@@ -1,0 +1,279 @@
+//! The stock server: nothing of ours in it but copies of bytes.
+//!
+//! It finds a crashed cluster and recovers as after any crash, which needs no settings of the server
+//! that wrote the WAL and ends with a checkpoint that writes all pages. Then it is stopped at once.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use postgres_formats::{Lsn, TimelineId};
+
+use super::Watcher;
+use super::scratch::Scratch;
+use crate::account::Account;
+use crate::companions;
+use crate::error::{Error, IoContext, Result};
+use crate::process;
+use crate::repository::Repository;
+
+/// How long the server may take to stop when it has been told to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A cluster that recovers from the WAL of one timeline.
+pub(super) struct StockServer {
+    pgdata: PathBuf,
+    scratch: PathBuf,
+    postgres: PathBuf,
+    account: Account,
+    log: PathBuf,
+    /// Start of the last record of its WAL.
+    last_record: Lsn,
+}
+
+impl StockServer {
+    /// Lays out its data directory.
+    pub fn materialize(
+        repository: &Repository,
+        scratch: &Scratch,
+        timeline: TimelineId,
+        lsn: Lsn,
+    ) -> Result<StockServer> {
+        let account = repository.account().clone();
+        let (pgdata, log) = {
+            let _identity = account.enter();
+            (scratch.folder("pgdata")?, scratch.path("postgres.log"))
+        };
+        let mut command = Command::new(companions::find(companions::PAGESERVER)?);
+        command.arg("materialize").arg("--repo").arg(repository.dir());
+        command.args(["--timeline", &timeline.to_string(), "--lsn", &lsn.to_string()]);
+        command.arg("--into").arg(&pgdata).current_dir(repository.dir());
+        if account.must_switch() {
+            let (uid, gid) = account.ids();
+            command.arg("--run-as").arg(format!("{uid}:{gid}"));
+        }
+        let said = process::run_program("pageserver materialize", &mut command)?;
+        let last_record = said
+            .split_whitespace()
+            .nth(1)
+            .and_then(|word| word.parse().ok())
+            .ok_or_else(|| failed("pageserver materialize", &format!("it printed {said:?}")))?;
+        let server = StockServer {
+            pgdata,
+            scratch: scratch.path(""),
+            postgres: repository.postgres()?.program("postgres"),
+            account,
+            log,
+            last_record,
+        };
+        server.configure()?;
+        Ok(server)
+    }
+
+    pub fn pgdata(&self) -> &Path {
+        &self.pgdata
+    }
+
+    /// Settings under which nobody can connect and nothing works on pages but recovery.
+    fn configure(&self) -> Result<()> {
+        let _identity = self.account.enter();
+        // In the abstract namespace, since the path of the scratch folder may be too long.
+        let socket = format!("@zenith-verify-{:016x}", rand::random::<u64>());
+        let settings = format!(
+            "listen_addresses = ''\n\
+             unix_socket_directories = '{socket}'\n\
+             shared_buffers = 256MB\n\
+             huge_pages = off\n\
+             fsync = off\n\
+             autovacuum = off\n\
+             bgwriter_lru_maxpages = 0\n\
+             max_prepared_transactions = 1000\n\
+             max_logical_replication_workers = 0\n\
+             max_wal_senders = 0\n\
+             wal_level = replica\n\
+             max_wal_size = 100GB\n\
+             checkpoint_timeout = 1d\n\
+             restart_after_crash = off\n\
+             logging_collector = off\n\
+             lc_messages = 'C'\n"
+        );
+        for (name, text) in [
+            ("postgresql.conf", settings.as_str()),
+            ("pg_hba.conf", "local all all reject\n"),
+            ("pg_ident.conf", ""),
+        ] {
+            let path = self.pgdata.join(name);
+            fs::write(&path, text).io("write", &path)?;
+        }
+        Ok(())
+    }
+
+    /// Lets it recover, and stops it cleanly.
+    pub fn recover(&self, watcher: &Watcher<'_>) -> Result<()> {
+        let mut server =
+            Guarded(self.spawn(Command::new(&self.postgres).arg("-D").arg(&self.pgdata))?);
+        while !self.is_ready() {
+            watcher.check()?;
+            if let Some(status) = server.0.try_wait().io("wait for", &self.postgres)? {
+                return Err(self.ended(status));
+            }
+            std::thread::sleep(process::POLL_INTERVAL);
+        }
+        server.signal(Signal::SIGINT);
+        let mut status = Ok(None);
+        let stopped = process::wait_until(STOP_TIMEOUT, || {
+            status = server.0.try_wait();
+            !matches!(status, Ok(None))
+        });
+        match status.io("wait for", &self.postgres)? {
+            Some(status) if status.success() => self.check_end(),
+            Some(status) => Err(self.ended(status)),
+            None => {
+                debug_assert!(!stopped);
+                Err(Error::Timeout(format!(
+                    "the stock server does not stop after {} s",
+                    STOP_TIMEOUT.as_secs()
+                )))
+            }
+        }
+    }
+
+    /// Whether it took in all of the WAL: PostgreSQL takes damage for the end of the WAL, too.
+    fn check_end(&self) -> Result<()> {
+        let log = self.read_log()?;
+        let done = log.lines().find_map(|line| {
+            let (_, rest) = line.split_once("redo done at ")?;
+            rest.split_whitespace().next()?.parse::<Lsn>().ok()
+        });
+        let complete = match done {
+            Some(done) => done == self.last_record,
+            None => log.contains("redo is not required"),
+        };
+        if complete {
+            return Ok(());
+        }
+        let done = done.map_or("nowhere".to_owned(), |done| format!("at {done}"));
+        Err(failed(
+            "the stock server",
+            &format!("its recovery ended {done}, and the last record is at {}", self.last_record),
+        ))
+    }
+
+    /// Runs an SQL command in a database, without any other process. It must be one line.
+    pub fn run_sql(&self, database: &std::ffi::OsStr, sql: &str) -> Result<()> {
+        let input = self.scratch.join("input.sql");
+        {
+            let _identity = self.account.enter();
+            fs::write(&input, format!("{sql}\n")).io("write", &input)?;
+        }
+        let mut command = Command::new(&self.postgres);
+        command.args(["--single", "-D"]).arg(&self.pgdata).arg(database);
+        let opened = File::open(&input).io("open", &input)?;
+        let log_start = fs::metadata(&self.log).map(|meta| meta.len()).unwrap_or(0);
+        let mut child = Guarded(self.spawn(command.stdin(opened))?);
+        let status = child.0.wait().io("wait for", &self.postgres)?;
+        // In this mode the exit status says nothing of an error in a command.
+        let words = self.log_from(log_start)?;
+        if !status.success() || words.contains("ERROR:") {
+            return Err(failed(
+                "postgres --single",
+                process::last_words(&self.log, log_start).as_str(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A path next to the data directory.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<Child> {
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("PG") || text.starts_with("LD_") {
+                command.env_remove(&name);
+            }
+        }
+        let log = {
+            let _identity = self.account.enter();
+            File::options().create(true).append(true).open(&self.log).io("open", &self.log)?
+        };
+        let again = log.try_clone().io("duplicate", &self.log)?;
+        command.current_dir(&self.pgdata).env("LC_ALL", "C").stdout(log).stderr(again);
+        if command.get_args().all(|argument| argument != "--single") {
+            command.stdin(Stdio::null());
+        }
+        self.account.apply(command);
+        let end_with_parent = || {
+            // SAFETY: both calls are async-signal-safe and take no memory. A session of its own keeps
+            // the terminal's Ctrl-C from it. After `apply`, since switching accounts resets it.
+            unsafe {
+                if libc::setsid() < 0
+                    || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT as libc::c_ulong) != 0
+                {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: the closure allocates nothing and takes no lock.
+        unsafe { command.pre_exec(end_with_parent) };
+        command.spawn().io("run", &self.postgres)
+    }
+
+    /// Whether `postmaster.pid` says that it accepts connections (`LOCK_FILE_LINE_PM_STATUS`).
+    fn is_ready(&self) -> bool {
+        let text = fs::read_to_string(self.pgdata.join("postmaster.pid")).unwrap_or_default();
+        text.lines().nth(7).is_some_and(|status| status.trim() == "ready")
+    }
+
+    fn read_log(&self) -> Result<String> {
+        self.log_from(0)
+    }
+
+    fn log_from(&self, start: u64) -> Result<String> {
+        let bytes = fs::read(&self.log).io("read", &self.log)?;
+        let new = usize::try_from(start).ok().and_then(|start| bytes.get(start..));
+        Ok(String::from_utf8_lossy(new.unwrap_or_default()).into_owned())
+    }
+
+    fn ended(&self, status: ExitStatus) -> Error {
+        let signal = status.signal().map(|n| format!(" (signal {n})")).unwrap_or_default();
+        let words = process::last_words(&self.log, 0);
+        failed("the stock server", &format!("it ended{signal}: {words}"))
+    }
+}
+
+fn failed(program: &str, detail: &str) -> Error {
+    Error::Program { program: program.to_owned(), detail: detail.to_owned() }
+}
+
+/// A server that does not outlive this value.
+struct Guarded(Child);
+
+impl Guarded {
+    fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.0.id()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.signal(Signal::SIGQUIT);
+            let gone = process::wait_until(STOP_TIMEOUT, || !matches!(self.0.try_wait(), Ok(None)));
+            if !gone {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
+    }
+}
