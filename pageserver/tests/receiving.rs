@@ -134,3 +134,41 @@ fn what_is_received_again_is_durable_only_when_synced_again() {
     assert!(timeline.flushed_lsn() <= again);
     assert_eq!(timeline.sync_wal().unwrap(), cut);
 }
+
+/// Someone else's hand in the last segment file.
+fn change_file(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn durable_wal_that_is_damaged_is_not_taken_to_end_there() {
+    let source = Source::new();
+    let timeline = source.open();
+    source.give(&timeline, timeline.restart_receiving().unwrap(), source.end);
+    assert_eq!(timeline.sync_wal().unwrap(), source.end);
+    let path = source.segment(timeline.wal_dir(), &timeline, source.end);
+    drop(timeline);
+    let good = fs::read(&path).unwrap();
+
+    change_file(&path, |bytes| bytes[100_000] ^= 1);
+    let error = source.try_open().err().unwrap();
+    assert!(error.contains("is damaged at 0/2018") && error.contains("checksum"), "{error}");
+    change_file(&path, |bytes| bytes.truncate(100_000));
+    let error = source.try_open().err().unwrap();
+    assert!(error.contains("is damaged at 0/2018"), "{error}");
+    fs::remove_file(&path).unwrap();
+    let error = source.try_open().err().unwrap();
+    assert!(error.contains("is damaged at 0/2000000"), "{error}");
+
+    // What a crash may leave behind the mark is no damage.
+    fs::write(&path, &good).unwrap();
+    change_file(&path, |bytes| bytes.extend([0; 9000]));
+    assert_eq!(source.open().last_record_lsn(), source.end);
+    change_file(&path, |bytes| bytes[good.len()..].fill(0xEE));
+    let again = source.open();
+    assert_eq!(again.last_record_lsn(), source.end);
+    assert_eq!(again.restart_receiving().unwrap(), source.end);
+    assert_eq!(fs::read(&path).unwrap().len(), good.len());
+}

@@ -152,6 +152,7 @@ fn of_timeline(error: &TimelineError) -> SqlState {
         | TimelineError::DamagedWal { .. }
         | TimelineError::DamagedRecord { .. }
         | TimelineError::DamagedContent { .. }
+        | TimelineError::LostWal { .. }
         | TimelineError::MissingWal { .. } => SqlState::DATA_CORRUPTED,
     }
 }

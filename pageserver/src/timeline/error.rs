@@ -77,6 +77,20 @@ pub enum TimelineError {
         /// Where.
         lsn: Lsn,
     },
+    /// WAL that had been reported as durable is damaged or gone.
+    #[error(
+        "WAL of timeline {timeline} is damaged at {lsn}, but was durable up to {flushed}: {what}"
+    )]
+    LostWal {
+        /// Whose WAL.
+        timeline: TimelineId,
+        /// Where what can be read ends.
+        lsn: Lsn,
+        /// How far it had been durable.
+        flushed: Lsn,
+        /// What is found there.
+        what: String,
+    },
     /// What is on disk cannot be brought into the index.
     #[error(transparent)]
     Ingest(#[from] super::IngestError),

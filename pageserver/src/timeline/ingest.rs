@@ -10,10 +10,10 @@ use postgres_formats::wal::{
 };
 use postgres_formats::{Lsn, TimelineId};
 
-use super::Timeline;
 use super::error::TimelineError;
 use super::manifest::Manifest;
 use super::tip::{At, Tip};
+use super::{Positions, Timeline};
 use crate::cluster::Cluster;
 use crate::index::IndexOp;
 use crate::ingest;
@@ -176,8 +176,12 @@ impl Timeline {
             self.writer.lock().sync_failed = true;
             return Err(IngestError::SyncFailed(self.id()));
         }
-        let mut positions = self.positions.lock();
-        positions.flushed = positions.flushed.max(received);
+        let positions = {
+            let mut positions = self.positions.lock();
+            positions.flushed = positions.flushed.max(received);
+            *positions
+        };
+        self.mark_flushed(positions);
         Ok(positions.flushed)
     }
 
@@ -277,8 +281,10 @@ impl Timeline {
     /// to end there.
     pub(super) fn index_wal_on_disk(&self) -> Result<(), TimelineError> {
         let io = |source| TimelineError::Io { path: self.wal.dir().to_owned(), source };
+        let mark = self.flushed_mark.read().map_err(io)?;
         let mut writer = self.writer.lock();
         let mut chunk = vec![0; READ_CHUNK];
+        let mut found = "nothing".to_owned();
         loop {
             let from = writer.decoder.expected_lsn();
             let got = self.wal.read(from, &mut chunk).map_err(io)?;
@@ -286,13 +292,19 @@ impl Timeline {
             let fed = writer.decoder.feed(from, bytes).map_err(|e| self.decode_error(e));
             match fed.and_then(|()| self.index_decoded(&mut writer)) {
                 Ok(()) => {}
-                Err(IngestError::Decode { source, .. }) if self.is_torn_end(&source)? => {
+                Err(IngestError::Decode { source, .. }) if self.may_be_torn(&source, mark)? => {
                     slog::warn!(self.log, "WAL ends with an incomplete record";
                         "lsn" => %source.lsn, "found" => %source);
+                    found = source.to_string();
                     break;
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+        let last_record = self.positions().last_record;
+        if let Some(flushed) = mark.filter(|flushed| *flushed > last_record) {
+            let (timeline, lsn) = (self.id(), writer.record_end);
+            return Err(TimelineError::LostWal { timeline, lsn, flushed, what: found });
         }
         self.wal.sync_recent().map_err(io)?;
         let mut positions = self.positions.lock();
@@ -301,15 +313,32 @@ impl Timeline {
         Ok(())
     }
 
-    /// Whether a decoding error is what the end of the WAL looks like after a crash: nothing was
-    /// received in later segments.
-    fn is_torn_end(&self, error: &WalDecodeError) -> Result<bool, TimelineError> {
+    /// Whether a decoding error is what the end of the WAL looks like after a crash. With a mark
+    /// the answer is left to that; without one, nothing must have been received in later segments.
+    fn may_be_torn(
+        &self,
+        error: &WalDecodeError,
+        mark: Option<Lsn>,
+    ) -> Result<bool, TimelineError> {
+        if mark.is_some() {
+            return Ok(true);
+        }
         let segments = self
             .wal
             .segments()
             .map_err(|source| TimelineError::Io { path: self.wal.dir().to_owned(), source })?;
         let at = error.lsn.segment(self.cluster.segment_size);
         Ok(segments.last().is_none_or(|last| *last <= at))
+    }
+
+    /// Leaves word of how far the WAL is durable, for whoever loads the timeline next.
+    fn mark_flushed(&self, positions: Positions) {
+        // Never in the middle of a record: that one may be cut off again.
+        let lsn = positions.flushed.min(positions.last_record);
+        if let Err(error) = self.flushed_mark.write(lsn) {
+            // Nothing depends on it but that damage is found out.
+            slog::warn!(self.log, "cannot note how far WAL is durable"; "error" => %error);
+        }
     }
 
     fn io_error(&self, source: io::Error) -> IngestError {

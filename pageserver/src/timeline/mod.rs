@@ -26,6 +26,7 @@ use crate::index::WalIndex;
 use crate::layer::image::ImageLayer;
 use crate::page_maker::PageMaker;
 use crate::seqwait::{SeqWait, WaitError};
+use crate::wal::flushed_mark::FlushedMark;
 use crate::wal::store::WalStore;
 use error::TimelineError;
 use ingest::Writer;
@@ -61,6 +62,7 @@ pub struct Timeline {
     cluster: Arc<Cluster>,
     below: Below,
     wal: WalStore,
+    flushed_mark: FlushedMark,
     maker: Arc<PageMaker>,
     log: Logger,
     /// The writer's state. Only the one who receives WAL takes it, and keeps it during IO.
@@ -104,6 +106,7 @@ impl Timeline {
             _ => return Err(TimelineError::AncestorMissing(manifest.id)),
         };
         let wal = WalStore::new(dir.join("wal"), cluster.segment_size, cluster.tli);
+        let flushed_mark = FlushedMark::new(wal.dir());
         let start = manifest.start;
         let timeline = Arc::new(Timeline {
             writer: Mutex::new(Writer::new(&manifest, &cluster)),
@@ -112,6 +115,7 @@ impl Timeline {
             cluster,
             below,
             wal,
+            flushed_mark,
             maker,
             index: RwLock::default(),
             positions: Mutex::new(Positions {

@@ -1,5 +1,6 @@
 //! The write-ahead log of a timeline: received, kept on disk, read back.
 
+pub mod flushed_mark;
 pub mod follow_file;
 pub mod follower;
 pub mod followers;

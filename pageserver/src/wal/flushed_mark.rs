@@ -1,0 +1,100 @@
+//! `FlushedMark`: how far a timeline's WAL was durable at least, in the file `wal/flushed`.
+//!
+//! The WAL on disk ends where decoding it ends, and after a crash of the machine that may be
+//! anywhere behind the last sync. The mark tells such an end from damage: WAL before the mark has
+//! been reported as durable, so that one that ends earlier has been lost and must not be
+//! taken for complete.
+//!
+//! The file has 12 bytes: the LSN and the CRC-32C of its 8 bytes, little-endian. It is written
+//! after each sync of the WAL and never synced itself: a crash may bring back an older mark, which
+//! promises less, or a torn one, which is none.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use postgres_formats::Lsn;
+
+const FILE_NAME: &str = "flushed";
+const LSN_BYTES: usize = 8;
+
+/// How far a timeline's WAL was durable at least.
+pub struct FlushedMark {
+    path: PathBuf,
+    // LOCK ORDER: leaf. Held while twelve bytes are written to the page cache.
+    file: Mutex<Option<File>>,
+}
+
+impl FlushedMark {
+    /// The mark in the folder of the WAL segments.
+    pub fn new(wal_dir: &Path) -> FlushedMark {
+        FlushedMark { path: wal_dir.join(FILE_NAME), file: Mutex::new(None) }
+    }
+
+    /// The mark, if there is one that is whole.
+    ///
+    /// # Errors
+    /// Whatever reading gives, other than that there is no such file.
+    pub fn read(&self) -> io::Result<Option<Lsn>> {
+        match fs::read(&self.path) {
+            Ok(bytes) => Ok(decode(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes that everything before `lsn` is durable.
+    ///
+    /// # Errors
+    /// Whatever writing gives; the mark then promises less than it could.
+    pub fn write(&self, lsn: Lsn) -> io::Result<()> {
+        let mut file = self.file.lock();
+        let file = match &mut *file {
+            Some(file) => file,
+            none => none.insert(
+                OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?,
+            ),
+        };
+        file.write_all_at(&encode(lsn), 0)
+    }
+}
+
+fn encode(lsn: Lsn) -> [u8; LSN_BYTES + 4] {
+    let mut bytes = [0; LSN_BYTES + 4];
+    let (value, checksum) = bytes.split_at_mut(LSN_BYTES);
+    value.copy_from_slice(&lsn.as_u64().to_le_bytes());
+    checksum.copy_from_slice(&crc32c::crc32c(value).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Lsn> {
+    let (value, checksum) = bytes.split_first_chunk::<LSN_BYTES>()?;
+    let expected = crc32c::crc32c(value).to_le_bytes();
+    (checksum == expected).then(|| Lsn::new(u64::from_le_bytes(*value)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_mark_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = FlushedMark::new(dir.path());
+        assert_eq!(mark.read().unwrap(), None);
+        for lsn in [0x123_4567, 0x89AB_CDEF_0000] {
+            mark.write(Lsn::new(lsn)).unwrap();
+            assert_eq!(FlushedMark::new(dir.path()).read().unwrap(), Some(Lsn::new(lsn)));
+        }
+        let good = fs::read(dir.path().join(FILE_NAME)).unwrap();
+        for n in 0..good.len() {
+            let mut bad = good.clone();
+            bad[n] ^= 0x10;
+            assert_eq!(decode(&bad), None, "byte {n}");
+            assert_eq!(decode(&good[..n]), None, "{n} bytes");
+        }
+    }
+}
