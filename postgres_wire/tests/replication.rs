@@ -273,7 +273,10 @@ fn a_server_that_stops_or_dies_is_noticed() {
         stopping.join().unwrap();
         error
     });
-    assert!(matches!(shutdown, ReplicationError::ServerStopping), "{shutdown:?}");
+    // A server that ends while a status of ours is on its way to it takes its last words back: the
+    // system then tells us of a lost connection before it gives us what was sent.
+    let lost = matches!(shutdown, ReplicationError::Client(_));
+    assert!(lost || matches!(shutdown, ReplicationError::ServerStopping), "{shutdown:?}");
     assert!(shutdown.is_transient());
     assert!(stream.position() > start);
     let error = ReplicationClient::connect(&source.params(), timeouts(), None).unwrap_err();
