@@ -24,7 +24,10 @@ impl Cluster {
     pub fn init(settings: &str) -> Cluster {
         let cluster = Cluster { dir: scratch(), running: false };
         let data = cluster.data();
-        run(cluster.command("initdb").args(["-k", "-N", "-A", "trust", "-D"]).arg(&data));
+        run(cluster
+            .command("initdb")
+            .args(["-U", "postgres", "-k", "-N", "-A", "trust", "-D"])
+            .arg(&data));
         let file = data.join("postgresql.conf");
         let mut text = std::fs::read_to_string(&file).unwrap();
         let socket = cluster.dir.path().display();
