@@ -1,11 +1,15 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build test demo lint clean setup
+.PHONY: build wheel test demo lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
 	@scripts/build
+
+# The Python package, in target/wheels, and installed in target/venv.
+wheel: setup
+	@scripts/wheel
 
 # All tests: the crates' own and the suite in test_runner. ARGS='-k branch' picks some of the latter.
 test:
