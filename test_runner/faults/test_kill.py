@@ -23,12 +23,13 @@ def chance() -> random.Random:
 
 
 def redo_processes(repo: zenith.Repository) -> list[int]:
-    """The page server's redo processes."""
-    server = repo.pid
-    children = Path(f"/proc/{server}/task/{server}/children").parent.parent
+    """The page server's redo processes: the children of any of its threads."""
     found = []
-    for task in children.iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
+    for task in Path(f"/proc/{repo.pid}/task").iterdir():
+        try:
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+        except FileNotFoundError:
+            continue  # The thread has ended.
     return found
 
 
