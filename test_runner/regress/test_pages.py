@@ -1,14 +1,22 @@
 """Pages read straight from the page server, without a compute."""
 
+import struct
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 import zenith
 from fixtures import oracle
-from fixtures.cli import Cli
+from fixtures.cli import USAGE, Cli, programs
 
 PG_CLASS = (oracle.DEFAULT_TABLESPACE, 1, 1259)  # In template1.
+
+
+def last_change(page: bytes) -> zenith.Lsn:
+    """The LSN in a page's header: two numbers of 32 bits, the high one first."""
+    high, low = struct.unpack_from("<II", page)
+    return zenith.Lsn(high << 32 | low)
 
 
 def test_what_initdb_made(scratch: Path) -> None:
@@ -100,3 +108,24 @@ def test_threads_run_while_one_waits(fresh: Path, cli: Cli) -> None:
             done += 1
         assert done > 10
         assert isinstance(failures[0], zenith.LsnTimeout)
+
+
+def test_page_command(repo: zenith.Repository, main: zenith.Branch, cli: Cli) -> None:
+    name = "/".join(map(str, PG_CLASS))
+    page = main.get_page(*PG_CLASS, 3)
+    lsn = main.last_record_lsn
+    for point in ("main", f"main@{lsn}"):
+        done = subprocess.run(
+            [programs() / "zenith", "page", point, name, "3", "--raw"],
+            cwd=cli.folder,
+            capture_output=True,
+            check=True,
+        )
+        assert done.stdout == page
+    assert str(last_change(page)) in cli("page", "main", name, "3")
+    cli.refused("page", "main", name, "999999")
+    cli.refused("page", "main", "1663/1/424242", "0")
+    cli.refused("page", "nowhere", name, "3")
+    cli.refused("page", "main", "1663/1", "3", code=USAGE)
+    cli.refused("page", "main", name, "x", code=USAGE)
+    cli.refused("page", "main", name, "3", "--fork", "nonsense", code=USAGE)
