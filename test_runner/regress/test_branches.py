@@ -81,22 +81,6 @@ def test_branch_of_an_idle_database_at_every_step(
         branch.compute().destroy()
 
 
-def test_branch_at_a_time(repo: zenith.Repository, main: zenith.Branch, cli: Cli) -> None:
-    clock = (
-        """select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
-    )
-    with main.compute() as pg:
-        pg.psql("create table t as select 1 as n")
-        time = pg.psql(clock)
-        pg.psql("insert into t values (2)")
-        with repo.create_branch("then", at=f"main@{time}").compute() as past:
-            assert past.psql("select count(*) from t") == "1"
-        assert cli("psql", f"main@{time}", "-XAtc", "select count(*) from t").strip() == "1"
-        assert pg.psql("select count(*) from t") == "2"
-    line = cli.refused("branch", "x", "main@1999-01-01T00:00:00Z")
-    assert "1999" in line
-
-
 def test_commands_and_json(repo: zenith.Repository, cli: Cli) -> None:
     cli("branch", "dev")
     cli("branch", "older", "main")
