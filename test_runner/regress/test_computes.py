@@ -1,6 +1,7 @@
 """The life of a compute, through the command line and from Python."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def test_python_object(repo: zenith.Repository, main: zenith.Branch) -> None:
     with pytest.raises(zenith.InvalidArgument):
         main.compute("x", durability="none")
     assert [compute.name for compute in repo.computes()] == ["main"]
+
+
+def test_start_at_once_after_a_kill(main: zenith.Branch, cli: Cli) -> None:
+    with main.compute(durability="pageserver") as pg:
+        for _ in range(3):
+            assert pg.pid is not None
+            os.kill(pg.pid, signal.SIGKILL)
+            cli("pg", "start", "main")
+            assert pg.psql("select 1") == "1"
 
 
 def test_restarts_keep_everything(main: zenith.Branch) -> None:

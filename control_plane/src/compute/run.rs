@@ -13,7 +13,7 @@ use postgres_wire::client::{ConnectParams, Host};
 use super::layout::DESTROYING_PREFIX;
 use super::{Compute, ComputeState, ComputeStatus, Durability, Mode, settings};
 use crate::companions;
-use crate::control::{Control, quote};
+use crate::control::{Control, ServerAddress, quote};
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
 use crate::page_server::{Outcome, StopMode};
@@ -22,12 +22,16 @@ use crate::process::{self, Running};
 
 /// How long a server may take until it accepts connections; crash recovery counts.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often a server is started that is killed while we start it.
+const START_ATTEMPTS_MAX: u32 = 3;
 /// How long the processes of a crashed server may take to notice that their parent is gone.
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the port of a server that was killed may take to be free again.
 const CRASHED_PORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the page server may take to follow a compute whose commits wait for it.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a server that is to be stopped may take to recover from a crash before.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a clean stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long an immediate stop may take; PostgreSQL kills its own stragglers after 5 s.
@@ -52,28 +56,65 @@ impl Compute {
     /// Starts it and waits until it accepts connections and the page server follows it.
     pub fn start(&self) -> Result<Outcome> {
         let _lock = self.lock()?;
+        let mut attempts = 1;
+        loop {
+            match self.start_locked() {
+                // It was killed a moment ago, or just now.
+                Err(_) if attempts < START_ATTEMPTS_MAX && self.has_crashed() => attempts += 1,
+                done => return done,
+            }
+        }
+    }
+
+    fn start_locked(&self) -> Result<Outcome> {
         let address = self.repository.server_address()?;
         let socket_dir = socket_dir(&address.unix)?;
-        let already = match self.running() {
-            None => false,
-            Some(running) => match self.wait_ready(running.pid(), || running.is_alive(), 0) {
-                // It was killed a moment ago.
-                Err(_) if !running.is_alive() => false,
-                waited => waited.map(|()| true)?,
-            },
-        };
-        let outcome = if already {
-            Outcome::AlreadySo
-        } else {
-            self.refuse_if_unsettled()?;
-            self.spawn_and_wait(&address.unix, &socket_dir)?;
-            Outcome::Done
+        let outcome = match self.running() {
+            Some(running) => {
+                self.wait_ready(running.pid(), || running.is_alive(), 0)?;
+                // A server whose backend was killed recovers, and says "ready" all the while.
+                match self.connect_patiently(&socket_dir, START_TIMEOUT) {
+                    // Any other answer, such as that all its connections are taken, is one.
+                    Ok(_) | Err(Error::PageServer { .. }) => Outcome::AlreadySo,
+                    Err(error) => return Err(error),
+                }
+            }
+            None => {
+                self.refuse_if_unsettled()?;
+                self.spawn_and_wait(&address.unix, &socket_dir)?;
+                Outcome::Done
+            }
         };
         if self.mode == Mode::ReadWrite {
             self.have_it_followed(&socket_dir)?;
         }
         self.settle_in_background()?;
         Ok(outcome)
+    }
+
+    /// Whether it was killed while it was serving, and is not running any more.
+    fn has_crashed(&self) -> bool {
+        self.running().is_none_or(|running| !running.is_alive())
+            && fs::read_to_string(self.layout.postmaster_pid())
+                .is_ok_and(|text| lock_file_says_ready(&text))
+    }
+
+    /// Connects as soon as it lets anybody in, for as long as it runs.
+    fn connect_patiently(&self, socket_dir: &Path, timeout: Duration) -> Result<Control> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let connected = self.control_in(socket_dir);
+            let lets_nobody_in = match &connected {
+                Err(Error::Connection { .. }) => true,
+                // Shutting down, crashed, starting up.
+                Err(Error::PageServer { sqlstate, .. }) => sqlstate.starts_with("57P0"),
+                _ => false,
+            };
+            if !lets_nobody_in || self.running().is_none() || Instant::now() >= deadline {
+                return connected;
+            }
+            std::thread::sleep(process::POLL_INTERVAL);
+        }
     }
 
     /// Stops it and waits until it is gone. A clean stop ends only when the page server, if it
@@ -88,7 +129,16 @@ impl Compute {
             return Ok(Outcome::AlreadySo);
         };
         let (signal, timeout) = match mode {
-            StopMode::Fast => (Signal::SIGINT, STOP_TIMEOUT),
+            StopMode::Fast => {
+                // PostgreSQL 15 waits for ever if it is told to stop while it recovers from the
+                // crash of a backend. Whether it can be reached otherwise does not matter here.
+                if let Some(address) = ServerAddress::read(self.repository.dir())
+                    && let Ok(socket_dir) = socket_dir(&address.unix)
+                {
+                    let _ = self.connect_patiently(&socket_dir, RECOVERY_TIMEOUT);
+                }
+                (Signal::SIGINT, STOP_TIMEOUT)
+            }
             StopMode::Immediate => (Signal::SIGQUIT, IMMEDIATE_STOP_TIMEOUT),
         };
         running.signal(signal).io("stop the compute in", self.layout.dir())?;
@@ -275,8 +325,7 @@ impl Compute {
         let Ok(text) = fs::read_to_string(self.layout.postmaster_pid()) else {
             return false;
         };
-        process::parse_pid(&text) == Some(pid)
-            && text.lines().nth(7).is_some_and(|status| status.trim() == "ready")
+        process::parse_pid(&text) == Some(pid) && lock_file_says_ready(&text)
     }
 
     /// Tells the page server where this compute is, and waits until it streams from it. That wait
@@ -292,7 +341,7 @@ impl Compute {
         if self.durability == Durability::Local {
             return Ok(());
         }
-        let mut compute = self.control_in(socket_dir)?;
+        let mut compute = self.connect_patiently(socket_dir, START_TIMEOUT)?;
         let followed = format!(
             "select 1 from pg_stat_replication \
              where application_name = '{}' and state = 'streaming'",
@@ -315,19 +364,30 @@ impl Compute {
     }
 }
 
+fn lock_file_says_ready(text: &str) -> bool {
+    text.lines().nth(7).is_some_and(|status| status.trim() == "ready")
+}
+
 /// After a crash PostgreSQL's lock files stay, and it refuses to start while any process of the same
 /// account has the number in one of them. Removing `postmaster.pid` is no way out: it also says which
 /// shared memory to check for processes of the crashed server that still run. So a number that is
 /// somebody else's by now is replaced by ours: a server does not take its parent for another server.
+/// So is what is no number at all, as a full disk leaves it: no server could start then.
 ///
 /// The caller knows that our server does not run.
 fn disarm_stale_lock_file(path: &Path) -> Result<()> {
-    let Ok(text) = fs::read_to_string(path) else {
+    let Ok(bytes) = fs::read(path) else {
         return Ok(());
     };
-    let in_use =
-        process::parse_pid(&text).is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-    if !in_use {
+    let text = String::from_utf8_lossy(&bytes);
+    let stops_a_server = match text.lines().next().and_then(|line| line.trim().parse::<i64>().ok())
+    {
+        Some(pid) if pid > 0 => Path::new(&format!("/proc/{pid}")).exists(),
+        // That of `postgres --single`, which somebody may be running by hand.
+        Some(pid) if pid < 0 => false,
+        _ => true,
+    };
+    if !stops_a_server {
         return Ok(());
     }
     let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
@@ -343,5 +403,39 @@ fn socket_dir(connstr: &str) -> Result<PathBuf> {
             what: "page server".to_owned(),
             detail: format!("its address {connstr:?} names no folder of a socket"),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn lock_files_of_nobody_are_disarmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("postmaster.pid");
+        let ours = std::process::id();
+        disarm_stale_lock_file(&path).unwrap();
+        assert!(!path.exists());
+        for (before, disarmed) in [
+            (&b"1\n/data\n"[..], true),
+            (b"garbage\n/data\n", true),
+            (b"\xFF\xFE\n/data\n", true),
+            (b"0\n/data\n", true),
+            (b"\n/data\n", true),
+            // PostgreSQL itself sees that there is no such process.
+            (b"2000000000\n/data\n", false),
+            (b"-1\n/data\n", false),
+        ] {
+            fs::write(&path, before).unwrap();
+            disarm_stale_lock_file(&path).unwrap();
+            let after = fs::read(&path).unwrap();
+            match disarmed {
+                true => assert_eq!(after, format!("{ours}\n/data\n").as_bytes()),
+                false => assert_eq!(after, before),
+            }
+        }
     }
 }
