@@ -52,18 +52,21 @@ mod tests {
         account.own_tree(dir.path()).unwrap();
         let path = dir.path().join("lock");
         let first = Lock::acquire(&account, &path).unwrap();
-        let released = AtomicBool::new(false);
+        // Whichever of the two comes first, holders of the new file do not overlap.
+        let held = AtomicBool::new(false);
+        let hold = || {
+            let _lock = Lock::acquire(&account, &path).unwrap();
+            assert!(!held.swap(true, Ordering::SeqCst));
+            std::thread::yield_now();
+            held.store(false, Ordering::SeqCst);
+        };
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| {
-                let _lock = Lock::acquire(&account, &path).unwrap();
-                assert!(released.load(Ordering::SeqCst));
-            });
+            let second = scope.spawn(hold);
             fs::remove_file(&path).unwrap();
-            let third = Lock::acquire(&account, &path).unwrap();
+            let third = scope.spawn(hold);
             drop(first);
-            released.store(true, Ordering::SeqCst);
-            drop(third);
             second.join().unwrap();
+            third.join().unwrap();
         });
     }
 }
