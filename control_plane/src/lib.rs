@@ -30,7 +30,7 @@ pub use page::PageAt;
 pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
 pub use pageserver_client::{At, BranchName, Point};
 pub use postgres_install::PostgresInstall;
-pub use repository::Repository;
+pub use repository::{REPOSITORY_VARIABLE, Repository};
 pub use verify::{
     Count, Difference, PageCounts, Permitted, Seconds, Verification, VerifyStep, Watcher,
 };

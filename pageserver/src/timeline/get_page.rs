@@ -119,8 +119,11 @@ impl Timeline {
         let mut jobs = Vec::new();
         let mut guards = Vec::new();
         let mut waiting: Vec<(usize, Waiter<VersionKey, PageImage>)> = Vec::new();
-        for (number, request) in requests.iter().enumerate() {
-            let result = match self.begin(request, timeout) {
+        // Before anything is begun: nobody shall wait for pages of ours while we wait for WAL.
+        let ready: Vec<_> =
+            requests.iter().map(|request| self.await_lsn(request.lsn, timeout)).collect();
+        for (number, (request, ready)) in requests.iter().zip(ready).enumerate() {
+            let result = match ready.and_then(|()| self.begin(request)) {
                 Ok(Begun::Done(page)) => Some(Ok(page)),
                 Ok(Begun::Make(guard, job)) => {
                     jobs.push(job);
@@ -149,7 +152,7 @@ impl Timeline {
         // each other's pages must not wait for ever.
         for (number, waiter) in waiting {
             let request = &requests[number];
-            set(number, self.wait_for_other(request, waiter, timeout));
+            set(number, self.wait_for_other(request, waiter));
         }
         let missing = || unreachable!("every request was answered above");
         results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
@@ -168,14 +171,14 @@ impl Timeline {
         results.pop().unwrap_or_else(|| unreachable!("one request has one result"))
     }
 
-    fn begin(
-        self: &Arc<Self>,
-        request: &PageRequest,
-        timeout: Duration,
-    ) -> Result<Begun, GetPageError> {
-        let PageRequest { page, lsn } = *request;
+    fn await_lsn(&self, lsn: Lsn, timeout: Duration) -> Result<(), GetPageError> {
         self.check_lsn(lsn)?;
-        self.wait_lsn(lsn, timeout)?;
+        Ok(self.wait_lsn(lsn, timeout)?)
+    }
+
+    /// Begins with a page whose LSN has been received.
+    fn begin(self: &Arc<Self>, request: &PageRequest) -> Result<Begun, GetPageError> {
+        let PageRequest { page, lsn } = *request;
         let size = self.object_size(page.object, lsn);
         if size.is_none_or(|size| size <= page.block.0) {
             return Err(GetPageError::NotFound { page, lsn, size });
@@ -210,7 +213,6 @@ impl Timeline {
         self: &Arc<Self>,
         request: &PageRequest,
         waiter: Waiter<VersionKey, PageImage>,
-        timeout: Duration,
     ) -> Result<Arc<PageImage>, GetPageError> {
         let mut lookup = waiter.wait();
         loop {
@@ -218,7 +220,6 @@ impl Timeline {
                 Lookup::Hit(page) => return Ok(page),
                 Lookup::Wait(waiter) => lookup = waiter.wait(),
                 Lookup::Make(guard) => {
-                    self.wait_lsn(request.lsn, timeout)?;
                     let job = self.plan(request.page, request.lsn).job()?;
                     let made = self.maker.make_all(vec![job], &self.cluster.control_file_bytes);
                     let made = made.into_iter().next();

@@ -1,6 +1,7 @@
 //! Taking in WAL: onto disk, through the decoder, into the index.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::slru::SlruKind;
@@ -135,6 +136,7 @@ impl Timeline {
         self.wal.end_at(from).map_err(|source| self.io_error(source))?;
         writer.decoder = decoder(from, writer.state.prev_record, &self.cluster);
         let mut positions = self.positions.lock();
+        self.restarts.fetch_add(1, Ordering::Relaxed);
         positions.received = positions.last_record;
         // What was cut off is not there, though it had been synced; other bytes may take its place.
         positions.flushed = positions.flushed.min(from);
@@ -167,7 +169,10 @@ impl Timeline {
     /// the timeline is loaded anew.
     pub fn sync_wal(&self) -> Result<Lsn, IngestError> {
         // Taken before the sync: bytes written during it are not covered.
-        let received = self.positions().received;
+        let (received, restarts) = {
+            let positions = self.positions.lock();
+            (positions.received, self.restarts.load(Ordering::Relaxed))
+        };
         if self.flushed_lsn() >= received {
             return Ok(self.flushed_lsn());
         }
@@ -178,7 +183,10 @@ impl Timeline {
         }
         let positions = {
             let mut positions = self.positions.lock();
-            positions.flushed = positions.flushed.max(received);
+            // Unless what was synced has been cut off meanwhile: other bytes may stand there now.
+            if self.restarts.load(Ordering::Relaxed) == restarts {
+                positions.flushed = positions.flushed.max(received);
+            }
             *positions
         };
         self.mark_flushed(positions);

@@ -15,6 +15,7 @@ mod tip;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -72,6 +73,8 @@ pub struct Timeline {
     index: RwLock<WalIndex>,
     // LOCK ORDER: 3, a leaf.
     positions: Mutex<Positions>,
+    /// How often receiving was begun anew. Changed and compared under the lock of `positions`.
+    restarts: AtomicU64,
     /// The position up to which reads can be answered.
     readable: SeqWait,
 }
@@ -123,6 +126,7 @@ impl Timeline {
                 last_record: start,
                 flushed: start,
             }),
+            restarts: AtomicU64::new(0),
             readable: SeqWait::new(start),
             manifest,
         });

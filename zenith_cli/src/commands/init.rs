@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use control_plane::{InitOptions, Repository};
+use control_plane::{InitOptions, REPOSITORY_VARIABLE, Repository};
 use serde_json::json;
 
 use super::Ended;
@@ -12,7 +12,8 @@ use crate::output::{self, Format};
 
 pub fn run(folder: Option<&Path>, arguments: &InitArguments, format: Format) -> Ended {
     let options = InitOptions { pg_bin_dir: arguments.pg_bin.clone() };
-    let folder = folder.unwrap_or(Path::new("."));
+    let named = std::env::var_os(REPOSITORY_VARIABLE).filter(|named| !named.is_empty());
+    let folder = folder.or(named.as_deref().map(Path::new)).unwrap_or(Path::new("."));
     let repository = Repository::init(folder, &options, &mut output::say)?;
     output::say(&format!("made the repository {}", repository.dir().display()));
     if format == Format::Json {
