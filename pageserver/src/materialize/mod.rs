@@ -12,6 +12,8 @@
 mod base;
 mod lineage;
 mod tablespaces;
+#[cfg(test)]
+mod tests;
 mod wal;
 
 use std::io;

@@ -1,0 +1,199 @@
+//! Tests on WAL made for the purpose. That stock PostgreSQL recovers from it is tested through
+//! `zenith verify`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use postgres_formats::checkpoint::CheckPoint;
+use postgres_formats::control_file::ControlFile;
+use postgres_formats::lsn::{SegmentNumber, WalSegmentSize, XLOG_BLCKSZ};
+use postgres_formats::wal::{
+    DecodedRecord, RecordHeader, WalOrigin, WalRecord, WalStreamDecoder, WalWriter, rmgr,
+};
+use postgres_formats::{Lsn, SystemId};
+
+use super::lineage::{Lineage, Stretch};
+use super::{MaterializeError, wal};
+use crate::cluster::Cluster;
+use crate::wal::store::WalStore;
+
+const SEGMENT_BYTES: u32 = 1 << 20;
+/// Where the base image's checkpoint is: behind the long header of the first page of a segment.
+const CHECKPOINT: Lsn = Lsn::new(SEGMENT_BYTES as u64 + 40);
+
+struct Sample {
+    dir: tempfile::TempDir,
+    cluster: Cluster,
+    stretches: Vec<Stretch>,
+}
+
+impl Sample {
+    fn new() -> Sample {
+        let mut control = ControlFile::for_new_cluster(SystemId(7));
+        control.xlog_seg_size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
+        let checkpoint = CheckPoint { this_tli: 1, prev_tli: 1, ..CheckPoint::default() };
+        control.set_shut_down(CHECKPOINT, checkpoint);
+        let cluster = Cluster::from_control_file(&control.encode()).unwrap();
+        Sample { dir: tempfile::tempdir().unwrap(), cluster, stretches: Vec::new() }
+    }
+
+    fn origin(&self) -> WalOrigin {
+        let Cluster { system_id, tli, segment_size, .. } = self.cluster;
+        WalOrigin { system_id, tli, seg_size: segment_size }
+    }
+
+    /// A timeline whose WAL is what `writer` wrote, and from which the next is forked at `end`.
+    fn add(&mut self, writer: &WalWriter, end: Option<Lsn>) {
+        let wal_dir = self.dir.path().join(self.stretches.len().to_string());
+        fs::create_dir(&wal_dir).unwrap();
+        let store = WalStore::new(wal_dir.clone(), self.cluster.segment_size, self.cluster.tli);
+        store.write(writer.start(), writer.bytes()).unwrap();
+        self.stretches.push(Stretch { wal_dir, end });
+    }
+
+    /// Writes the WAL up to `lsn`; gives where it ends, and the records that are in it.
+    fn write(&self, lsn: Lsn) -> Result<(Lsn, Vec<WalRecord>), MaterializeError> {
+        let into = self.dir.path().join("into");
+        let _ = fs::remove_dir_all(&into);
+        fs::create_dir(&into).unwrap();
+        let stretch = |s: &Stretch| Stretch { wal_dir: s.wal_dir.clone(), end: s.end };
+        let lineage = Lineage {
+            stretches: self.stretches.iter().map(stretch).collect(),
+            image_layer: PathBuf::new(),
+            start: CHECKPOINT,
+            cluster: self.cluster.clone(),
+        };
+        let made = wal::write(&lineage, lsn, &into)?;
+        let records = self.records(&into);
+        assert_eq!(records.last().unwrap().start, made.last_record);
+        Ok((made.end, records))
+    }
+
+    /// Reads segments as PostgreSQL does, up to the first place where there is no record.
+    fn records(&self, into: &std::path::Path) -> Vec<WalRecord> {
+        let size = self.cluster.segment_size;
+        let start = SegmentNumber(1).start(size);
+        let mut decoder = WalStreamDecoder::new(start, size, Some(self.cluster.system_id));
+        let mut names: Vec<_> = fs::read_dir(into).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        let mut records = Vec::new();
+        for name in names {
+            let bytes = fs::read(name).unwrap();
+            assert_eq!(bytes.len() as u64, size.bytes());
+            decoder.feed(decoder.expected_lsn(), &bytes).unwrap();
+            loop {
+                match decoder.next_record() {
+                    Ok(Some(record)) => records.push(record),
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert!(error.is_end_of_wal(), "{error}");
+                        return records;
+                    }
+                }
+            }
+        }
+        records
+    }
+}
+
+fn header(rmid: u8, info: u8) -> RecordHeader {
+    RecordHeader { tot_len: 0, xid: 0, prev: Lsn::INVALID, info, rmid, crc: 0 }
+}
+
+/// A record of `len` bytes in all that does nothing, with main data that end in zeros.
+fn append_noop(writer: &mut WalWriter, len: usize) -> (Lsn, Lsn) {
+    const NOOP: u8 = 0x20;
+    let data = len - 24 - 5;
+    let mut body = vec![254];
+    body.extend_from_slice(&(data as u32).to_le_bytes());
+    body.resize(5 + data, 0);
+    writer.append(header(rmgr::XLOG, NOOP), &body)
+}
+
+#[test]
+fn a_branch_that_begins_behind_a_full_page() {
+    let mut sample = Sample::new();
+    let start = SegmentNumber(1).start(sample.cluster.segment_size);
+    let mut root = WalWriter::new(start, Lsn::INVALID, sample.origin());
+    append_noop(&mut root, 120);
+    let room = XLOG_BLCKSZ - root.position().page_offset();
+    let (filler, end) = append_noop(&mut root, room as usize);
+    assert_eq!(end.page_offset(), 0);
+    // The root has nothing of the page on which the branch begins.
+    let branch = end.normalized(sample.cluster.segment_size);
+    sample.add(&root, Some(branch));
+    let mut child = WalWriter::new(branch, filler, sample.origin());
+    for _ in 0..40 {
+        append_noop(&mut child, 30_000);
+    }
+    assert!(child.position() > SegmentNumber(2).start(sample.cluster.segment_size));
+    sample.add(&child, None);
+
+    let (end, records) = sample.write(child.position()).unwrap();
+    assert_eq!((end, records.len()), (child.position(), 42));
+    assert_eq!(records[2].start, branch);
+    let (end, records) = sample.write(branch).unwrap();
+    assert_eq!((end, records.len()), (branch, 2));
+    // Of a record that ends in zeros nothing is left, however close to its end the LSN is.
+    let (end, records) = sample.write(Lsn::new(child.position().as_u64() - 8)).unwrap();
+    assert_eq!(records.len(), 41);
+    assert_eq!(end, records[40].end);
+
+    let beyond = child.position().checked_add(1000).unwrap();
+    let error = sample.write(beyond).unwrap_err();
+    assert!(matches!(error, MaterializeError::WalMissing { needed, .. } if needed == beyond));
+}
+
+#[test]
+fn a_branch_replaces_what_the_ancestor_did_later() {
+    let mut sample = Sample::new();
+    let start = SegmentNumber(1).start(sample.cluster.segment_size);
+    let mut root = WalWriter::new(start, Lsn::INVALID, sample.origin());
+    append_noop(&mut root, 120);
+    let (common, branch) = append_noop(&mut root, 9000);
+    for _ in 0..50 {
+        append_noop(&mut root, 50_000);
+    }
+    sample.add(&root, Some(branch));
+    let mut child = WalWriter::new(branch, common, sample.origin());
+    append_noop(&mut child, 777);
+    sample.add(&child, None);
+    let (end, records) = sample.write(child.position()).unwrap();
+    assert_eq!(end, child.position());
+    let lengths: Vec<usize> = records.iter().map(|record| record.bytes.len()).collect();
+    assert_eq!(lengths, [120, 9000, 777]);
+}
+
+#[test]
+fn tablespaces_stay_inside() {
+    let mut sample = Sample::new();
+    let start = SegmentNumber(1).start(sample.cluster.segment_size);
+    let mut root = WalWriter::new(start, Lsn::INVALID, sample.origin());
+    append_noop(&mut root, 120);
+    // So that the record goes over the end of the segment, in the middle of the name.
+    while root.position() < Lsn::new(2 * u64::from(SEGMENT_BYTES) - 20_000) {
+        append_noop(&mut root, 4000);
+    }
+    let room = 2 * u64::from(SEGMENT_BYTES) - root.position().as_u64();
+    // Two page headers lie between.
+    append_noop(&mut root, room as usize - 2 * 24 - 40);
+    let mut body = vec![255, 16];
+    body.extend_from_slice(&16_400u32.to_le_bytes());
+    body.extend_from_slice(b"/elsewhere\0\0");
+    let (at, _) = root.append(header(rmgr::TBLSPC, rmgr::tblspc::CREATE), &body);
+    assert!(at < Lsn::new(2 * u64::from(SEGMENT_BYTES)));
+    assert!(root.position() > Lsn::new(2 * u64::from(SEGMENT_BYTES)));
+    append_noop(&mut root, 100);
+    sample.add(&root, None);
+
+    let (_, records) = sample.write(root.position()).unwrap();
+    let record = records.iter().find(|record| record.start == at).unwrap();
+    let decoded = DecodedRecord::parse(&record.bytes).unwrap();
+    let mut expected = 16_400u32.to_le_bytes().to_vec();
+    expected.resize(16, 0);
+    assert_eq!(decoded.main_data, Bytes::from(expected));
+    assert_eq!(records.last().unwrap().bytes.len(), 100);
+}
