@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
+use postgres_formats::control_file::CONTROL_FILE_PATH;
 use postgres_formats::relpath::parse_relation_path;
 use postgres_formats::{BLCKSZ, ForkNumber, Lsn, RelTag, TimelineId};
 
+use super::counters;
 use super::directory::DataDirectory;
 use super::report::{Count, Difference, Verification};
 use crate::control::Control;
@@ -67,6 +69,10 @@ impl Backup {
                 if file.tag.fork == ForkNumber::Init {
                     *self.relations.entry(file.tag).or_default() += blocks(entry.size());
                 }
+            } else if path == CONTROL_FILE_PATH {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).map_err(damaged)?;
+                counters::compare(&bytes, theirs, report)?;
             } else if is_compared(&path) {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes).map_err(damaged)?;
@@ -94,9 +100,9 @@ fn blocks(bytes: u64) -> u32 {
     u32::try_from(bytes / BLCKSZ as u64).unwrap_or(u32::MAX)
 }
 
-/// WAL, `pg_control` and settings are made for a compute, which is another server.
+/// WAL and settings are made for a compute, which is another server.
 fn is_compared(path: &str) -> bool {
-    let made = ["PG_VERSION", "postgresql.auto.conf", "global/pg_control"];
+    let made = ["PG_VERSION", "postgresql.auto.conf"];
     !made.contains(&path) && !path.starts_with("pg_wal/")
 }
 

@@ -6,6 +6,7 @@
 
 mod backup;
 mod catalog;
+mod counters;
 mod directory;
 mod judge;
 mod pages;
@@ -96,7 +97,10 @@ impl Repository {
         let scratch = Scratch::make(self)?;
         let began = Instant::now();
         watcher.tell(VerifyStep::Copying)?;
-        let stock = StockServer::materialize(self, &scratch, branch.timeline, lsn)?;
+        let stock = StockServer::materialize(self, &scratch, branch.timeline, lsn);
+        // Ctrl-C ends that process as well, which is not the error to tell.
+        watcher.check()?;
+        let stock = stock?;
         report.seconds.copying = began.elapsed().as_secs_f64();
 
         let began = Instant::now();

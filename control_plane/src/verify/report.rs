@@ -123,7 +123,8 @@ pub struct Verification {
     pub pages: PageCounts,
     /// Segments of the commit log and of multixacts.
     pub slru_segments: Count,
-    /// Other files: relation maps, prepared transactions, databases' version files.
+    /// Other files: relation maps, prepared transactions, databases' version files, the counters in
+    /// `pg_control`.
     pub files: Count,
     /// The first differences in detail.
     pub differences: Vec<Difference>,

@@ -172,7 +172,9 @@ impl StockServer {
             fs::write(&input, format!("{sql}\n")).io("write", &input)?;
         }
         let mut command = Command::new(&self.postgres);
-        command.args(["--single", "-D"]).arg(&self.pgdata).arg(database);
+        // A damaged page is for the comparison to report.
+        command.args(["--single", "-c", "ignore_checksum_failure=on", "-D"]);
+        command.arg(&self.pgdata).arg(database);
         let opened = File::open(&input).io("open", &input)?;
         let log_start = fs::metadata(&self.log).map(|meta| meta.len()).unwrap_or(0);
         let mut child = Guarded(self.spawn(command.stdin(opened))?);
