@@ -92,6 +92,8 @@ impl Repository {
             }
         }
         Running::wait_out_dying(&self.dir().join(PID_FILE), KILL_TIMEOUT);
+        // Its redo processes are PostgreSQL's; later it could only say so in its log.
+        self.postgres()?;
         let program = companions::find(companions::PAGESERVER)?;
         companions::install_libraries(&self.dir().join(LIB_DIR), self.account())?;
         let listen = self.choose_listen(options.port)?;
