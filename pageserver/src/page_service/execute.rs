@@ -107,8 +107,15 @@ fn branch_delete(
 }
 
 fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
-    // Listing must not load every timeline: `timeline_show` tells more of one.
-    let last_record = match service.repository.loaded_timeline(branch.timeline) {
+    let repository = &service.repository;
+    // Listing must not load every timeline: `timeline_show` tells more of one. The default branch
+    // is loaded at every start, so that at most the end of that has to be waited for.
+    let timeline = if branch.name.as_str() == repository.default_branch() {
+        repository.timeline(branch.timeline).ok()
+    } else {
+        repository.loaded_timeline(branch.timeline)
+    };
+    let last_record = match timeline {
         Some(timeline) => Some(timeline.last_record_lsn()),
         None => has_no_wal(service, branch.timeline).then_some(branch.start),
     };
