@@ -1,5 +1,6 @@
 //! Branches: names for lines of history, kept by the page server.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use pageserver_client::{At, BranchName, BranchNameError, Point};
@@ -14,6 +15,9 @@ const UNDEFINED_OBJECT: &str = "42704";
 /// SQLSTATE of a thing that is there already.
 const DUPLICATE_OBJECT: &str = "42710";
 
+/// SQLSTATE of what is stored and is not as it was.
+pub(crate) const DATA_CORRUPTED: &str = "XX001";
+
 /// A branch as the page server tells of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Branch {
@@ -27,6 +31,54 @@ pub struct Branch {
     pub last_record_lsn: Option<Lsn>,
     /// Whether it is meant where no branch is named.
     pub is_default: bool,
+    /// That the page server takes in no more WAL of it, where and why.
+    pub stop: Option<Stop>,
+}
+
+/// That the page server takes in no more WAL of a branch. Everything up to there is readable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stop {
+    /// Up to where everything is there; `None` if nothing can be read.
+    pub lsn: Option<Lsn>,
+    /// Whether it is what the page server has on disk that is damaged, rather than what came.
+    pub is_damage: bool,
+    /// Why, and what can be done.
+    pub cause: String,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lsn {
+            Some(lsn) => write!(f, "WAL stopped at {lsn}: {}", self.cause),
+            None => write!(f, "it cannot be read: {}", self.cause),
+        }
+    }
+}
+
+/// A branch that cannot be used because files of it are damaged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DamagedBranch {
+    /// Its name.
+    pub name: BranchName,
+    /// Which file, and what is wrong with it.
+    pub cause: String,
+}
+
+fn damaged_of(rows: &[Row]) -> Result<Vec<DamagedBranch>> {
+    rows.iter()
+        .filter(|row| row.optional("start_lsn").is_none())
+        .map(|row| Ok(DamagedBranch { name: row.value("name")?, cause: row.value("cause")? }))
+        .collect()
+}
+
+/// The stop that a row tells of.
+pub(crate) fn stop_of(row: &Row) -> Result<Option<Stop>> {
+    let Some(cause) = row.optional("cause") else { return Ok(None) };
+    Ok(Some(Stop {
+        lsn: row.optional_value("stopped_lsn")?,
+        is_damage: row.optional("state") != Some("stopped"),
+        cause: cause.to_owned(),
+    }))
 }
 
 /// Where a branch comes from.
@@ -47,9 +99,14 @@ impl Repository {
         self.branches_of(&rows)
     }
 
+    /// The branches that cannot be used because files of theirs are damaged.
+    pub fn damaged_branches(&self) -> Result<Vec<DamagedBranch>> {
+        damaged_of(&self.control()?.rows("branch_list")?)
+    }
+
     fn branches_of(&self, rows: &[Row]) -> Result<Vec<Branch>> {
-        let mut branches =
-            rows.iter().map(|row| self.branch_of(row)).collect::<Result<Vec<_>>>()?;
+        let whole = rows.iter().filter(|row| row.optional("start_lsn").is_some());
+        let mut branches = whole.map(|row| self.branch_of(row)).collect::<Result<Vec<_>>>()?;
         let names: Vec<_> = branches.iter().map(|b| (b.timeline, b.name.clone())).collect();
         for ancestor in branches.iter_mut().filter_map(|branch| branch.ancestor.as_mut()) {
             let named = names.iter().find(|(timeline, _)| *timeline == ancestor.timeline);
@@ -72,14 +129,25 @@ impl Repository {
             ancestor,
             last_record_lsn: row.optional_value("last_record_lsn")?,
             is_default: *name == *self.config().default_branch,
+            stop: stop_of(row)?,
             name,
         })
     }
 
     /// The branch with this name.
     pub fn branch(&self, name: &str) -> Result<Branch> {
-        let branches = self.branches()?;
-        branches.into_iter().find(|branch| *branch.name == *name).ok_or_else(|| no_branch(name))
+        let rows = self.control()?.rows("branch_list")?;
+        let branches = self.branches_of(&rows)?;
+        if let Some(branch) = branches.into_iter().find(|branch| *branch.name == *name) {
+            return Ok(branch);
+        }
+        match damaged_of(&rows)?.into_iter().find(|damaged| *damaged.name == *name) {
+            Some(damaged) => Err(Error::PageServer {
+                sqlstate: DATA_CORRUPTED.to_owned(),
+                message: format!("branch {name:?} cannot be used: {}", damaged.cause),
+            }),
+            None => Err(no_branch(name)),
+        }
     }
 
     /// Makes a branch at `point`; without one, at the end of the default branch.
@@ -102,12 +170,7 @@ impl Repository {
     /// Removes a branch that nothing depends on.
     pub fn delete_branch(&self, name: &str) -> Result<()> {
         let branch = self.branch(name)?;
-        if let Some(compute) = self.writer_of(branch.timeline)? {
-            return Err(Error::Conflict(format!(
-                "branch {name:?} has the compute {compute:?}; remove that first with `zenith pg \
-                 destroy {compute}`"
-            )));
-        }
+        self.end_writing(&branch)?;
         self.control()?.rows(&format!("branch_delete {}", quote(name))).map(|_| ())
     }
 

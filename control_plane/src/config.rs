@@ -29,6 +29,18 @@ pub struct Config {
     /// How long the page server waits for an LSN that it has not received yet.
     #[serde(default = "default_lsn_timeout_seconds")]
     pub lsn_timeout_seconds: u64,
+    /// How WAL is redone.
+    #[serde(default)]
+    pub walredo: WalRedo,
+}
+
+/// What the control plane needs to know from the table `[walredo]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub struct WalRedo {
+    /// Libraries of extensions that write WAL of their own. Servers that recover from it here load
+    /// them; what computes load is their users' affair.
+    #[serde(default)]
+    pub libraries: Vec<String>,
 }
 
 fn default_branch() -> String {

@@ -20,8 +20,11 @@ mod resolve;
 mod verify;
 
 pub use account::Account;
-pub use branch::{Ancestor, Branch};
-pub use compute::{Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, Mode};
+pub use branch::{Ancestor, Branch, DamagedBranch, Stop};
+pub use compute::{
+    Advance, Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, Mode, Replaced,
+    unpack_base_backup,
+};
 pub use config::Config;
 pub use control::ServerAddress;
 pub use error::{Error, Result, Thing};
@@ -32,5 +35,6 @@ pub use pageserver_client::{At, BranchName, Point};
 pub use postgres_install::PostgresInstall;
 pub use repository::{REPOSITORY_VARIABLE, Repository};
 pub use verify::{
-    Count, Difference, PageCounts, Permitted, Seconds, Verification, VerifyStep, Watcher,
+    AmcheckCounts, ChecksumCounts, Count, DeepCounts, Difference, DumpCounts, ManagerCounts,
+    PageCounts, Permitted, RecordsVerification, Seconds, Verification, VerifyStep, Watcher,
 };

@@ -53,6 +53,7 @@ pub(crate) fn page_error(error: PageClientError) -> Error {
         ErrorCode::ShuttingDown => "57P01",
         ErrorCode::Busy => "53300",
         ErrorCode::Internal => "XX000",
+        ErrorCode::Fenced => "ZF001",
     };
     Error::PageServer { sqlstate: sqlstate.to_owned(), message }
 }

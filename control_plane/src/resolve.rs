@@ -1,15 +1,18 @@
 //! From a point to an LSN.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use pageserver_client::{At, Point};
 use postgres_formats::{Lsn, TimelineId, Timestamp};
 
-use crate::branch::Branch;
+use crate::branch::{Branch, DATA_CORRUPTED, stop_of};
 use crate::compute::ComputeState;
 use crate::error::{Error, Result};
 use crate::process;
 use crate::repository::Repository;
+
+/// How long WAL may be stopped before that counts as more than a hiccup.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Repository {
     /// The LSN that `point` means; it is on `branch`.
@@ -23,7 +26,7 @@ impl Repository {
         };
         self.catch_up(branch.timeline)?;
         match time {
-            None => self.last_record_lsn(branch.timeline),
+            None => self.end_lsn(branch.timeline),
             Some(time) => {
                 let command = format!("lsn_at {} {time}", branch.timeline);
                 self.control()?.row(&command)?.value("lsn")
@@ -36,12 +39,25 @@ impl Repository {
         self.control()?.row(&format!("timeline_show {timeline}"))?.value("last_record_lsn")
     }
 
+    /// The same as the place where a server can go on; refused where more had been durable that the
+    /// page server cannot read.
+    pub(crate) fn end_lsn(&self, timeline: TimelineId) -> Result<Lsn> {
+        let row = self.control()?.row(&format!("timeline_show {timeline}"))?;
+        match stop_of(&row)? {
+            Some(stop) if stop.is_damage => Err(Error::PageServer {
+                sqlstate: DATA_CORRUPTED.to_owned(),
+                message: format!("the end of this branch is not known: {stop}"),
+            }),
+            _ => row.value("last_record_lsn"),
+        }
+    }
+
     /// Waits until the page server has what the compute on `timeline` has made durable by now. It
     /// follows a moment behind, and the end of a branch should include the commit just made.
     pub(crate) fn catch_up(&self, timeline: TimelineId) -> Result<()> {
-        let computes = self.computes()?;
-        let writer = computes.iter().find(|compute| compute.continues(timeline));
-        let Some(writer) = writer.filter(|c| c.status().state == ComputeState::Running) else {
+        let Some(writer) =
+            self.writing_compute(timeline)?.filter(|c| c.status().state == ComputeState::Running)
+        else {
             return Ok(());
         };
         let flushed: Lsn =
@@ -49,14 +65,35 @@ impl Repository {
         let mut control = self.control()?;
         let command = format!("timeline_show {timeline}");
         let mut received = Ok(Lsn::INVALID);
+        let mut stop = Ok(None);
+        let mut stopped_since = None;
         let patience = Duration::from_secs(self.config().lsn_timeout_seconds);
         let caught_up = process::wait_until(patience, || {
-            received = control.row(&command).and_then(|row| row.value("received_lsn"));
-            received.as_ref().map_or(true, |lsn| *lsn >= flushed)
+            let row = control.row(&command);
+            stop = row.as_ref().map_or(Ok(None), stop_of);
+            received = row.and_then(|row| row.value("received_lsn"));
+            let since = match &stop {
+                Ok(Some(_)) => *stopped_since.get_or_insert_with(Instant::now),
+                _ => {
+                    stopped_since = None;
+                    Instant::now()
+                }
+            };
+            // What came badly is asked for again at once, and most often is good then.
+            received.as_ref().map_or(true, |lsn| *lsn >= flushed) || since.elapsed() > STOP_PATIENCE
         });
         let received = received?;
-        if caught_up {
+        if received >= flushed {
             return Ok(());
+        }
+        if let Some(stop) = stop.ok().flatten().filter(|_| caught_up) {
+            return Err(Error::PageServer {
+                sqlstate: DATA_CORRUPTED.to_owned(),
+                message: format!(
+                    "the page server does not have all that compute {:?} has: {stop}",
+                    writer.name()
+                ),
+            });
         }
         Err(Error::Timeout(format!(
             "the page server has received only {received} of compute {:?}, which is at {flushed}, \

@@ -1,4 +1,4 @@
-//! Which paths name relation files of our data directory.
+//! Which paths name files of our data directory that may be stubs.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use postgres_formats::relpath::{RelFile, parse_relation_path};
+use crate::segment_file::SegmentFile;
 
 /// The data directory of the compute, and the folder of its presence maps.
 #[derive(Debug)]
@@ -19,11 +19,11 @@ pub struct DataDirectory {
     presence: PathBuf,
 }
 
-/// A relation's file in the data directory.
+/// A file of a relation or an SLRU in the data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RelationPath {
+pub struct SegmentPath {
     /// What it holds.
-    pub file: RelFile,
+    pub file: SegmentFile,
     /// Its path in the data directory.
     pub relative: String,
 }
@@ -45,11 +45,11 @@ impl DataDirectory {
         })
     }
 
-    /// The relation file that `path` names, `None` for any other file anywhere.
+    /// The file of a relation or an SLRU that `path` names, `None` for any other file anywhere.
     ///
     /// A relative path counts if the working directory is the data directory, as it is in every
     /// server process. The file need not exist.
-    pub fn relation(&self, path: &[u8]) -> Option<RelationPath> {
+    pub fn segment(&self, path: &[u8]) -> Option<SegmentPath> {
         let absolute = path.first() == Some(&b'/');
         let mut inside = if absolute {
             self.prefixes.iter().find_map(|prefix| path.strip_prefix(&prefix[..]))?
@@ -60,19 +60,18 @@ impl DataDirectory {
             inside = rest;
         }
         // The cheap question comes first: most files that a server opens are no relations.
-        let folders: [&[u8]; 3] = [b"base/", b"global/", b"pg_tblspc/"];
-        if !folders.iter().any(|folder| inside.starts_with(folder)) {
+        if !SegmentFile::may_be_at(inside) {
             return None;
         }
         let inside = std::str::from_utf8(inside).ok()?;
-        let file = parse_relation_path(inside).ok()?;
+        let file = SegmentFile::parse(inside)?;
         if !absolute {
             let here = fs::metadata(".").ok()?;
             if (here.dev(), here.ino()) != self.identity {
                 return None;
             }
         }
-        Some(RelationPath { file, relative: inside.to_owned() })
+        Some(SegmentPath { file, relative: inside.to_owned() })
     }
 
     /// The data directory itself, absolute.
@@ -80,14 +79,14 @@ impl DataDirectory {
         &self.folder
     }
 
-    /// The absolute path of a relation file.
-    pub fn path(&self, relation: &RelationPath) -> PathBuf {
-        self.folder.join(&relation.relative)
+    /// The absolute path of such a file.
+    pub fn path(&self, file: &SegmentPath) -> PathBuf {
+        self.folder.join(&file.relative)
     }
 
-    /// Where the presence map of a relation file is, if it has one.
-    pub fn presence_map(&self, relation: &RelationPath) -> PathBuf {
-        self.presence.join(&relation.relative)
+    /// Where the presence map of such a file is, if it has one.
+    pub fn presence_map(&self, file: &SegmentPath) -> PathBuf {
+        self.presence.join(&file.relative)
     }
 }
 
@@ -98,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_relations_of_this_data_directory_are_recognised() {
+    fn only_segments_of_this_data_directory_are_recognised() {
         let dir = tempfile::tempdir().unwrap();
         let pgdata = dir.path().join("pgdata");
         let link = dir.path().join("link");
@@ -108,21 +107,28 @@ mod tests {
 
         let absolute = |folder: &Path, rest: &str| {
             let path = folder.join(rest);
-            data.relation(path.as_os_str().as_bytes()).map(|found| found.relative)
+            data.segment(path.as_os_str().as_bytes()).map(|found| found.relative)
         };
         for folder in [&link, &pgdata] {
             assert_eq!(absolute(folder, "base/5/16384.1"), Some("base/5/16384.1".to_owned()));
             assert_eq!(absolute(folder, "./global/1262"), Some("global/1262".to_owned()));
+            assert_eq!(absolute(folder, "pg_xact/0001"), Some("pg_xact/0001".to_owned()));
+            let tablespace = "pg_tblspc/16400/PG_15_202209061";
+            let inside = format!("{tablespace}/5/16384_fsm.1");
+            assert_eq!(absolute(folder, &inside), Some(inside));
+            for other in ["pgsql_tmp/pgsql_tmp7.0", "5/t3_16384", "5/PG_VERSION"] {
+                assert_eq!(absolute(folder, &format!("{tablespace}/{other}")), None);
+            }
             for other in ["base/5/pg_filenode.map", "base/5/t3_16384", "pg_wal/1", "base/5/"] {
                 assert_eq!(absolute(folder, other), None);
             }
         }
         assert_eq!(absolute(dir.path(), "pgdata2/base/5/16384"), None);
         // The working directory of the test is another one.
-        assert_eq!(data.relation(b"base/5/16384"), None);
-        assert_eq!(data.relation(b""), None);
+        assert_eq!(data.segment(b"base/5/16384"), None);
+        assert_eq!(data.segment(b""), None);
 
-        let found = data.relation(link.join("base/5/16384_vm").as_os_str().as_bytes()).unwrap();
+        let found = data.segment(link.join("base/5/16384_vm").as_os_str().as_bytes()).unwrap();
         assert_eq!(data.presence_map(&found), Path::new("/presence/base/5/16384_vm"));
     }
 }

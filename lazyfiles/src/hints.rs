@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use pageserver_client::ResponseBody;
-use postgres_formats::{BLCKSZ, BlockNumber, RelTag};
+use postgres_formats::BLCKSZ;
+
+use crate::segment_file::Object;
 
 /// The most pages that may be on their way or in memory. Their responses fit the buffers of a
 /// socket or nearly so: a process that goes idle leaves the server with little to hold for it.
@@ -17,7 +19,7 @@ const PAGES_MAX: usize = 64;
 #[derive(Debug)]
 struct Hint {
     id: u64,
-    rel: RelTag,
+    object: Object,
     first: u32,
     count: u16,
     /// `None` while on its way.
@@ -25,8 +27,9 @@ struct Hint {
 }
 
 impl Hint {
-    fn covers(&self, rel: RelTag, block: BlockNumber) -> bool {
-        self.rel == rel && block.0 >= self.first && block.0 - self.first < u32::from(self.count)
+    fn covers(&self, object: Object, block: u32) -> bool {
+        self.object == object
+            && block.checked_sub(self.first).is_some_and(|n| n < u32::from(self.count))
     }
 }
 
@@ -50,8 +53,8 @@ pub(crate) struct Hints {
 impl Hints {
     /// Whether to ask for so many pages from `first` on; makes room for them by dropping what came
     /// and was never demanded.
-    pub(crate) fn admit(&mut self, rel: RelTag, first: BlockNumber, count: u16) -> bool {
-        if self.hints.iter().any(|hint| hint.covers(rel, first)) {
+    pub(crate) fn admit(&mut self, object: Object, first: u32, count: u16) -> bool {
+        if self.hints.iter().any(|hint| hint.covers(object, first)) {
             return false;
         }
         while self.pages() + usize::from(count) > PAGES_MAX {
@@ -68,8 +71,8 @@ impl Hints {
     }
 
     /// Pages have been asked for with request `id`.
-    pub(crate) fn asked(&mut self, id: u64, rel: RelTag, first: BlockNumber, count: u16) {
-        self.hints.push_back(Hint { id, rel, first: first.0, count, pages: None });
+    pub(crate) fn asked(&mut self, id: u64, object: Object, first: u32, count: u16) {
+        self.hints.push_back(Hint { id, object, first, count, pages: None });
     }
 
     /// Takes in a response; `false` if it answers no hint. A refusal only forgets the hint: who
@@ -91,15 +94,15 @@ impl Hints {
     }
 
     /// Looks for a page, and takes it and those behind it out if they are here.
-    pub(crate) fn take(&mut self, rel: RelTag, block: BlockNumber) -> Hinted {
-        let Some(at) = self.hints.iter().position(|hint| hint.covers(rel, block)) else {
+    pub(crate) fn take(&mut self, object: Object, block: u32) -> Hinted {
+        let Some(at) = self.hints.iter().position(|hint| hint.covers(object, block)) else {
             return Hinted::No;
         };
         match self.hints.get(at) {
             Some(Hint { pages: None, id, .. }) => Hinted::OnItsWay(*id),
             _ => match self.hints.remove(at) {
                 Some(Hint { pages: Some(pages), first, .. }) => {
-                    Hinted::Here(pages.slice((block.0 - first) as usize * BLCKSZ..))
+                    Hinted::Here(pages.slice((block - first) as usize * BLCKSZ..))
                 }
                 _ => Hinted::No,
             },
@@ -111,12 +114,13 @@ impl Hints {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use postgres_formats::{ForkNumber, Oid};
+    use postgres_formats::slru::SlruKind;
+    use postgres_formats::{ForkNumber, Oid, RelTag};
 
     use super::*;
 
-    const REL: RelTag =
-        RelTag { spc: Oid(1663), db: Oid(5), rel: Oid(16384), fork: ForkNumber::Main };
+    const REL: Object =
+        Object::Rel(RelTag { spc: Oid(1663), db: Oid(5), rel: Oid(16384), fork: ForkNumber::Main });
 
     fn pages(count: usize) -> ResponseBody {
         ResponseBody::Pages((0..count).flat_map(|n| vec![n as u8; BLCKSZ]).collect())
@@ -125,41 +129,40 @@ mod tests {
     #[test]
     fn a_hinted_page_is_found_on_its_way_and_here() {
         let mut hints = Hints::default();
-        assert!(hints.admit(REL, BlockNumber(10), 4));
-        hints.asked(1, REL, BlockNumber(10), 4);
-        assert!(!hints.admit(REL, BlockNumber(13), 1));
-        assert_eq!(hints.take(REL, BlockNumber(12)), Hinted::OnItsWay(1));
-        assert_eq!(hints.take(REL, BlockNumber(14)), Hinted::No);
-        let other = RelTag { fork: ForkNumber::Vm, ..REL };
-        assert_eq!(hints.take(other, BlockNumber(12)), Hinted::No);
+        assert!(hints.admit(REL, 10, 4));
+        hints.asked(1, REL, 10, 4);
+        assert!(!hints.admit(REL, 13, 1));
+        assert_eq!(hints.take(REL, 12), Hinted::OnItsWay(1));
+        assert_eq!(hints.take(REL, 14), Hinted::No);
+        assert_eq!(hints.take(Object::Slru(SlruKind::Clog), 12), Hinted::No);
 
         assert!(!hints.arrived(2, &pages(4)));
         assert!(hints.arrived(1, &pages(4)));
         assert!(!hints.arrived(1, &pages(4)));
-        let Hinted::Here(found) = hints.take(REL, BlockNumber(12)) else { panic!("not here") };
+        let Hinted::Here(found) = hints.take(REL, 12) else { panic!("not here") };
         assert_eq!((found.len(), found[0], found[BLCKSZ]), (2 * BLCKSZ, 2, 3));
-        assert_eq!(hints.take(REL, BlockNumber(12)), Hinted::No);
+        assert_eq!(hints.take(REL, 12), Hinted::No);
     }
 
     #[test]
     fn what_cannot_be_used_is_forgotten() {
         let mut hints = Hints::default();
-        hints.asked(1, REL, BlockNumber(10), 4);
+        hints.asked(1, REL, 10, 4);
         assert!(hints.arrived(1, &pages(3)));
-        assert_eq!(hints.take(REL, BlockNumber(10)), Hinted::No);
+        assert_eq!(hints.take(REL, 10), Hinted::No);
     }
 
     #[test]
     fn there_is_a_bound() {
         let mut hints = Hints::default();
         for n in 0..PAGES_MAX as u32 {
-            assert!(hints.admit(REL, BlockNumber(n), 1));
-            hints.asked(u64::from(n), REL, BlockNumber(n), 1);
+            assert!(hints.admit(REL, n, 1));
+            hints.asked(u64::from(n), REL, n, 1);
         }
-        assert!(!hints.admit(REL, BlockNumber(1000), 1));
+        assert!(!hints.admit(REL, 1000, 1));
         hints.arrived(0, &pages(1));
-        assert!(!hints.admit(REL, BlockNumber(1000), 2));
-        assert!(hints.admit(REL, BlockNumber(1000), 1));
-        assert_eq!(hints.take(REL, BlockNumber(0)), Hinted::No);
+        assert!(!hints.admit(REL, 1000, 2));
+        assert!(hints.admit(REL, 1000, 1));
+        assert_eq!(hints.take(REL, 0), Hinted::No);
     }
 }

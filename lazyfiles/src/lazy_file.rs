@@ -1,22 +1,29 @@
 //! An open segment file with a presence map, and what its system calls must do besides.
 //!
 //! The argument why this is right, whatever other processes do meanwhile and wherever this one is
-//! killed, is in SAFETY.md; the comments here name its rules (R1 to R7).
+//! killed, is in SAFETY.md; the comments here name its rules (R1 to R9).
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
-use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, RelFile};
-use postgres_formats::{BLCKSZ, BlockNumber};
+use bytes::Bytes;
+use postgres_formats::BLCKSZ;
 
 use crate::errno::Errno;
 use crate::presence::{BootId, Map, PresenceError};
 use crate::range_lock::{self, RangeLock};
 use crate::read_ahead::{BLOCKS_PER_FETCH_MAX, ReadAhead};
-use crate::source::PageSource;
+use crate::report;
+use crate::segment_file::SegmentFile;
+use crate::source::{FetchError, PageSource};
 
 const BLOCK_BYTES: u64 = BLCKSZ as u64;
+
+/// How often to look whether a file is being cut, and how many times.
+const CUT_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+const CUT_LOOKS_MAX: u32 = 200;
 
 /// How much the server cares for its data.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +38,8 @@ pub struct Durability {
 pub struct Process<'a> {
     /// What it says about itself.
     pub durability: Durability,
+    /// Whether it redoes WAL after a crash.
+    pub in_recovery: bool,
     /// Its way to the pages.
     pub source: &'a mut dyn PageSource,
 }
@@ -40,7 +49,7 @@ pub struct Process<'a> {
 pub struct LazyFile {
     fd: RawFd,
     writable: bool,
-    file: RelFile,
+    file: SegmentFile,
     map: Map,
     read_ahead: ReadAhead,
 }
@@ -50,7 +59,7 @@ impl LazyFile {
     pub fn new(
         fd: RawFd,
         writable: bool,
-        file: RelFile,
+        file: SegmentFile,
         map_path: &Path,
         boot: BootId,
     ) -> Result<Option<LazyFile>, PresenceError> {
@@ -106,16 +115,14 @@ impl LazyFile {
         let run = self.map.first_absent_run(blocks);
         if !run.is_empty() {
             let count = (run.end - run.start).min(BLOCKS_PER_FETCH_MAX);
-            process.source.hint(self.file.tag, self.in_relation(run.start)?, count as u16);
+            process.source.hint(self.file.object, self.in_object(run.start)?, count as u16);
         }
         Ok(())
     }
 
-    /// The number within the relation of a block of this segment.
-    fn in_relation(&self, block: u32) -> Result<BlockNumber, Errno> {
-        let first = self.file.segment.checked_mul(BLOCKS_PER_SEGMENT);
-        let block = first.and_then(|first| first.checked_add(block));
-        block.map(BlockNumber).ok_or(Errno(libc::EIO))
+    /// The number within the object of a block of this file.
+    fn in_object(&self, block: u32) -> Result<u32, Errno> {
+        self.file.page_in_object(block).ok_or(Errno(libc::EIO))
     }
 
     /// Does a write of `length` bytes at `offset` by calling `write`, which returns what the
@@ -213,11 +220,18 @@ impl LazyFile {
     /// Gets pages from the beginning of `run` on, which the caller has seen absent, and brings them
     /// in. Gives the block up to which it came, within or beyond the run.
     fn fetch(&self, run: Range<u32>, process: &mut Process<'_>) -> Result<u32, Errno> {
-        let first = self.in_relation(run.start)?;
+        let first = self.in_object(run.start)?;
         // R1: no lock is held while another process is waited for.
         let count = u16::try_from(run.end - run.start).map_err(|_| Errno(libc::EIO))?;
-        let pages =
-            process.source.pages(self.file.tag, first, count).map_err(|error| error.errno())?;
+        let pages = match process.source.pages(self.file.object, first, count) {
+            Err(FetchError::NotThere(_)) if count > 1 => {
+                return self.fetch(run.start..run.start.saturating_add(1), process);
+            }
+            Err(FetchError::NotThere(message)) => {
+                self.without_page(run.start, &message, process)?
+            }
+            pages => pages.map_err(|error| error.errno())?,
+        };
         let end = run.start.saturating_add((pages.len() / BLCKSZ) as u32);
         if end == run.start {
             return Err(Errno(libc::EIO));
@@ -225,6 +239,29 @@ impl LazyFile {
         let got = run.start..end;
         self.with_writable_fd(|fd| self.bring_in(fd, got, &pages, process.durability))?;
         Ok(end)
+    }
+
+    /// What takes the place of an absent block that the state at the base LSN does not have (R9).
+    fn without_page(
+        &self,
+        block: u32,
+        message: &str,
+        process: &Process<'_>,
+    ) -> Result<Bytes, Errno> {
+        if process.in_recovery {
+            return Ok(Bytes::from_static(&[0; BLCKSZ]));
+        }
+        // Whoever logged that the block is gone is about to cut the file or to remove it.
+        for _ in 0..CUT_LOOKS_MAX {
+            let status = self.status()?;
+            let is_cut = block >= block_at(status.st_size.max(0) as u64);
+            if is_cut || status.st_nlink == 0 || self.map.is_present(block) {
+                return Ok(Bytes::from_static(&[0; BLCKSZ]));
+            }
+            std::thread::sleep(CUT_LOOK_INTERVAL);
+        }
+        report::line(message);
+        Err(Errno(libc::EIO))
     }
 
     /// Writes those of the pages of `run` into the file whose blocks are still absent (R2).
@@ -268,13 +305,17 @@ impl LazyFile {
 
     /// Number of whole blocks that the file has now.
     fn blocks_on_disk(&self) -> Result<u32, Errno> {
+        Ok(block_at(self.status()?.st_size.max(0) as u64))
+    }
+
+    fn status(&self) -> Result<libc::stat, Errno> {
         // SAFETY: all fields of this C struct are integers, for which zero is a value.
         let mut status: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: fstat writes one stat through the pointer, which is valid for the call.
         if unsafe { libc::fstat(self.fd, &mut status) } != 0 {
             return Err(Errno::last());
         }
-        Ok(block_at(status.st_size.max(0) as u64))
+        Ok(status)
     }
 
     /// Calls `body` with a descriptor of the file that can be written to and locked.

@@ -4,15 +4,18 @@
 //! out a data directory needs. The system calls themselves are wrapped in `preload/`. See README.md.
 
 pub mod all_maps;
+pub mod base;
 pub mod data_directory;
 pub mod errno;
 mod hints;
 pub mod lazy_file;
+mod mapping;
 pub mod page_check;
 pub mod presence;
 pub mod range_lock;
 mod read_ahead;
 pub mod remote;
 pub mod report;
+pub mod segment_file;
 pub mod settings;
 pub mod source;

@@ -1,4 +1,4 @@
-//! Presence maps: which blocks of a relation's segment file are on the local disk.
+//! Presence maps: which blocks of a segment file, of a relation or an SLRU, are on the local disk.
 //!
 //! One map file per segment file that was laid out as a sparse stub. A segment file without a map
 //! is an ordinary file. The bytes, and why a crash at any point leaves a map that says nothing
@@ -18,9 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use postgres_formats::relpath::BLOCKS_PER_SEGMENT;
 
-mod mapping;
-
-use mapping::Mapping;
+use crate::mapping::Mapping;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZPRESENT");
 const VERSION: u32 = 1;

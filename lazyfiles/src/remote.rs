@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pageserver_client::client::{ClientTimeouts, PageClient, PageClientError};
-use pageserver_client::{ErrorCode, RequestKind, ResponseBody};
-use postgres_formats::{BLCKSZ, BlockNumber, Lsn, RelTag, TimelineId};
+use pageserver_client::{ErrorCode, Generation, RequestKind, ResponseBody};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, TimelineId};
 
+use crate::base::BaseLsn;
 use crate::hints::{Hinted, Hints};
 use crate::page_check::{self, BadPage};
 use crate::report;
+use crate::segment_file::Object;
 use crate::settings::Settings;
 use crate::source::{FetchError, PageSource};
 
@@ -33,13 +35,17 @@ const HOPELESS_ATTEMPTS_MAX: u32 = 3;
 pub struct RemotePages {
     connstr: String,
     timeline: TimelineId,
-    base_lsn: Lsn,
+    generation: Option<Generation>,
+    base: BaseLsn,
     timeout: Duration,
     /// Whether PostgreSQL wants this process to stop what it does.
     is_canceled: fn() -> bool,
     /// Whether the cluster's pages carry checksums.
     checksums: bool,
     connection: Option<Link>,
+    /// Whether the log has been told that this compute is fenced. It will be refused everything from
+    /// then on.
+    fenced_told: bool,
 }
 
 /// A connection.
@@ -67,6 +73,10 @@ enum Remedy {
     Wait,
     /// Hardly anything mends it: try a few times.
     FewAttempts,
+    /// Nothing mends it, but at a later LSN the answer may be another.
+    AskLater,
+    /// There is no such page at the LSN.
+    NotThere,
     /// Nothing mends it.
     GiveUp,
 }
@@ -77,9 +87,9 @@ impl AttemptError {
         match error {
             PageClientError::Refused { code, .. } => match code {
                 ErrorCode::LsnTimeout | ErrorCode::ShuttingDown | ErrorCode::Busy => Remedy::Wait,
-                ErrorCode::NotFound | ErrorCode::BelowHorizon | ErrorCode::Corrupt => {
-                    Remedy::GiveUp
-                }
+                ErrorCode::BelowHorizon => Remedy::AskLater,
+                ErrorCode::NotFound => Remedy::NotThere,
+                ErrorCode::Corrupt | ErrorCode::Fenced => Remedy::GiveUp,
                 ErrorCode::Internal => Remedy::FewAttempts,
             },
             PageClientError::Protocol(_) | PageClientError::WrongAnswer => Remedy::FewAttempts,
@@ -100,17 +110,25 @@ impl AttemptError {
 }
 
 impl RemotePages {
-    /// The page server of `settings`, whose pages are to carry checksums or not; connects when
-    /// first asked. `is_canceled` is looked at while waiting.
-    pub fn new(settings: &Settings, checksums: bool, is_canceled: fn() -> bool) -> RemotePages {
+    /// The page server of `settings`, whose pages are to carry checksums or not, asked at the LSN
+    /// where `base` is at the moment; connects when first asked. `is_canceled` is looked at while
+    /// waiting.
+    pub fn new(
+        settings: &Settings,
+        base: BaseLsn,
+        checksums: bool,
+        is_canceled: fn() -> bool,
+    ) -> RemotePages {
         RemotePages {
             connstr: settings.pageserver.clone(),
             timeline: settings.timeline,
-            base_lsn: settings.base_lsn,
+            generation: settings.generation,
+            base,
             timeout: settings.timeout,
             is_canceled,
             checksums,
             connection: None,
+            fenced_told: false,
         }
     }
 
@@ -134,7 +152,8 @@ impl RemotePages {
                     connect: CONNECT_TIMEOUT.min(left.max(LOOK_EVERY)),
                     response: self.timeout,
                 };
-                let client = PageClient::connect(&self.connstr, self.timeline, timeouts)?;
+                let (connstr, timeline) = (&self.connstr, self.timeline);
+                let client = PageClient::connect_as(connstr, timeline, self.generation, timeouts)?;
                 Link { owner: process::id(), client, hints: Hints::default() }
             }
         };
@@ -143,21 +162,21 @@ impl RemotePages {
 
     fn attempt(
         &mut self,
-        rel: RelTag,
-        first: BlockNumber,
+        object: Object,
+        first: u32,
         count: u16,
+        base_lsn: Lsn,
         deadline: Instant,
     ) -> Result<Bytes, AttemptError> {
-        let (base_lsn, is_canceled, checksums) = (self.base_lsn, self.is_canceled, self.checksums);
+        let (is_canceled, checksums) = (self.is_canceled, self.checksums);
         let Link { client, hints, .. } = self.link(deadline)?;
         let mut own_id = None;
         let pages = loop {
-            let expected = match (hints.take(rel, first), own_id) {
+            let expected = match (hints.take(object, first), own_id) {
                 (Hinted::Here(pages), _) => break pages,
                 (Hinted::OnItsWay(id), _) | (Hinted::No, Some(id)) => id,
                 (Hinted::No, None) => {
-                    let kind = RequestKind::GetPages { rel, first, count };
-                    *own_id.insert(client.send(base_lsn, kind)?)
+                    *own_id.insert(client.send(base_lsn, request(object, first, count))?)
                 }
             };
             let response = match client.recv_timeout(LOOK_EVERY) {
@@ -183,9 +202,12 @@ impl RemotePages {
                 _ => return Err(PageClientError::WrongAnswer.into()),
             }
         };
-        for (block, page) in (first.0..).zip(pages.chunks(BLCKSZ)) {
-            page_check::check(page, BlockNumber(block), base_lsn, checksums)
-                .map_err(|reason| AttemptError::BadPage { block, reason })?;
+        // Pages of an SLRU have neither header nor checksum.
+        if let Object::Rel(_) = object {
+            for (block, page) in (first..).zip(pages.chunks(BLCKSZ)) {
+                page_check::check(page, BlockNumber(block), base_lsn, checksums)
+                    .map_err(|reason| AttemptError::BadPage { block, reason })?;
+            }
         }
         Ok(pages)
     }
@@ -206,14 +228,24 @@ impl RemotePages {
     }
 }
 
+/// How pages are asked for.
+fn request(object: Object, first: u32, count: u16) -> RequestKind {
+    match object {
+        Object::Rel(rel) => RequestKind::GetPages { rel, first: BlockNumber(first), count },
+        Object::Slru(kind) => RequestKind::GetSlruPages { kind: kind as u8, first, count },
+    }
+}
+
 impl PageSource for RemotePages {
-    fn pages(&mut self, rel: RelTag, first: BlockNumber, count: u16) -> Result<Bytes, FetchError> {
+    fn pages(&mut self, object: Object, first: u32, count: u16) -> Result<Bytes, FetchError> {
         let begin = Instant::now();
         let deadline = begin + self.timeout;
         let mut pause = PAUSE_MIN;
         let mut hopeless_attempts = 0;
-        let error = loop {
-            let error = match self.attempt(rel, first, count, deadline) {
+        let mut not_there = false;
+        let (error, base_lsn) = loop {
+            let base_lsn = self.base.get();
+            let error = match self.attempt(object, first, count, base_lsn, deadline) {
                 Ok(pages) => return Ok(pages),
                 Err(error) => error,
             };
@@ -226,39 +258,57 @@ impl PageSource for RemotePages {
                 Remedy::FewAttempts => {
                     hopeless_attempts += 1;
                     if hopeless_attempts == HOPELESS_ATTEMPTS_MAX {
-                        break error;
+                        break (error, base_lsn);
                     }
                 }
-                Remedy::GiveUp => break error,
+                // The base may have moved since, and history before it is gone.
+                Remedy::AskLater if self.base.get() > base_lsn => continue,
+                Remedy::NotThere => {
+                    not_there = base_lsn > self.base.made_at();
+                    break (error, base_lsn);
+                }
+                Remedy::AskLater | Remedy::GiveUp => break (error, base_lsn),
             }
             if Instant::now() + pause > deadline {
-                break error;
+                break (error, base_lsn);
             }
             if !self.pause(pause) {
                 return Err(FetchError::Canceled);
             }
             pause = (pause * 2).min(PAUSE_MAX);
         };
+        if let AttemptError::Client(PageClientError::Refused { code: ErrorCode::Fenced, message }) =
+            &error
+        {
+            let message = format!("fenced: {message}");
+            if !std::mem::replace(&mut self.fenced_told, true) {
+                report::line(&message);
+            }
+            return Err(FetchError::Failed(message));
+        }
         let message = format!(
-            "could not get block {first} of relation {rel} at LSN {} from the page server, gave \
+            "could not get block {first} of {object} at LSN {} from the page server, gave \
              up after {:.1} s: {}",
-            self.base_lsn,
+            base_lsn,
             begin.elapsed().as_secs_f64(),
             report::chain(&error),
         );
+        if not_there {
+            return Err(FetchError::NotThere(message));
+        }
         report::line(&message);
         Err(FetchError::Failed(message))
     }
 
-    fn hint(&mut self, rel: RelTag, first: BlockNumber, count: u16) {
+    fn hint(&mut self, object: Object, first: u32, count: u16) {
         self.forget_parents_connection();
         let Some(Link { client, hints, .. }) = &mut self.connection else { return };
-        if !hints.admit(rel, first, count) {
+        if !hints.admit(object, first, count) {
             return;
         }
-        let kind = RequestKind::GetPages { rel, first, count };
-        match client.send(self.base_lsn, kind).and_then(|id| client.flush().map(|()| id)) {
-            Ok(id) => hints.asked(id, rel, first, count),
+        let kind = request(object, first, count);
+        match client.send(self.base.get(), kind).and_then(|id| client.flush().map(|()| id)) {
+            Ok(id) => hints.asked(id, object, first, count),
             // Whoever demands a page connects again.
             Err(_) => self.connection = None,
         }

@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use postgres_formats::{Lsn, TimelineId};
+use pageserver_client::Generation;
+use postgres_formats::TimelineId;
 
 /// Connection string of the page server.
 pub const PAGESERVER: &str = "ZENITH_LAZY_PAGESERVER";
 /// Timeline of the compute.
 pub const TIMELINE: &str = "ZENITH_LAZY_TIMELINE";
-/// The LSN at which blocks are fetched.
-pub const BASE_LSN: &str = "ZENITH_LAZY_BASE_LSN";
+/// The generation of the compute, if it writes its timeline.
+pub const GENERATION: &str = "ZENITH_LAZY_GENERATION";
+/// Absolute path of the file that holds the LSN at which blocks are fetched (see `base`).
+pub const BASE: &str = "ZENITH_LAZY_BASE";
 /// Absolute path of the data directory.
 pub const PGDATA: &str = "ZENITH_LAZY_PGDATA";
 /// Absolute path of the folder of presence maps.
@@ -20,9 +23,12 @@ pub const PRESENCE: &str = "ZENITH_LAZY_PRESENCE";
 pub const TIMEOUT_SECONDS: &str = "ZENITH_LAZY_TIMEOUT_SECONDS";
 
 /// Every variable of ours.
-pub const ALL: [&str; 6] = [PAGESERVER, TIMELINE, BASE_LSN, PGDATA, PRESENCE, TIMEOUT_SECONDS];
+pub const ALL: [&str; 7] =
+    [PAGESERVER, TIMELINE, GENERATION, BASE, PGDATA, PRESENCE, TIMEOUT_SECONDS];
 
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Below PostgreSQL's `authentication_timeout` of 60 s: a client that connects while the page server is
+/// away is told that a block cannot be read, and not that it took too long to say who it is.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The settings of one compute.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,8 +37,10 @@ pub struct Settings {
     pub pageserver: String,
     /// Timeline of the compute.
     pub timeline: TimelineId,
-    /// The LSN at which absent blocks are fetched: the compute's base LSN.
-    pub base_lsn: Lsn,
+    /// As which writer of its timeline it asks; `None` if it writes none.
+    pub generation: Option<Generation>,
+    /// The file that holds the compute's base LSN, absolute.
+    pub base: PathBuf,
     /// The data directory, absolute.
     pub pgdata: PathBuf,
     /// The folder of presence maps, absolute.
@@ -80,8 +88,11 @@ impl Settings {
             pageserver: get(PAGESERVER)?.clone(),
             timeline: get(TIMELINE)
                 .and_then(|text| text.parse().map_err(|error| bad(TIMELINE, text, error)))?,
-            base_lsn: get(BASE_LSN)
-                .and_then(|text| text.parse().map_err(|error| bad(BASE_LSN, text, error)))?,
+            generation: variables
+                .get(GENERATION)
+                .map(|text| text.parse().map_err(|error| bad(GENERATION, text, error)))
+                .transpose()?,
+            base: absolute(BASE)?,
             pgdata: absolute(PGDATA)?,
             presence: absolute(PRESENCE)?,
             timeout,
@@ -97,13 +108,15 @@ fn bad(name: &'static str, value: &str, reason: impl ToString) -> SettingsError 
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::path::Path;
+
     use super::*;
 
     fn variables() -> HashMap<String, String> {
         [
             (PAGESERVER, "host=/run/x port=1"),
             (TIMELINE, "00112233445566778899aabbccddeeff"),
-            (BASE_LSN, "0/16B3748"),
+            (BASE, "/base"),
             (PGDATA, "/pgdata"),
             (PRESENCE, "/presence"),
         ]
@@ -115,23 +128,28 @@ mod tests {
     fn a_complete_environment_is_accepted() {
         let mut variables = variables();
         let settings = Settings::from_variables(&variables).unwrap();
-        assert_eq!(settings.base_lsn, Lsn::new(0x16B3748));
-        assert_eq!(settings.timeout, Duration::from_secs(60));
+        assert_eq!(settings.base, Path::new("/base"));
+        assert_eq!(settings.timeout, DEFAULT_TIMEOUT);
+        assert_eq!(settings.generation, None);
+        variables.insert(GENERATION.to_owned(), "7".to_owned());
+        let generation = Settings::from_variables(&variables).unwrap().generation;
+        assert_eq!(generation, Some(Generation(7)));
         variables.insert(TIMEOUT_SECONDS.to_owned(), "3".to_owned());
         assert_eq!(Settings::from_variables(&variables).unwrap().timeout, Duration::from_secs(3));
     }
 
     #[test]
     fn anything_missing_or_meaningless_is_named() {
-        for name in [PAGESERVER, TIMELINE, BASE_LSN, PGDATA, PRESENCE] {
+        for name in [PAGESERVER, TIMELINE, BASE, PGDATA, PRESENCE] {
             let mut variables = variables();
             variables.remove(name);
             assert_eq!(Settings::from_variables(&variables), Err(SettingsError::Missing(name)));
         }
         for (name, value) in [
             (TIMELINE, "x"),
-            (BASE_LSN, "16B3748"),
+            (BASE, "base"),
             (PGDATA, "pgdata"),
+            (GENERATION, ""),
             (PRESENCE, ""),
             (TIMEOUT_SECONDS, "0"),
             (TIMEOUT_SECONDS, "soon"),

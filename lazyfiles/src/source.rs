@@ -1,9 +1,8 @@
 //! Where absent blocks come from.
 
-use bytes::Bytes;
-use postgres_formats::{BlockNumber, RelTag};
-
 use crate::errno::Errno;
+use crate::segment_file::Object;
+use bytes::Bytes;
 
 /// Why pages could not be had.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -11,6 +10,10 @@ pub enum FetchError {
     /// It was tried, and there is no hope or no time left.
     #[error("{0}")]
     Failed(String),
+    /// The state at the base LSN has no such pages, although there were some when the compute was made:
+    /// they were cut off or dropped in between.
+    #[error("{0}")]
+    NotThere(String),
     /// PostgreSQL wants the process to stop what it is doing.
     #[error("canceled while waiting for the page server")]
     Canceled,
@@ -20,7 +23,7 @@ impl FetchError {
     /// What the system call that needed the pages is to return.
     pub fn errno(&self) -> Errno {
         match self {
-            FetchError::Failed(_) => Errno(libc::EIO),
+            FetchError::Failed(_) | FetchError::NotThere(_) => Errno(libc::EIO),
             // Not EINTR, upon which PostgreSQL would try again at once.
             FetchError::Canceled => Errno(libc::ECANCELED),
         }
@@ -30,9 +33,10 @@ impl FetchError {
 /// Gives pages as they were at the compute's base LSN.
 pub trait PageSource {
     /// Pages from `first` on, one after the other, at least one: normally `count` of them, but what
-    /// was hinted at may be fewer or more. Blocks until they are there.
-    fn pages(&mut self, rel: RelTag, first: BlockNumber, count: u16) -> Result<Bytes, FetchError>;
+    /// was hinted at may be fewer or more. Blocks until they are there. Not there if any of `count`
+    /// is not.
+    fn pages(&mut self, object: Object, first: u32, count: u16) -> Result<Bytes, FetchError>;
 
     /// So many pages from `first` on will probably be asked for soon. Does not wait.
-    fn hint(&mut self, rel: RelTag, first: BlockNumber, count: u16);
+    fn hint(&mut self, object: Object, first: u32, count: u16);
 }

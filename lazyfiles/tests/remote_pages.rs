@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use lazyfiles::base::{self, BaseLsn};
 use lazyfiles::remote::RemotePages;
+use lazyfiles::segment_file::Object;
 use lazyfiles::settings::Settings;
 use lazyfiles::source::{FetchError, PageSource};
-use pageserver_client::{ErrorCode, Request, RequestKind, Response, ResponseBody};
+use pageserver_client::{ErrorCode, Generation, Request, RequestKind, Response, ResponseBody};
 use postgres_formats::page_checksum::set_checksum;
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag, TimelineId};
 use postgres_wire::StopSignal;
@@ -18,7 +20,8 @@ use postgres_wire::server::{
     Column, Handler, ListenAddress, Listener, QueryError, QueryWriter, ServerOptions, serve,
 };
 
-const REL: RelTag = RelTag { spc: Oid(1663), db: Oid(5), rel: Oid(16384), fork: ForkNumber::Main };
+const REL: Object =
+    Object::Rel(RelTag { spc: Oid(1663), db: Oid(5), rel: Oid(16384), fork: ForkNumber::Main });
 const BASE: Lsn = Lsn::new(0x1000028);
 
 /// What to answer to the n-th request, counted over all connections; `None` breaks off.
@@ -42,7 +45,8 @@ impl Handler for Streams {
         Ok(None)
     }
 
-    fn query(&mut self, _sql: &str, out: &mut QueryWriter<'_>) -> Result<(), QueryError> {
+    fn query(&mut self, sql: &str, out: &mut QueryWriter<'_>) -> Result<(), QueryError> {
+        assert_eq!(sql, "pagestream 07070707070707070707070707070707 3");
         let mut stream = out.copy_both()?;
         while let Some(message) = stream.recv()? {
             let request = Request::decode(&message).unwrap();
@@ -63,6 +67,7 @@ impl Handler for Streams {
 impl Server {
     fn start(script: impl Fn(u32, &Request) -> Option<Response> + Send + Sync + 'static) -> Server {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("base"), base::encode(BASE)).unwrap();
         let path = dir.path().join(".s.PGSQL.5432");
         let listener = Listener::bind(&[ListenAddress::Unix { path, mode: 0o600 }]).unwrap();
         let (script, stop) = (Arc::new(script), StopSignal::new().unwrap());
@@ -83,12 +88,18 @@ impl Server {
         let settings = Settings {
             pageserver: format!("host={} port=5432", self.dir.path().display()),
             timeline: TimelineId::from_bytes([7; 16]),
-            base_lsn: BASE,
+            generation: Some(Generation(3)),
+            base: self.base(),
             pgdata: "/pgdata".into(),
             presence: "/presence".into(),
             timeout,
         };
-        RemotePages::new(&settings, true, is_canceled)
+        let base = BaseLsn::open(&settings.base).unwrap();
+        RemotePages::new(&settings, base, true, is_canceled)
+    }
+
+    fn base(&self) -> std::path::PathBuf {
+        self.dir.path().join("base")
     }
 
     fn requests(&self) -> Vec<(u32, u16)> {
@@ -138,7 +149,7 @@ fn trouble_that_passes_is_not_noticed() {
         _ => Some(right(request)),
     });
     let mut pages = server.pages(LONG, never);
-    let got = pages.pages(REL, BlockNumber(5), 2).unwrap();
+    let got = pages.pages(REL, 5, 2).unwrap();
     assert_eq!(got, [&page(5)[..], &page(6)[..]].concat());
 }
 
@@ -161,19 +172,20 @@ fn a_bad_page_is_never_given_out() {
         let server = Server::start(move |number, request| {
             Some(if number == 0 { spoiled(request) } else { right(request) })
         });
-        let got = server.pages(LONG, never).pages(REL, BlockNumber(5), 1).unwrap();
+        let got = server.pages(LONG, never).pages(REL, 5, 1).unwrap();
         assert_eq!(got, page(5)[..]);
         let server = Server::start(move |_, request| Some(spoiled(request)));
-        let error = server.pages(LONG, never).pages(REL, BlockNumber(5), 1).unwrap_err();
+        let error = server.pages(LONG, never).pages(REL, 5, 1).unwrap_err();
         assert!(matches!(&error, FetchError::Failed(text) if text.contains("bad page")));
     }
 }
 
 #[test]
 fn what_cannot_heal_fails_at_once() {
-    for code in [ErrorCode::NotFound, ErrorCode::Corrupt, ErrorCode::BelowHorizon] {
+    use ErrorCode::{BelowHorizon, Corrupt, Fenced, NotFound};
+    for code in [NotFound, Corrupt, BelowHorizon, Fenced] {
         let server = Server::start(move |_, request| Some(Response::error(request.id, code, "no")));
-        let error = server.pages(LONG, never).pages(REL, BlockNumber(5), 1).unwrap_err();
+        let error = server.pages(LONG, never).pages(REL, 5, 1).unwrap_err();
         assert!(matches!(error, FetchError::Failed(_)));
         assert_eq!(server.requests().len(), 1);
     }
@@ -184,7 +196,7 @@ fn an_absent_server_is_given_up_in_time() {
     let server = Server::start(|_, _| None);
     let begin = Instant::now();
     let timeout = Duration::from_millis(300);
-    let error = server.pages(timeout, never).pages(REL, BlockNumber(5), 1).unwrap_err();
+    let error = server.pages(timeout, never).pages(REL, 5, 1).unwrap_err();
     assert!(matches!(error, FetchError::Failed(_)) && begin.elapsed() < LONG / 2);
     assert!(server.requests().len() > 2);
 }
@@ -192,7 +204,7 @@ fn an_absent_server_is_given_up_in_time() {
 #[test]
 fn who_is_canceled_does_not_wait() {
     let server = Server::start(|_, _| None);
-    let error = server.pages(LONG, || true).pages(REL, BlockNumber(5), 1).unwrap_err();
+    let error = server.pages(LONG, || true).pages(REL, 5, 1).unwrap_err();
     assert_eq!(error, FetchError::Canceled);
 }
 
@@ -201,14 +213,14 @@ fn hinted_pages_are_asked_for_once() {
     let server = Server::start(|_, request| Some(right(request)));
     let mut pages = server.pages(LONG, never);
     // Without a connection a hint is not worth one.
-    pages.hint(REL, BlockNumber(50), 1);
-    pages.pages(REL, BlockNumber(0), 1).unwrap();
+    pages.hint(REL, 50, 1);
+    pages.pages(REL, 0, 1).unwrap();
     for block in [10, 20, 10] {
-        pages.hint(REL, BlockNumber(block), 4);
+        pages.hint(REL, block, 4);
     }
-    assert_eq!(pages.pages(REL, BlockNumber(20), 1).unwrap().len(), 4 * BLCKSZ);
-    assert_eq!(pages.pages(REL, BlockNumber(12), 9).unwrap()[..BLCKSZ], page(12)[..]);
-    assert_eq!(pages.pages(REL, BlockNumber(10), 1).unwrap(), page(10)[..]);
+    assert_eq!(pages.pages(REL, 20, 1).unwrap().len(), 4 * BLCKSZ);
+    assert_eq!(pages.pages(REL, 12, 9).unwrap()[..BLCKSZ], page(12)[..]);
+    assert_eq!(pages.pages(REL, 10, 1).unwrap(), page(10)[..]);
     assert_eq!(server.requests(), [(0, 1), (10, 4), (20, 4), (10, 1)]);
 }
 
@@ -220,9 +232,63 @@ fn a_hint_that_fails_is_no_failure() {
         _ => Some(right(request)),
     });
     let mut pages = server.pages(LONG, never);
-    pages.pages(REL, BlockNumber(0), 1).unwrap();
+    pages.pages(REL, 0, 1).unwrap();
     for block in [10, 20] {
-        pages.hint(REL, BlockNumber(block), 4);
-        assert_eq!(pages.pages(REL, BlockNumber(block), 1).unwrap(), page(block)[..]);
+        pages.hint(REL, block, 4);
+        assert_eq!(pages.pages(REL, block, 1).unwrap(), page(block)[..]);
     }
+}
+
+/// `BASE`, moved.
+const LATER: Lsn = Lsn::new(BASE.as_u64() + 0x1000);
+
+#[test]
+fn pages_are_asked_for_where_the_base_is_now() {
+    let server = Server::start(|number, request| {
+        assert_eq!(request.lsn, if number == 0 { BASE } else { LATER });
+        let RequestKind::GetPages { first, .. } = request.kind else { panic!() };
+        let body = ResponseBody::Pages(page(first.0).to_vec().into());
+        Some(Response { id: request.id, body })
+    });
+    let mut pages = server.pages(LONG, never);
+    pages.pages(REL, 5, 1).unwrap();
+    BaseLsn::open(&server.base()).unwrap().advance(LATER).unwrap();
+    pages.pages(REL, 6, 1).unwrap();
+}
+
+#[test]
+fn whoever_is_refused_below_the_horizon_looks_at_the_base_again() {
+    let moved = Arc::new(Mutex::new(None::<BaseLsn>));
+    let base = moved.clone();
+    let server = Server::start(move |_, request| {
+        let RequestKind::GetPages { first, .. } = request.kind else { panic!() };
+        if request.lsn == LATER {
+            let body = ResponseBody::Pages(page(first.0).to_vec().into());
+            return Some(Response { id: request.id, body });
+        }
+        // It moves while the request is under way.
+        if let Some(base) = &*base.lock().unwrap() {
+            base.advance(LATER).unwrap();
+        }
+        Some(Response::error(request.id, ErrorCode::BelowHorizon, "gone"))
+    });
+    let error = server.pages(LONG, never).pages(REL, 5, 1).unwrap_err();
+    assert!(matches!(error, FetchError::Failed(_)), "{error}");
+    *moved.lock().unwrap() = Some(BaseLsn::open(&server.base()).unwrap());
+    let begin = Instant::now();
+    assert_eq!(server.pages(LONG, never).pages(REL, 5, 1).unwrap(), page(5)[..]);
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[test]
+fn what_is_not_there_is_an_error_until_the_base_has_moved() {
+    let server = Server::start(|_, request| {
+        Some(Response::error(request.id, ErrorCode::NotFound, "cut off"))
+    });
+    let error = server.pages(LONG, never).pages(REL, 5, 1).unwrap_err();
+    assert!(matches!(error, FetchError::Failed(_)), "{error}");
+    BaseLsn::open(&server.base()).unwrap().advance(LATER).unwrap();
+    let error = server.pages(LONG, never).pages(REL, 5, 1).unwrap_err();
+    assert!(matches!(error, FetchError::NotThere(_)), "{error}");
 }

@@ -34,6 +34,8 @@ pub struct Config {
     pub default_branch: String,
     /// How many redo processes are kept; `None`: as many as there are processors.
     pub redo_processes: Option<usize>,
+    /// Libraries of extensions that write WAL of their own; the redo processes load them.
+    pub redo_libraries: Vec<String>,
     /// Bound of the page cache, in bytes.
     pub cache_bytes: u64,
     /// How long a request waits for WAL that has not been received yet.
@@ -112,6 +114,8 @@ struct File {
 #[derive(Deserialize, Default)]
 struct WalRedoTable {
     processes: Option<usize>,
+    #[serde(default)]
+    libraries: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -161,6 +165,11 @@ impl Config {
             let problem = format!("is {n}: expected 1 to {REDO_PROCESSES_MAX}");
             return Err(value("walredo.processes", problem));
         }
+        let is_bad = |name: &&String| name.is_empty() || name.contains(['"', '\\', '\n', '\0']);
+        if let Some(name) = file.walredo.libraries.iter().find(is_bad) {
+            let problem = format!("has {name:?}: expected the name of a library");
+            return Err(value("walredo.libraries", problem));
+        }
         let cache_bytes = file.cache.bytes.unwrap_or(CACHE_BYTES_DEFAULT);
         if cache_bytes < CACHE_BYTES_MIN {
             let problem = format!("is {cache_bytes}: expected at least {CACHE_BYTES_MIN}");
@@ -179,6 +188,7 @@ impl Config {
             listen,
             default_branch: file.default_branch.unwrap_or_else(|| "main".to_owned()),
             redo_processes: file.walredo.processes,
+            redo_libraries: file.walredo.libraries,
             cache_bytes,
             lsn_timeout,
             unknown_keys: file.unknown.keys().cloned().collect(),
@@ -220,7 +230,7 @@ mod tests {
         let config = parse(
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
-             [walredo]\nprocesses = 3\n[cache]\nbytes = 2097152\n",
+             [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n",
         )
         .unwrap();
         assert_eq!(
@@ -230,6 +240,7 @@ mod tests {
                 listen: "127.0.0.1:6400".parse().unwrap(),
                 default_branch: "trunk".into(),
                 redo_processes: Some(3),
+                redo_libraries: vec!["a".into(), "/b c".into()],
                 cache_bytes: 2 << 20,
                 lsn_timeout: Duration::from_secs(5),
                 unknown_keys: vec!["colour".into()],
@@ -251,6 +262,7 @@ mod tests {
             ("format_version = 1\nlisten = \"here\"", "listen"),
             ("format_version = 1\nlsn_timeout_seconds = 0", "lsn_timeout_seconds"),
             ("format_version = 1\n[walredo]\nprocesses = 0", "walredo.processes"),
+            ("format_version = 1\n[walredo]\nlibraries = ['a\"b']", "walredo.libraries"),
             ("format_version = 1\n[cache]\nbytes = 1", "cache.bytes"),
             ("format_version = 1\n[cache]\nbytes = \"x\"", "bytes"),
             ("format_version = ", "format_version"),

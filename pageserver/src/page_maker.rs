@@ -4,17 +4,23 @@
 //! sees it, so the cache is keyed by the version, not by who asks.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cache::Cache;
 use parking_lot::Mutex;
 use postgres_formats::wal::{DecodedRecord, WalRecord};
 use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, TimelineId};
-use walredo_pool::{PendingRedo, RedoError, RedoRecord, RedoRequest, WalRedoConfig, WalRedoPool};
+use walredo_pool::{
+    CustomManagers, PendingRedo, RedoError, RedoRecord, RedoRequest, WalRedoConfig, WalRedoPool,
+};
 
 use crate::ingest;
 use crate::key::PageKey;
 use crate::object::{ObjectPage, ObjectTag};
+
+/// How long the first redo process is waited for where it has to be known what it has loaded.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A version of a page: whose WAL holds the record that made it, and where that ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -137,6 +143,21 @@ impl PageMaker {
         let pool = WalRedoPool::new(config, self.log.clone())
             .map_err(|error| MakeError::Pool(error.to_string()))?;
         Ok(self.pool.get_or_init(|| pool))
+    }
+
+    /// The resource managers of extensions that the redo processes know.
+    ///
+    /// # Errors
+    /// `MakeError::Pool` where no process runs to ask.
+    pub fn custom_managers(&self, control_file: &[u8]) -> Result<CustomManagers, MakeError> {
+        if self.config.libraries.is_empty() {
+            return Ok(CustomManagers::default());
+        }
+        let pool = self.start_pool(control_file)?;
+        pool.custom_managers(GREETING_TIMEOUT).ok_or_else(|| {
+            let libraries = self.config.libraries.join(", ");
+            MakeError::Pool(format!("no process has started with the libraries {libraries}"))
+        })
     }
 
     /// Does the jobs, the redo processes working on as many of them at once as they can. The

@@ -4,12 +4,13 @@
 //! first used; until then only their manifests have been read.
 
 mod error;
+mod scan;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use pageserver_client::{At, BranchName, Point};
@@ -18,11 +19,17 @@ use postgres_formats::{Lsn, TimelineId, Timestamp};
 use slog::Logger;
 
 use crate::durable;
+use crate::error_text::with_causes;
 use crate::layer::import::DataDirectory;
 use crate::page_maker::PageMaker;
 use crate::timeline::Timeline;
 use crate::timeline::manifest::{Ancestor, Manifest, Origin};
 pub use error::RepositoryError;
+pub use scan::Unreadable;
+use scan::{Found, branches_dir, rename_folder, scan, timeline_dir, unnamed_dir};
+
+/// Damaged files are looked at again at most this often, unless something is decided by them.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// A name for a timeline.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,17 +59,18 @@ pub struct Repository {
     changing: Mutex<()>,
     /// LOCK ORDER: 3, a leaf; never held during IO.
     branches: RwLock<BTreeMap<BranchName, Branch>>,
+    /// What is damaged, so that it is no branch for now.
+    // LOCK ORDER: 3, a leaf; never held during IO.
+    unreadable: RwLock<Vec<Unreadable>>,
+    /// Why timelines could not be loaded when they were last asked for.
+    // LOCK ORDER: 3, a leaf; never held during IO.
+    failures: Mutex<BTreeMap<TimelineId, String>>,
+    /// When damaged files were last looked at.
+    // LOCK ORDER: 3, a leaf.
+    looked_again: Mutex<Option<Instant>>,
     /// A shard's lock is held only to fetch a slot. A slot's own lock (LOCK ORDER: 2, a timeline
     /// before its ancestor) is held while the timeline is loaded, so that it is loaded once.
     timelines: DashMap<TimelineId, Slot>,
-}
-
-fn branches_dir(dir: &Path) -> PathBuf {
-    dir.join("refs/branches")
-}
-
-fn timeline_dir(dir: &Path, id: TimelineId) -> PathBuf {
-    dir.join("timelines").join(id.to_string())
 }
 
 fn now() -> u64 {
@@ -92,7 +100,7 @@ impl Repository {
         }
         let data = DataDirectory::open(pgdata)?;
         let id = TimelineId::generate();
-        let path = timeline_dir(dir, id);
+        let path = unnamed_dir(dir, id);
         let (wal, layers) = (path.join("wal"), path.join("layers"));
         for folder in [&wal, &layers] {
             fs::create_dir_all(folder).map_err(io(folder))?;
@@ -110,6 +118,7 @@ impl Repository {
             origin: Origin::ImageLayer(layer),
             start: data.end,
             state: data.state,
+            state_is_complete: true,
             created: now(),
         };
         manifest.write(&path)?;
@@ -118,6 +127,7 @@ impl Repository {
         }
         // The name comes last: only now does the timeline exist for anybody.
         durable::write_file(&ref_path, id.to_string().as_bytes()).map_err(io(&ref_path))?;
+        rename_folder(&path, &timeline_dir(dir, id)).map_err(io(&path))?;
         Ok(id)
     }
 
@@ -131,7 +141,10 @@ impl Repository {
         maker: Arc<PageMaker>,
         log: &Logger,
     ) -> Result<Arc<Repository>, RepositoryError> {
-        let branches = read_branches(dir)?;
+        let Found { branches, unreadable } = scan(dir)?;
+        for damaged in &unreadable {
+            slog::error!(log, "{} cannot be used: {}", damaged.label(), damaged.cause);
+        }
         Ok(Arc::new(Repository {
             dir: dir.to_owned(),
             default_branch: default_branch.to_owned(),
@@ -139,6 +152,9 @@ impl Repository {
             log: log.clone(),
             changing: Mutex::new(()),
             branches: RwLock::new(branches),
+            unreadable: RwLock::new(unreadable),
+            failures: Mutex::default(),
+            looked_again: Mutex::new(None),
             timelines: DashMap::new(),
         }))
     }
@@ -163,11 +179,105 @@ impl Repository {
         self.branches.read().values().cloned().collect()
     }
 
+    /// What cannot be used because files of it are damaged.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        self.unreadable.read().clone()
+    }
+
+    /// Why the timeline, or one that it stands on, could not be loaded when it was last asked for.
+    pub fn load_failure(&self, id: TimelineId) -> Option<String> {
+        let count = self.branches.read().len();
+        let mut next = Some(id);
+        // A circle of damaged files must not keep us here.
+        for _ in 0..=count {
+            let id = next?;
+            if let Some(failure) = self.failures.lock().get(&id) {
+                return Some(failure.clone());
+            }
+            next = self.branch_of(id).and_then(|branch| branch.ancestor).map(|at| at.timeline);
+        }
+        None
+    }
+
+    /// Looks whether damaged files have been mended; not more often than is reasonable.
+    pub fn look_again(&self) {
+        {
+            let mut looked = self.looked_again.lock();
+            if looked.is_some_and(|when| when.elapsed() < LOOK_AGAIN_AFTER) {
+                return;
+            }
+            *looked = Some(Instant::now());
+        }
+        // Whoever changes branches looks by himself.
+        if let Some(_changing) = self.changing.try_lock() {
+            self.look_now();
+        }
+        let failed: Vec<TimelineId> = self.failures.lock().keys().copied().collect();
+        for id in failed {
+            // What is wrong now is remembered.
+            let _ = self.timeline(id);
+        }
+    }
+
+    /// Takes in what has been mended. Whoever calls holds the lock `changing`.
+    fn look_now(&self) {
+        if self.unreadable.read().is_empty() {
+            return;
+        }
+        let found = match scan(&self.dir) {
+            Ok(found) => found,
+            Err(error) => {
+                slog::warn!(self.log, "branches cannot be looked at: {}", with_causes(&error));
+                return;
+            }
+        };
+        let mut branches = self.branches.write();
+        for (name, branch) in found.branches {
+            let known = branches.values().any(|known| known.timeline == branch.timeline);
+            if !known && !branches.contains_key(&name) {
+                slog::info!(self.log, "branch can be used again"; "branch" => %name);
+                branches.insert(name, branch);
+            }
+        }
+        // What was known before stays known: what is damaged of it is said where it is read.
+        let mut unreadable = found.unreadable;
+        unreadable.retain(|damaged| {
+            !branches.values().any(|known| {
+                Some(&known.name) == damaged.name.as_ref()
+                    || Some(known.timeline) == damaged.timeline
+            })
+        });
+        drop(branches);
+        *self.unreadable.write() = unreadable;
+    }
+
+    /// Refuses a name that is taken by a branch, whether that can be used or not.
+    fn check_free(&self, name: &BranchName) -> Result<(), RepositoryError> {
+        if self.branches.read().contains_key(name) {
+            return Err(RepositoryError::AlreadyExists(name.clone()));
+        }
+        self.unreadable_named(name).map_or(Ok(()), Err)
+    }
+
+    fn unreadable_named(&self, name: &BranchName) -> Option<RepositoryError> {
+        let unreadable = self.unreadable.read();
+        let damaged = unreadable.iter().find(|damaged| damaged.name.as_ref() == Some(name))?;
+        let cause = damaged.cause.clone();
+        Some(RepositoryError::Unreadable { name: name.clone(), cause })
+    }
+
     /// The branch of that name.
     ///
     /// # Errors
-    /// `NoSuchBranch`.
+    /// `NoSuchBranch`, `Unreadable`.
     pub fn branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
+        // Also if there is none: what is damaged may be the file that says so.
+        if !self.branches.read().contains_key(name) && !self.unreadable.read().is_empty() {
+            self.look_again();
+        }
+        if let Some(error) = self.unreadable_named(name) {
+            return Err(error);
+        }
         let branches = self.branches.read();
         let no_such = || RepositoryError::NoSuchBranch {
             name: name.clone(),
@@ -186,10 +296,26 @@ impl Repository {
     /// # Errors
     /// See `RepositoryError`.
     pub fn timeline(&self, id: TimelineId) -> Result<Arc<Timeline>, RepositoryError> {
+        let loaded = self.load(id);
+        let mut failures = self.failures.lock();
+        match &loaded {
+            Ok(_) => drop(failures.remove(&id)),
+            Err(RepositoryError::NoSuchTimeline(_)) if self.branch_of(id).is_none() => {
+                failures.remove(&id);
+            }
+            Err(error) => drop(failures.insert(id, with_causes(error))),
+        }
+        drop(failures);
+        loaded
+    }
+
+    fn load(&self, id: TimelineId) -> Result<Arc<Timeline>, RepositoryError> {
         let slot = self.timelines.entry(id).or_default().clone();
         let mut loaded = slot.lock();
-        if let Some(timeline) = &*loaded {
-            return Ok(timeline.clone());
+        if let Some(timeline) = loaded.clone() {
+            drop(loaded);
+            timeline.look_again();
+            return Ok(timeline);
         }
         let dir = timeline_dir(&self.dir, id);
         if !dir.exists() {
@@ -228,14 +354,10 @@ impl Repository {
         point: &Point,
         timeout: Duration,
     ) -> Result<Branch, RepositoryError> {
-        let check_free = || match self.branches.read().contains_key(name) {
-            true => Err(RepositoryError::AlreadyExists(name.clone())),
-            false => Ok(()),
-        };
-        check_free()?;
+        self.check_free(name)?;
         let mut parent = self.timeline(self.branch(&point.branch)?.timeline)?;
         let lsn = match point.at {
-            At::End => parent.last_record_lsn(),
+            At::End => parent.end_lsn()?,
             At::Lsn(lsn) => lsn,
             At::Time(time) => parent.lsn_at(time)?,
             At::Ago(ago) => {
@@ -255,7 +377,9 @@ impl Repository {
             parent.sync_wal().map_err(crate::timeline::error::TimelineError::from)?;
         }
         let _changing = self.changing.lock();
-        check_free()?;
+        // A file that was put back must not be overwritten.
+        self.look_now();
+        self.check_free(name)?;
         // The parent may have been deleted meanwhile.
         if self.branch_of(parent.id()).is_none() && self.children(parent.id()).is_empty() {
             return Err(RepositoryError::NoSuchTimeline(parent.id()));
@@ -266,6 +390,7 @@ impl Repository {
             origin: Origin::Ancestor(ancestor),
             start: at.base,
             state: at.state,
+            state_is_complete: true,
             created: now(),
         };
         let branch = Branch {
@@ -283,22 +408,27 @@ impl Repository {
     }
 
     fn write_branch(&self, branch: &Branch, manifest: &Manifest) -> Result<(), RepositoryError> {
+        let unnamed = unnamed_dir(&self.dir, branch.timeline);
         let dir = timeline_dir(&self.dir, branch.timeline);
+        let name = branches_dir(&self.dir).join(branch.name.as_str());
+        let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
         let written = (|| {
-            for folder in [dir.join("wal"), dir.join("layers")] {
-                fs::create_dir_all(&folder)
-                    .map_err(|source| RepositoryError::Io { path: folder.clone(), source })?;
+            for folder in [unnamed.join("wal"), unnamed.join("layers")] {
+                fs::create_dir_all(&folder).map_err(|source| io(&folder, source))?;
             }
-            manifest.write(&dir)?;
-            let path = self.dir.join("timelines");
-            durable::sync_dir(&path).map_err(|source| RepositoryError::Io { path, source })?;
-            let path = branches_dir(&self.dir).join(branch.name.as_str());
-            durable::write_file(&path, branch.timeline.to_string().as_bytes())
-                .map_err(|source| RepositoryError::Io { path, source })
+            manifest.write(&unnamed)?;
+            let timelines = self.dir.join("timelines");
+            durable::sync_dir(&timelines).map_err(|source| io(&timelines, source))?;
+            durable::write_file(&name, branch.timeline.to_string().as_bytes())
+                .map_err(|source| io(&name, source))?;
+            rename_folder(&unnamed, &dir).map_err(|source| io(&unnamed, source))
         })();
         if written.is_err() {
-            // The error that matters is the first; what cannot be removed is no branch anyway.
-            let _ = fs::remove_dir_all(&dir);
+            // The error that matters is the first; without its name it is no branch anyway.
+            if durable::remove_file(&name).is_ok() {
+                let _ = fs::remove_dir_all(&unnamed);
+                let _ = fs::remove_dir_all(&dir);
+            }
         }
         written
     }
@@ -312,9 +442,11 @@ impl Repository {
     /// Deletes a branch and its timeline. Nobody may be writing to it.
     ///
     /// # Errors
-    /// `HasChildren` if other branches stand on it; see `RepositoryError`.
+    /// `HasChildren` if other branches stand on it, `MayBeNeeded` if one may that cannot be read;
+    /// see `RepositoryError`.
     pub fn delete_branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
         let _changing = self.changing.lock();
+        self.look_now();
         let branch = self.branch(name)?;
         if name.as_str() == self.default_branch {
             return Err(RepositoryError::IsDefault(name.clone()));
@@ -323,16 +455,33 @@ impl Repository {
         if !children.is_empty() {
             return Err(RepositoryError::HasChildren { name: name.clone(), children });
         }
+        let needed = |damaged: &&Unreadable| damaged.may_stand_on(branch.timeline);
+        if let Some(damaged) = self.unreadable.read().iter().find(needed) {
+            return Err(RepositoryError::MayBeNeeded {
+                name: name.clone(),
+                by: damaged.label(),
+                cause: damaged.cause.clone(),
+            });
+        }
+        let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
+        // Without its name first, so that a folder of that name that nobody names is a loss.
+        let dir = timeline_dir(&self.dir, branch.timeline);
+        let unnamed = unnamed_dir(&self.dir, branch.timeline);
+        rename_folder(&dir, &unnamed).map_err(|source| io(&dir, source))?;
         let path = branches_dir(&self.dir).join(name.as_str());
-        durable::remove_file(&path).map_err(|source| RepositoryError::Io { path, source })?;
+        if let Err(source) = durable::remove_file(&path) {
+            // The branch is still there, and has to be whole.
+            rename_folder(&unnamed, &dir).map_err(|source| io(&unnamed, source))?;
+            return Err(io(&path, source));
+        }
         self.branches.write().remove(name);
+        self.failures.lock().remove(&branch.timeline);
         if let Some((_, slot)) = self.timelines.remove(&branch.timeline)
             && let Some(timeline) = slot.lock().take()
         {
             timeline.shut_down();
         }
-        let path = timeline_dir(&self.dir, branch.timeline);
-        fs::remove_dir_all(&path).map_err(|source| RepositoryError::Io { path, source })?;
+        fs::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
         slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
         Ok(branch)
     }
@@ -347,10 +496,9 @@ impl Repository {
         new: &BranchName,
     ) -> Result<Branch, RepositoryError> {
         let _changing = self.changing.lock();
+        self.look_now();
         let mut branch = self.branch(old)?;
-        if self.branches.read().contains_key(new) {
-            return Err(RepositoryError::AlreadyExists(new.clone()));
-        }
+        self.check_free(new)?;
         if old.as_str() == self.default_branch {
             return Err(RepositoryError::IsDefault(old.clone()));
         }
@@ -378,29 +526,4 @@ impl Repository {
             }
         }
     }
-}
-
-fn read_branches(dir: &Path) -> Result<BTreeMap<BranchName, Branch>, RepositoryError> {
-    let refs = branches_dir(dir);
-    let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
-    let mut branches = BTreeMap::new();
-    for entry in fs::read_dir(&refs).map_err(|e| io(&refs, e))? {
-        let entry = entry.map_err(|e| io(&refs, e))?;
-        let path = entry.path();
-        // A file in the making, left by a crash, is no branch.
-        let Ok(name) = entry.file_name().to_string_lossy().parse::<BranchName>() else { continue };
-        let text = fs::read_to_string(&path).map_err(|e| io(&path, e))?;
-        let timeline = text
-            .trim()
-            .parse()
-            .map_err(|source| RepositoryError::DamagedRef { path: path.clone(), source })?;
-        let manifest = Manifest::read(&timeline_dir(dir, timeline))?;
-        let ancestor = match manifest.origin {
-            Origin::Ancestor(ancestor) => Some(ancestor),
-            Origin::ImageLayer(_) => None,
-        };
-        let (start, created) = (manifest.start, manifest.created);
-        branches.insert(name.clone(), Branch { name, timeline, ancestor, start, created });
-    }
-    Ok(branches)
 }

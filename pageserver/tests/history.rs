@@ -4,25 +4,25 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod stock;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use pageserver::layer::import::DataDirectory;
 use pageserver::object::{DbTag, ObjectPage, ObjectTag};
-use pageserver::page_maker::PageMaker;
 use pageserver::repository::Repository;
 use pageserver::timeline::{PageRequest, Timeline};
-use postgres_formats::relpath::parse_relation_path;
+use postgres_formats::relpath::{TABLESPACE_VERSION_DIRECTORY, parse_relation_path};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag};
-use postgres_testing::{Cluster, account, bin_dir, redo_module, scratch_dir};
-use rand::{Rng, SeedableRng};
-use walredo_pool::{Account, MaskKind, WalRedoConfig};
-
-const TIMEOUT: Duration = Duration::from_secs(60);
+use postgres_testing::{Cluster, scratch_dir};
+use rand::SeedableRng;
+use stock::{Opened, TIMEOUT, open, receive};
+use walredo_pool::MaskKind;
 
 /// The work between two stops.
 const PHASES: [&str; 3] = [
@@ -59,9 +59,15 @@ fn keep(cluster: &Cluster, number: usize) -> Kept {
 
 fn write_history(settings: &str) -> History {
     let mut cluster = Cluster::init(&format!(
-        "max_prepared_transactions = 10\nwal_keep_size = '10GB'\nautovacuum = off\n\
+        "max_prepared_transactions = 10\nallow_in_place_tablespaces = on\nwal_keep_size = '10GB'\nautovacuum = off\n\
          shared_buffers = '2MB'\n{settings}"
     ));
+    // Numbers of relation files that the server gives again, having passed 2^32, to others.
+    cluster.start();
+    run_sql_file(&cluster, include_str!("history/before.sql"));
+    cluster.stop();
+    let data = cluster.data_dir();
+    cluster.run("pg_resetwal", &["-o", "4294967270", "-D", postgres_testing::text(&data)]);
     let mut kept = vec![keep(&cluster, 0)];
     let mut rmgrs = BTreeMap::new();
     for (number, phase) in PHASES.iter().enumerate() {
@@ -71,58 +77,13 @@ fn write_history(settings: &str) -> History {
         cluster.stop();
         kept.push(keep(&cluster, number + 1));
     }
+    let reused = relation_files(&kept[1].path);
+    let user =
+        |(rel, _): &(&RelTag, &Vec<u8>)| rel.rel >= Oid(16384) && rel.fork == ForkNumber::Main;
+    let files = relation_files(&kept[0].path);
+    let reused = files.iter().filter(user).filter(|(rel, _)| reused.contains_key(rel));
+    assert!(reused.count() >= 3, "no number was used again");
     History { cluster, kept, rmgrs }
-}
-
-fn logger() -> slog::Logger {
-    use slog::Drain;
-    let decorator = slog_term::PlainSyncDecorator::new(slog_term::TestStdoutWriter);
-    slog::Logger::root(slog_term::FullFormat::new(decorator).build().fuse(), slog::o!())
-}
-
-struct Opened {
-    repository: Arc<Repository>,
-    maker: Arc<PageMaker>,
-    dir: tempfile::TempDir,
-}
-
-fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
-    let work_dir = dir.path().join("walredo");
-    fs::create_dir_all(&work_dir).unwrap();
-    postgres_testing::give_to_account(&work_dir);
-    let config = WalRedoConfig {
-        postgres_bin_dir: bin_dir(),
-        module_path: redo_module(),
-        work_dir,
-        control_file: Vec::new(),
-        processes: 2,
-        account: account().map(|(uid, gid)| Account { uid, gid }),
-        request_timeout: TIMEOUT,
-    };
-    let maker = PageMaker::new(cache_bytes, config, logger());
-    let repository = Repository::open(dir.path(), "main", maker.clone(), &logger()).unwrap();
-    Opened { repository, maker, dir }
-}
-
-/// Gives a timeline the server's WAL up to `end`, in pieces of random size.
-fn receive(timeline: &Timeline, history: &History, end: Lsn, rng: &mut impl Rng) {
-    let size = timeline.cluster().segment_size;
-    let mut lsn = timeline.restart_receiving().unwrap();
-    while lsn < end {
-        let segment = lsn.segment(size);
-        let name = segment.file_name(1, size);
-        let bytes = fs::read(history.cluster.data_dir().join("pg_wal").join(name)).unwrap();
-        let from = lsn.segment_offset(size) as usize;
-        let left = end.distance_from(lsn).unwrap() as usize;
-        let mut rest = &bytes[from..bytes.len().min(from + left)];
-        while !rest.is_empty() {
-            let (piece, more) = rest.split_at(rng.random_range(1..=100_000).min(rest.len()));
-            timeline.receive_wal(lsn, piece).unwrap();
-            lsn = lsn.checked_add(piece.len() as u64).unwrap();
-            rest = more;
-        }
-    }
-    assert_eq!(timeline.sync_wal().unwrap(), end);
 }
 
 /// PostgreSQL's numbers of the resource managers (`access/rmgrlist.h`).
@@ -133,10 +94,12 @@ const RM_SPGIST: u8 = 16;
 /// Which resource manager's mask the pages of each relation need, asked of the running server.
 fn resource_managers(cluster: &Cluster, found: &mut BTreeMap<RelFileLocator, u8>) {
     let managers = ["heap", "btree", "hash", "gin", "gist", "S", "spgist", "brin"];
-    let query = "select case when relisshared then 1664 else 1663 end,
-            case when relisshared then 0 else (select oid from pg_database where datname = current_database()) end,
+    let query = "select case when reltablespace = 0 then dattablespace else reltablespace end,
+            case when relisshared then 0 else d.oid end,
             pg_relation_filenode(c.oid), coalesce(amname, relkind::text)
-        from pg_class c left join pg_am a on a.oid = relam where pg_relation_filenode(c.oid) is not null";
+        from pg_class c join pg_database d on datname = current_database()
+             left join pg_am a on a.oid = relam
+        where pg_relation_filenode(c.oid) is not null";
     for database in cluster.sql("select datname from pg_database where datallowconn").lines() {
         for row in cluster.sql_in(database, query).lines() {
             let fields: Vec<&str> = row.split('|').collect();
@@ -148,12 +111,39 @@ fn resource_managers(cluster: &Cluster, found: &mut BTreeMap<RelFileLocator, u8>
     }
 }
 
+fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: io::Result<DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    fs::read_dir(folder).unwrap().map(name).collect()
+}
+
+/// The tablespaces in a data directory, in which all of them are.
+fn tablespaces(pgdata: &Path) -> BTreeMap<Oid, String> {
+    let tablespace = |name: String| {
+        let folder = format!("pg_tblspc/{name}/{TABLESPACE_VERSION_DIRECTORY}");
+        assert!(pgdata.join(&folder).is_dir());
+        (Oid(name.parse().unwrap()), folder)
+    };
+    names(&pgdata.join("pg_tblspc")).into_iter().map(tablespace).collect()
+}
+
+/// The folders of databases in a data directory.
+fn database_folders(pgdata: &Path) -> BTreeMap<DbTag, String> {
+    let mut tablespaces = tablespaces(pgdata);
+    tablespaces.insert(Oid::DEFAULT_TABLESPACE, "base".to_owned());
+    let mut folders = BTreeMap::new();
+    for (spc, folder) in tablespaces {
+        for name in names(&pgdata.join(&folder)) {
+            let tag = DbTag { spc, db: Oid(name.parse().unwrap()) };
+            folders.insert(tag, format!("{folder}/{name}"));
+        }
+    }
+    folders
+}
+
 /// The files of every relation in a data directory, segments joined.
 fn relation_files(pgdata: &Path) -> BTreeMap<RelTag, Vec<u8>> {
     let mut folders = vec!["global".to_owned()];
-    for entry in fs::read_dir(pgdata.join("base")).unwrap() {
-        folders.push(format!("base/{}", entry.unwrap().file_name().to_str().unwrap()));
-    }
+    folders.extend(database_folders(pgdata).into_values());
     let mut files = BTreeMap::new();
     for folder in folders {
         for entry in fs::read_dir(pgdata.join(&folder)).unwrap() {
@@ -302,15 +292,18 @@ fn compare(
     assert_eq!(state.base, kept.end);
     assert_eq!(state.state, data.state, "checkpoint state at {}", kept.end);
 
-    let mut databases = BTreeSet::new();
-    for entry in fs::read_dir(kept.path.join("base")).unwrap() {
-        let db = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
-        let tag = DbTag { spc: Oid::DEFAULT_TABLESPACE, db: Oid(db) };
-        databases.insert(tag);
-        let map = fs::read(kept.path.join(format!("base/{db}/pg_filenode.map"))).unwrap();
-        assert_eq!(timeline.rel_map(tag, kept.end).unwrap()[..], map[..], "database {db}");
+    let mut databases = database_folders(&kept.path);
+    for (tag, folder) in &databases {
+        let map = fs::read(kept.path.join(format!("{folder}/pg_filenode.map"))).ok();
+        let ours = timeline.rel_map(*tag, kept.end).map(|map| map.to_vec());
+        assert_eq!(ours, map, "{tag:?} at {}", kept.end);
     }
-    assert_eq!(timeline.databases(kept.end), databases);
+    // A folder that is made for the first relation of a database in a tablespace has no record.
+    let ours = timeline.databases(kept.end);
+    databases.retain(|tag, _| ours.contains(tag) || timeline.rel_map(*tag, kept.end).is_some());
+    assert_eq!(ours, databases.into_keys().collect());
+    let ours = timeline.tablespaces(kept.end).into_keys();
+    assert!(ours.eq(tablespaces(&kept.path).into_keys()), "tablespaces at {}", kept.end);
     let map = fs::read(kept.path.join("global/pg_filenode.map")).unwrap();
     let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
     assert_eq!(timeline.rel_map(shared, kept.end).unwrap()[..], map[..]);
@@ -337,7 +330,7 @@ fn every_page_at_every_stop(settings: &str) {
     let id = Repository::init_from_pgdata(dir.path(), &history.kept[0].path, &main).unwrap();
     let opened = open(dir, 64 << 20);
     let timeline = opened.repository.timeline(id).unwrap();
-    receive(&timeline, &history, history.kept.last().unwrap().end, &mut rng);
+    receive(&timeline, &history.cluster, history.kept.last().unwrap().end, &mut rng);
     let rmgrs = &history.rmgrs;
     for kept in &history.kept {
         compare(&opened, &timeline, kept, rmgrs);

@@ -12,6 +12,7 @@ use pageserver::layer::import::DataDirectory;
 use pageserver::page_maker::PageMaker;
 use pageserver::repository::Repository;
 use pageserver::timeline::Timeline;
+use postgres_formats::wal::{RecordHeader, WalOrigin, WalWriter};
 use postgres_formats::{Lsn, TimelineId};
 use postgres_testing::{Cluster, bin_dir, scratch_dir, text};
 use walredo_pool::WalRedoConfig;
@@ -46,16 +47,13 @@ impl Source {
     }
 
     fn open(&self) -> Arc<Timeline> {
-        self.try_open().unwrap()
-    }
-
-    fn try_open(&self) -> Result<Arc<Timeline>, String> {
         let dir = self.repository.path();
         let log = slog::Logger::root(slog::Discard, slog::o!());
         // No page is made here.
         let redo = WalRedoConfig {
             postgres_bin_dir: bin_dir(),
             module_path: "/none".into(),
+            libraries: Vec::new(),
             work_dir: dir.join("walredo"),
             control_file: Vec::new(),
             processes: 1,
@@ -64,11 +62,7 @@ impl Source {
         };
         let maker = PageMaker::new(1 << 20, redo, log.clone());
         let repository = Repository::open(dir, "main", maker, &log).unwrap();
-        repository.timeline(self.timeline).map_err(|error| {
-            let error: &dyn std::error::Error = &error;
-            let causes = std::iter::successors(Some(error), |error| error.source());
-            causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
-        })
+        repository.timeline(self.timeline).unwrap()
     }
 
     /// Gives the timeline the server's WAL from `from` up to `to`.
@@ -152,15 +146,16 @@ fn durable_wal_that_is_damaged_is_not_taken_to_end_there() {
     drop(timeline);
     let good = fs::read(&path).unwrap();
 
+    let stopped = |at: &str, cause: &str| {
+        let stop = source.open().stop().expect("a stop").to_string();
+        assert!(stop.contains(&format!("stopped at {at}")) && stop.contains(cause), "{stop}");
+    };
     change_file(&path, |bytes| bytes[100_000] ^= 1);
-    let error = source.try_open().err().unwrap();
-    assert!(error.contains("is damaged at 0/2018") && error.contains("checksum"), "{error}");
+    stopped("0/2018", "checksum");
     change_file(&path, |bytes| bytes.truncate(100_000));
-    let error = source.try_open().err().unwrap();
-    assert!(error.contains("is damaged at 0/2018"), "{error}");
+    stopped("0/2018", "missing from 0/20186A0");
     fs::remove_file(&path).unwrap();
-    let error = source.try_open().err().unwrap();
-    assert!(error.contains("is damaged at 0/2000000"), "{error}");
+    stopped("0/20000", "missing from 0/2000000");
 
     // What a crash may leave behind the mark is no damage.
     fs::write(&path, &good).unwrap();
@@ -171,4 +166,40 @@ fn durable_wal_that_is_damaged_is_not_taken_to_end_there() {
     assert_eq!(again.last_record_lsn(), source.end);
     assert_eq!(again.restart_receiving().unwrap(), source.end);
     assert_eq!(fs::read(&path).unwrap().len(), good.len());
+}
+
+#[test]
+fn a_record_of_an_unknown_resource_manager_stops_ingest_there() {
+    let source = Source::new();
+    let timeline = source.open();
+    source.give(&timeline, timeline.restart_receiving().unwrap(), source.end);
+    let before = timeline.state_at(source.end).unwrap().state;
+    let rels = timeline.list_rels(source.end);
+    let cluster = timeline.cluster();
+    let origin = WalOrigin {
+        system_id: cluster.system_id,
+        tli: cluster.tli,
+        seg_size: cluster.segment_size,
+    };
+    let mut writer = WalWriter::new(source.end, before.prev_record, origin);
+    let header =
+        RecordHeader { tot_len: 0, xid: 0, prev: Lsn::INVALID, info: 0x30, rmid: 200, crc: 0 };
+    writer.append(header, &[255, 2, 7, 7]);
+
+    let error = timeline.receive_wal(source.end, writer.bytes()).unwrap_err();
+    let stop = timeline.stop().unwrap().to_string();
+    let named = format!("resource manager 200 record 0x30 at {}", source.end);
+    assert!(stop.starts_with(&format!("stopped at {}: ", source.end)), "{stop}");
+    assert!(stop.contains(&named), "{stop}, {error}");
+    // All before it is there and readable, and nothing of it is acknowledged or on disk.
+    assert_eq!(timeline.list_rels(source.end), rels);
+    assert_eq!(timeline.sync_wal().unwrap(), source.end);
+    drop(timeline);
+    let again = source.open();
+    assert_eq!((again.stop(), again.last_record_lsn()), (None, source.end));
+    // It is asked for again, and stops ingest as often as it comes.
+    assert_eq!(again.restart_receiving().unwrap(), source.end);
+    assert!(again.receive_wal(source.end, writer.bytes()).is_err());
+    assert_eq!(again.last_record_lsn(), source.end);
+    assert_eq!(again.state_at(source.end).unwrap().state, before);
 }

@@ -14,6 +14,7 @@ use postgres_wire::ConnectionError;
 use postgres_wire::client::{ClientCopyBoth, ClientError, ConnectParams, Connection, Timeouts};
 
 use crate::protocol::{DecodeError, ErrorCode, Request, RequestKind, Response, ResponseBody};
+use crate::writer::Generation;
 
 /// How long a client waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +83,17 @@ impl PageClient {
         timeline: TimelineId,
         timeouts: ClientTimeouts,
     ) -> Result<PageClient, PageClientError> {
+        PageClient::connect_as(connstr, timeline, None, timeouts)
+    }
+
+    /// As `connect`, for a compute that has become the timeline's writer as `generation`: once another
+    /// one has taken over, all its requests are refused as [`ErrorCode::Fenced`].
+    pub fn connect_as(
+        connstr: &str,
+        timeline: TimelineId,
+        generation: Option<Generation>,
+        timeouts: ClientTimeouts,
+    ) -> Result<PageClient, PageClientError> {
         let params: ConnectParams = connstr.parse().map_err(ClientError::from)?;
         let wire = Timeouts {
             connect: timeouts.connect,
@@ -89,7 +101,11 @@ impl PageClient {
             write: Some(timeouts.response),
         };
         let connection = Connection::connect(&params, wire)?;
-        let stream = connection.copy_both(&format!("pagestream {timeline}"))?;
+        let command = match generation {
+            None => format!("pagestream {timeline}"),
+            Some(generation) => format!("pagestream {timeline} {generation}"),
+        };
+        let stream = connection.copy_both(&command)?;
         Ok(PageClient { stream, timeouts, next_id: 1, early: VecDeque::new() })
     }
 
@@ -172,6 +188,20 @@ impl PageClient {
         lsn: Lsn,
     ) -> Result<Bytes, PageClientError> {
         match self.call(lsn, RequestKind::GetPages { rel, first, count })? {
+            ResponseBody::Pages(pages) if pages.len() == usize::from(count) * BLCKSZ => Ok(pages),
+            _ => Err(PageClientError::WrongAnswer),
+        }
+    }
+
+    /// `count` pages of an SLRU from `first` on as they were at `lsn`, one after the other.
+    pub fn get_slru_pages(
+        &mut self,
+        kind: u8,
+        first: u32,
+        count: u16,
+        lsn: Lsn,
+    ) -> Result<Bytes, PageClientError> {
+        match self.call(lsn, RequestKind::GetSlruPages { kind, first, count })? {
             ResponseBody::Pages(pages) if pages.len() == usize::from(count) * BLCKSZ => Ok(pages),
             _ => Err(PageClientError::WrongAnswer),
         }

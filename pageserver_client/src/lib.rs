@@ -2,7 +2,7 @@
 //!
 //! See README.md for the bytes of the page stream. `protocol` is used by the server and its clients
 //! and does no IO; `client` is used by the preload library, the Python package and the tools.
-//! `point` and `branch_name` are words of commands, likewise used by both sides.
+//! `point`, `branch_name` and `writer` are words of commands, likewise used by both sides.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ pub mod branch_name;
 pub mod client;
 pub mod point;
 pub mod protocol;
+pub mod writer;
 
 pub use branch_name::{BranchName, BranchNameError};
 pub use client::{ClientTimeouts, PageClient, PageClientError};
@@ -17,3 +18,4 @@ pub use point::{At, ParsePointError, Point};
 pub use protocol::{
     DecodeError, ErrorCode, MAX_PAGES_PER_REQUEST, Request, RequestKind, Response, ResponseBody,
 };
+pub use writer::{Generation, InstanceId, NO_WRITER, WRITER_SETTING, WriterId, WriterTextError};

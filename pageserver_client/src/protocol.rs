@@ -24,6 +24,7 @@ const REQUEST_REL_SIZE: u8 = 2;
 const REQUEST_REL_EXISTS: u8 = 3;
 const REQUEST_DB_SIZE: u8 = 4;
 const REQUEST_SLRU_SEGMENT: u8 = 5;
+const REQUEST_GET_SLRU_PAGES: u8 = 6;
 
 const RESPONSE_PAGES: u8 = 101;
 const RESPONSE_REL_SIZE: u8 = 102;
@@ -78,6 +79,16 @@ pub enum RequestKind {
         /// The number of the segment file.
         segment: u32,
     },
+    /// Consecutive pages of an SLRU, which may lie in several of its files. A page that is not
+    /// there is an error (`NotFound`).
+    GetSlruPages {
+        /// The number of the SLRU: `postgres_formats::slru::SlruKind` as a number.
+        kind: u8,
+        /// The first page, counted from the SLRU's beginning.
+        first: u32,
+        /// How many pages: 1 to [`MAX_PAGES_PER_REQUEST`].
+        count: u16,
+    },
 }
 
 /// The answer to the [`Request`] with the same id.
@@ -129,11 +140,13 @@ pub enum ErrorCode {
     Busy = 6,
     /// Anything else; the message and the server's log say what.
     Internal = 7,
+    /// The client is a compute whose role has gone to another one. Never heals.
+    Fenced = 8,
 }
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [ErrorCode; 7] = [
+    pub const ALL: [ErrorCode; 8] = [
         ErrorCode::NotFound,
         ErrorCode::LsnTimeout,
         ErrorCode::BelowHorizon,
@@ -141,6 +154,7 @@ impl ErrorCode {
         ErrorCode::ShuttingDown,
         ErrorCode::Busy,
         ErrorCode::Internal,
+        ErrorCode::Fenced,
     ];
 
     /// The code with this number.
@@ -158,6 +172,7 @@ impl ErrorCode {
             ErrorCode::ShuttingDown => "shutting down",
             ErrorCode::Busy => "busy",
             ErrorCode::Internal => "internal error",
+            ErrorCode::Fenced => "fenced",
         }
     }
 }
@@ -205,6 +220,7 @@ impl Request {
             RequestKind::RelExists { .. } => REQUEST_REL_EXISTS,
             RequestKind::DbSize { .. } => REQUEST_DB_SIZE,
             RequestKind::SlruSegment { .. } => REQUEST_SLRU_SEGMENT,
+            RequestKind::GetSlruPages { .. } => REQUEST_GET_SLRU_PAGES,
         };
         out.put_u8(tag);
         out.put_u64_le(self.id);
@@ -221,6 +237,11 @@ impl Request {
                 out.put_u8(kind);
                 out.put_u32_le(segment);
             }
+            RequestKind::GetSlruPages { kind, first, count } => {
+                out.put_u8(kind);
+                out.put_u32_le(first);
+                out.put_u16_le(count);
+            }
         }
     }
 
@@ -233,11 +254,7 @@ impl Request {
         let kind = match tag {
             REQUEST_GET_PAGES => {
                 let rel = fields.rel()?;
-                let first = fields.u32()?;
-                let count = fields.u16()?;
-                check((1..=MAX_PAGES_PER_REQUEST).contains(&count), "page count", count)?;
-                let last = u64::from(first) + u64::from(count) - 1;
-                check(last <= u64::from(BlockNumber::MAX.0), "block number", last)?;
+                let (first, count) = fields.page_range()?;
                 RequestKind::GetPages { rel, first: BlockNumber(first), count }
             }
             REQUEST_REL_SIZE => RequestKind::RelSize { rel: fields.rel()? },
@@ -245,6 +262,11 @@ impl Request {
             REQUEST_DB_SIZE => RequestKind::DbSize { db: Oid(fields.u32()?) },
             REQUEST_SLRU_SEGMENT => {
                 RequestKind::SlruSegment { kind: fields.u8()?, segment: fields.u32()? }
+            }
+            REQUEST_GET_SLRU_PAGES => {
+                let kind = fields.u8()?;
+                let (first, count) = fields.page_range()?;
+                RequestKind::GetSlruPages { kind, first, count }
             }
             other => return Err(DecodeError::UnknownType(other)),
         };
@@ -395,6 +417,15 @@ impl<'a> Fields<'a> {
         let fork = ForkNumber::from_u8(fork)
             .ok_or(DecodeError::BadField { field: "fork number", value: fork.into() })?;
         Ok(RelTag { spc, db, rel, fork })
+    }
+
+    /// The first of some pages and how many they are. The last one's number exists.
+    fn page_range(&mut self) -> Result<(u32, u16), DecodeError> {
+        let (first, count) = (self.u32()?, self.u16()?);
+        check((1..=MAX_PAGES_PER_REQUEST).contains(&count), "page count", count)?;
+        let last = u64::from(first) + u64::from(count) - 1;
+        check(last <= u64::from(BlockNumber::MAX.0), "block number", last)?;
+        Ok((first, count))
     }
 
     /// Everything left, as a part of `message`, which must be what these fields are read from.

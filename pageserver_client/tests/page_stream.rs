@@ -114,7 +114,10 @@ fn answer(request: &Request) -> Bytes {
         RequestKind::RelExists { rel } => ResponseBody::RelExists(rel == REL),
         RequestKind::DbSize { db } => ResponseBody::DbSize(u64::from(db.0) * 100),
         RequestKind::SlruSegment { kind: 0, .. } => ResponseBody::SlruSegment(vec![1; 10].into()),
-        RequestKind::SlruSegment { .. } => {
+        RequestKind::GetSlruPages { kind: 0, first, count } => {
+            ResponseBody::Pages(vec![first as u8; usize::from(count) * BLCKSZ].into())
+        }
+        RequestKind::SlruSegment { .. } | RequestKind::GetSlruPages { .. } => {
             ResponseBody::Error { code: ErrorCode::NotFound, message: "no such SLRU".to_owned() }
         }
     };
@@ -135,6 +138,7 @@ fn every_question_is_answered() {
     assert!(client.rel_exists(REL, LSN).unwrap() && !client.rel_exists(other, LSN).unwrap());
     assert_eq!(client.db_size(Oid(5), LSN).unwrap(), 500);
     assert_eq!(client.slru_segment(0, 0, LSN).unwrap().len(), 10);
+    assert_eq!(client.get_slru_pages(0, 7, 2, LSN).unwrap(), vec![7; 2 * BLCKSZ]);
 
     let refused = client.slru_segment(1, 0, LSN).unwrap_err();
     assert!(matches!(refused, PageClientError::Refused { code: ErrorCode::NotFound, .. }));

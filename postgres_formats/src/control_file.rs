@@ -9,7 +9,7 @@ use crate::field_reader::{FieldReader, Truncated};
 use crate::lsn::{WalSegmentSize, XLOG_BLCKSZ};
 use crate::page::BLCKSZ;
 use crate::relpath::{BLOCKS_PER_SEGMENT, CATALOG_VERSION};
-use crate::{Lsn, SystemId};
+use crate::{Lsn, ServerParameters, SystemId};
 
 /// Size in bytes of the file (`PG_CONTROL_FILE_SIZE`).
 pub const CONTROL_FILE_SIZE: usize = 8192;
@@ -20,6 +20,9 @@ pub const CONTROL_FILE_PATH: &str = "global/pg_control";
 
 /// Offset in bytes of the checksum, which covers everything before it.
 const CRC_OFFSET: usize = 288;
+/// Where the counter that stands for an LSN on pages of unlogged relations begins, also after each
+/// crash, since these relations are empty then (`FirstNormalUnloggedLSN`).
+pub const FIRST_UNLOGGED_LSN: Lsn = Lsn::new(1000);
 /// `FLOATFORMAT_VALUE`: shows whether floating point numbers are stored as we think.
 const FLOAT_FORMAT: f64 = 1234567.0;
 
@@ -150,22 +153,8 @@ pub struct ControlFile {
     pub backup_end_point: Lsn,
     /// Whether recovery must find the record that ends a backup.
     pub backup_end_required: bool,
-    /// `wal_level`: 0 minimal, 1 replica, 2 logical.
-    pub wal_level: i32,
-    /// `wal_log_hints`.
-    pub wal_log_hints: bool,
-    /// `max_connections`.
-    pub max_connections: i32,
-    /// `max_worker_processes`.
-    pub max_worker_processes: i32,
-    /// `max_wal_senders`.
-    pub max_wal_senders: i32,
-    /// `max_prepared_transactions`.
-    pub max_prepared_xacts: i32,
-    /// `max_locks_per_transaction`.
-    pub max_locks_per_xact: i32,
-    /// `track_commit_timestamp`.
-    pub track_commit_timestamp: bool,
+    /// Settings of the server when it last ran.
+    pub parameters: ServerParameters,
     /// Size of WAL segments.
     pub xlog_seg_size: WalSegmentSize,
     /// 0: pages carry no checksums; 1: they do.
@@ -214,14 +203,16 @@ impl ControlFile {
         let backup_start_point = Lsn::new(fields.u64()?);
         let backup_end_point = Lsn::new(fields.u64()?);
         let backup_end_required = read_bool(&mut fields)?;
-        let wal_level = fields.i32()?;
-        let wal_log_hints = read_bool(&mut fields)?;
-        let max_connections = fields.i32()?;
-        let max_worker_processes = fields.i32()?;
-        let max_wal_senders = fields.i32()?;
-        let max_prepared_xacts = fields.i32()?;
-        let max_locks_per_xact = fields.i32()?;
-        let track_commit_timestamp = read_bool(&mut fields)?;
+        let parameters = ServerParameters {
+            wal_level: fields.i32()?,
+            wal_log_hints: read_bool(&mut fields)?,
+            max_connections: fields.i32()?,
+            max_worker_processes: fields.i32()?,
+            max_wal_senders: fields.i32()?,
+            max_prepared_xacts: fields.i32()?,
+            max_locks_per_xact: fields.i32()?,
+            track_commit_timestamp: read_bool(&mut fields)?,
+        };
 
         let expect = |name, expected: u64, found: u64| {
             if found == expected {
@@ -255,14 +246,7 @@ impl ControlFile {
             backup_start_point,
             backup_end_point,
             backup_end_required,
-            wal_level,
-            wal_log_hints,
-            max_connections,
-            max_worker_processes,
-            max_wal_senders,
-            max_prepared_xacts,
-            max_locks_per_xact,
-            track_commit_timestamp,
+            parameters,
             xlog_seg_size,
             data_checksum_version,
             mock_authentication_nonce,
@@ -290,14 +274,14 @@ impl ControlFile {
         put(152, &self.backup_start_point.as_u64().to_le_bytes());
         put(160, &self.backup_end_point.as_u64().to_le_bytes());
         put(168, &[u8::from(self.backup_end_required)]);
-        put(172, &self.wal_level.to_le_bytes());
-        put(176, &[u8::from(self.wal_log_hints)]);
-        put(180, &self.max_connections.to_le_bytes());
-        put(184, &self.max_worker_processes.to_le_bytes());
-        put(188, &self.max_wal_senders.to_le_bytes());
-        put(192, &self.max_prepared_xacts.to_le_bytes());
-        put(196, &self.max_locks_per_xact.to_le_bytes());
-        put(200, &[u8::from(self.track_commit_timestamp)]);
+        put(172, &self.parameters.wal_level.to_le_bytes());
+        put(176, &[u8::from(self.parameters.wal_log_hints)]);
+        put(180, &self.parameters.max_connections.to_le_bytes());
+        put(184, &self.parameters.max_worker_processes.to_le_bytes());
+        put(188, &self.parameters.max_wal_senders.to_le_bytes());
+        put(192, &self.parameters.max_prepared_xacts.to_le_bytes());
+        put(196, &self.parameters.max_locks_per_xact.to_le_bytes());
+        put(200, &[u8::from(self.parameters.track_commit_timestamp)]);
         put(228, &(self.xlog_seg_size.bytes() as u32).to_le_bytes());
         put(252, &self.data_checksum_version.to_le_bytes());
         put(256, &self.mock_authentication_nonce);
@@ -330,21 +314,13 @@ impl ControlFile {
             time: 0,
             check_point: Lsn::INVALID,
             check_point_copy: CheckPoint::default(),
-            // Below `FirstNormalUnloggedLSN` the numbers have special meanings.
-            unlogged_lsn: Lsn::new(1000),
+            unlogged_lsn: FIRST_UNLOGGED_LSN,
             min_recovery_point: Lsn::INVALID,
             min_recovery_point_tli: 0,
             backup_start_point: Lsn::INVALID,
             backup_end_point: Lsn::INVALID,
             backup_end_required: false,
-            wal_level: 1,
-            wal_log_hints: false,
-            max_connections: 100,
-            max_worker_processes: 8,
-            max_wal_senders: 10,
-            max_prepared_xacts: 0,
-            max_locks_per_xact: 64,
-            track_commit_timestamp: false,
+            parameters: ServerParameters::default(),
             xlog_seg_size: WalSegmentSize::DEFAULT,
             data_checksum_version: 1,
             mock_authentication_nonce: [0; 32],

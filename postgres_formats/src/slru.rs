@@ -1,6 +1,6 @@
-//! The "simple LRU" files: commit log and multitransactions.
+//! The "simple LRU" files: commit log, multitransactions and commit timestamps.
 //!
-//! Source: PostgreSQL `access/slru.h`, `backend/access/transam/{clog,multixact,slru}.c`.
+//! Source: PostgreSQL `access/slru.h`, `backend/access/transam/{clog,multixact,commit_ts,slru}.c`.
 
 use std::fmt;
 
@@ -17,6 +17,11 @@ pub const MULTIXACT_OFFSETS_PER_PAGE: u32 = BLCKSZ as u32 / 4;
 pub const MULTIXACT_MEMBER_GROUP_SIZE: u32 = 20;
 /// Members on one page: whole groups only, the bytes behind the last one are unused.
 pub const MULTIXACT_MEMBERS_PER_PAGE: u32 = BLCKSZ as u32 / MULTIXACT_MEMBER_GROUP_SIZE * 4;
+/// Size in bytes of a commit timestamp: the time in microseconds since 2000-01-01 UTC, and the
+/// number of the replication origin that the transaction came from (`CommitTimestampEntry`).
+pub const COMMIT_TS_ENTRY_SIZE: u32 = 10;
+/// Commit timestamps on one page; the two bytes behind the last one are unused.
+pub const COMMIT_TS_XACTS_PER_PAGE: u32 = BLCKSZ as u32 / COMMIT_TS_ENTRY_SIZE;
 
 /// Which of the files that storage keeps. Others (`pg_subtrans`, `pg_notify`, `pg_serial`) are not
 /// logged and start empty.
@@ -29,12 +34,18 @@ pub enum SlruKind {
     MultixactOffsets = 1,
     /// `pg_multixact/members`: the transactions and lock modes.
     MultixactMembers = 2,
+    /// `pg_commit_ts`: when each transaction committed, if `track_commit_timestamp` is on.
+    CommitTs = 3,
 }
 
 impl SlruKind {
     /// Every kind.
-    pub const ALL: [SlruKind; 3] =
-        [SlruKind::Clog, SlruKind::MultixactOffsets, SlruKind::MultixactMembers];
+    pub const ALL: [SlruKind; 4] = [
+        SlruKind::Clog,
+        SlruKind::MultixactOffsets,
+        SlruKind::MultixactMembers,
+        SlruKind::CommitTs,
+    ];
 
     /// The kind with our number `n`.
     pub fn from_u8(n: u8) -> Option<SlruKind> {
@@ -47,6 +58,7 @@ impl SlruKind {
             SlruKind::Clog => "pg_xact",
             SlruKind::MultixactOffsets => "pg_multixact/offsets",
             SlruKind::MultixactMembers => "pg_multixact/members",
+            SlruKind::CommitTs => "pg_commit_ts",
         }
     }
 
@@ -61,6 +73,7 @@ impl SlruKind {
             SlruKind::Clog => CLOG_XACTS_PER_PAGE,
             SlruKind::MultixactOffsets => MULTIXACT_OFFSETS_PER_PAGE,
             SlruKind::MultixactMembers => MULTIXACT_MEMBERS_PER_PAGE,
+            SlruKind::CommitTs => COMMIT_TS_XACTS_PER_PAGE,
         }
     }
 
@@ -75,13 +88,14 @@ impl SlruKind {
     }
 
     /// Whether `page` is logically older than `cutoff`, as PostgreSQL's truncation understands it
-    /// (`CLOGPagePrecedes`, `MultiXactOffsetPagePrecedes`, `MultiXactMemberPagePrecedes`): every
-    /// entry of `page` must be older than the first and the last entry of `cutoff`.
+    /// (`CLOGPagePrecedes`, `MultiXactOffsetPagePrecedes`, `MultiXactMemberPagePrecedes`,
+    /// `CommitTsPagePrecedes`): every entry of `page` must be older than the first and the last
+    /// entry of `cutoff`.
     pub fn page_precedes(self, page: u32, cutoff: u32) -> bool {
         let per_page = self.entries_per_page();
         // One above the first id that is never special, so that no special id is compared.
         let first = match self {
-            SlruKind::Clog => TransactionId::FIRST_NORMAL.0 + 1,
+            SlruKind::Clog | SlruKind::CommitTs => TransactionId::FIRST_NORMAL.0 + 1,
             SlruKind::MultixactOffsets => MultiXactId::FIRST.0 + 1,
             SlruKind::MultixactMembers => 0,
         };
@@ -89,7 +103,7 @@ impl SlruKind {
         let cutoff_first = cutoff.wrapping_mul(per_page).wrapping_add(first);
         let cutoff_last = cutoff_first.wrapping_add(per_page - 1);
         let precedes = |a: u32, b: u32| match self {
-            SlruKind::Clog => TransactionId(a).precedes(TransactionId(b)),
+            SlruKind::Clog | SlruKind::CommitTs => TransactionId(a).precedes(TransactionId(b)),
             SlruKind::MultixactOffsets | SlruKind::MultixactMembers => {
                 MultiXactId(a).precedes(MultiXactId(b))
             }
@@ -128,6 +142,8 @@ mod tests {
         assert_eq!(SlruKind::MultixactMembers.entries_per_page(), 1636);
         assert_eq!(SlruKind::MultixactMembers.max_page() / SLRU_PAGES_PER_SEGMENT, 0x14078);
         assert_eq!(segment_file_name(0x14078), "14078");
+        assert_eq!(SlruKind::CommitTs.entries_per_page(), 819);
+        assert_eq!(SlruKind::CommitTs.max_page(), 5_244_160);
     }
 
     #[test]
@@ -143,11 +159,13 @@ mod tests {
 
     #[test]
     fn older_pages_precede_across_the_wraparound() {
-        let last = SlruKind::Clog.max_page();
-        assert!(SlruKind::Clog.page_precedes(last, 0));
-        assert!(!SlruKind::Clog.page_precedes(0, last));
-        assert!(!SlruKind::Clog.page_precedes(7, 7));
-        // Exactly half a circle away: neither end may be taken for the past.
-        assert!(!SlruKind::Clog.page_precedes(0, last.div_ceil(2)));
+        for kind in [SlruKind::Clog, SlruKind::CommitTs] {
+            let last = kind.max_page();
+            assert!(kind.page_precedes(last, 0));
+            assert!(!kind.page_precedes(0, last));
+            assert!(!kind.page_precedes(7, 7));
+            // Exactly half a circle away: neither end may be taken for the past.
+            assert!(!kind.page_precedes(0, last.div_ceil(2)));
+        }
     }
 }

@@ -271,8 +271,8 @@ fn check_control_file(cluster: &Cluster) {
         ("Latest checkpoint's oldestXID's DB", copy.oldest_xid_db.to_string()),
         ("Latest checkpoint's oldestMultiXid", copy.oldest_multi.to_string()),
         ("wal_level setting", "logical".to_owned()),
-        ("max_connections setting", control.max_connections.to_string()),
-        ("max_locks_per_xact setting", control.max_locks_per_xact.to_string()),
+        ("max_connections setting", control.parameters.max_connections.to_string()),
+        ("max_locks_per_xact setting", control.parameters.max_locks_per_xact.to_string()),
         ("Bytes per WAL segment", control.xlog_seg_size.bytes().to_string()),
         ("Data page checksum version", control.data_checksum_version.to_string()),
     ] {

@@ -46,10 +46,10 @@ pub fn give_to_account(path: &Path) {
     }
 }
 
-/// The WAL redo module, built once for all tests of a run; returns its file, which the account can
-/// read.
-pub fn redo_module() -> PathBuf {
-    static MODULE: OnceLock<TempDir> = OnceLock::new();
+/// Puts the WAL redo module into `dir`, where the account can read it, and returns its file. It is
+/// built once for all tests of a run.
+pub fn redo_module(dir: &Path) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let name = "zenith_walredo.so";
     let build = || {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../walredo_pool/module");
@@ -68,11 +68,11 @@ pub fn redo_module() -> PathBuf {
             .status()
             .expect("run make");
         assert!(made.success(), "the redo module cannot be built");
-        let dir = scratch_dir("zenith-module-");
-        fs::copy(out.join(name), dir.path().join(name)).unwrap();
-        dir
+        out.join(name)
     };
-    MODULE.get_or_init(build).path().join(name)
+    let module = dir.join(name);
+    fs::copy(BUILT.get_or_init(build), &module).unwrap();
+    module
 }
 
 /// A scratch folder that the account can use, gone when dropped.

@@ -93,6 +93,13 @@ impl PyBranch {
         self.branch.is_default
     }
 
+    /// That the page server took in no more WAL of it when it was asked for: where, and why.
+    #[getter]
+    fn stop(&self) -> Option<(Option<PyLsn>, String)> {
+        let stop = self.branch.stop.as_ref()?;
+        Some((stop.lsn.map(PyLsn), stop.cause.clone()))
+    }
+
     /// Asked anew each time: it moves.
     #[getter]
     fn last_record_lsn(&self, py: Python<'_>) -> PyResult<PyLsn> {

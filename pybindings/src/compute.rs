@@ -10,7 +10,8 @@ use pyo3::types::PyDict;
 
 use crate::error::exceptions::{QueryFailed, Timeout};
 use crate::error::raise;
-use crate::lsn::PyLsn;
+use crate::lsn::{AnyLsn, PyLsn};
+use crate::verify::checked;
 
 /// The database that `dsn` and `psql` mean when none is named.
 const DATABASE: &str = "postgres";
@@ -93,6 +94,12 @@ impl PyCompute {
         py.detach(|| self.compute.status().state.to_string())
     }
 
+    /// Whether another compute writes its branch by now.
+    #[getter]
+    fn fenced(&self, py: Python<'_>) -> PyResult<bool> {
+        py.detach(|| self.compute.is_fenced()).map_err(raise)
+    }
+
     /// Starts it; false if it ran already.
     fn start(&self, py: Python<'_>) -> PyResult<bool> {
         py.detach(|| self.compute.start()).map(|outcome| outcome == Outcome::Done).map_err(raise)
@@ -129,6 +136,15 @@ impl PyCompute {
             true
         });
         if gone { Ok(()) } else { Err(Timeout::new_err(format!("process {pid} cannot be killed"))) }
+    }
+
+    /// Moves its base LSN forward: to `lsn`, or as far as the page server has received its WAL. Gives
+    /// the one that it has now.
+    #[pyo3(signature = (lsn=None))]
+    fn advance_base(&self, py: Python<'_>, lsn: Option<AnyLsn>) -> PyResult<PyLsn> {
+        let target = lsn.map(|lsn| lsn.0);
+        let advance = py.detach(|| self.compute.advance_base(target)).map_err(raise)?;
+        Ok(PyLsn(advance.to))
     }
 
     /// Stops it at once and removes its directory.
@@ -179,6 +195,11 @@ impl PyCompute {
     ) -> PyResult<Bound<'py, PyAny>> {
         let psycopg = py.import("psycopg")?;
         psycopg.call_method("connect", (self.compute.connstr(dbname),), options)
+    }
+
+    /// Its data directory against what the page server has.
+    fn verify(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        checked(py, |watcher| self.compute.verify(watcher))
     }
 
     fn __enter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {

@@ -10,6 +10,7 @@ mod page_mask;
 mod pages;
 mod point;
 mod repository;
+mod verify;
 
 use pyo3::prelude::*;
 

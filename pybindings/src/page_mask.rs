@@ -36,6 +36,7 @@ impl PyPageMask {
         let config = WalRedoConfig {
             postgres_bin_dir: pg_bin_dir,
             module_path: module,
+            libraries: Vec::new(),
             work_dir,
             control_file,
             processes: 1,

@@ -100,7 +100,7 @@ fn raise_page_error(error: PageClientError) -> PyErr {
         ErrorCode::BelowHorizon => BelowHorizon::new_err(message),
         ErrorCode::Corrupt => Corrupt::new_err(message),
         ErrorCode::ShuttingDown | ErrorCode::Busy => ConnectionFailed::new_err(message),
-        ErrorCode::Internal => PageServerError::new_err(message),
+        ErrorCode::Internal | ErrorCode::Fenced => PageServerError::new_err(message),
     }
 }
 

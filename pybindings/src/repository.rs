@@ -10,7 +10,9 @@ use pyo3::types::PyDict;
 use crate::branch::PyBranch;
 use crate::compute::PyCompute;
 use crate::error::raise;
+use crate::lsn::AnyLsn;
 use crate::point::AnyPoint;
+use crate::verify::checked;
 
 /// A repository; as a context manager, one whose page server runs.
 #[pyclass(name = "Repository", module = "zenith", frozen)]
@@ -156,6 +158,30 @@ impl PyRepository {
     fn compute(&self, py: Python<'_>, name: &str) -> PyResult<PyCompute> {
         let repository = self.repository();
         py.detach(|| repository.compute(name)).map(PyCompute::of).map_err(raise)
+    }
+
+    /// Every page at a point against stock PostgreSQL.
+    #[pyo3(signature = (point=None, *, deep=false))]
+    fn verify(&self, py: Python<'_>, point: Option<AnyPoint>, deep: bool) -> PyResult<Py<PyAny>> {
+        let repository = self.repository();
+        let point = point.map(|point| point.0);
+        checked(py, |watcher| match deep {
+            true => repository.verify_deep(point.as_ref(), watcher),
+            false => repository.verify(point.as_ref(), watcher),
+        })
+    }
+
+    /// Pages against the images in WAL records.
+    #[pyo3(signature = (point=None, *, since=None))]
+    fn verify_records(
+        &self,
+        py: Python<'_>,
+        point: Option<AnyPoint>,
+        since: Option<AnyLsn>,
+    ) -> PyResult<Py<PyAny>> {
+        let repository = self.repository();
+        let (point, since) = (point.map(|point| point.0), since.map(|since| since.0));
+        checked(py, |watcher| repository.verify_records(point.as_ref(), since, watcher))
     }
 
     fn __enter__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {

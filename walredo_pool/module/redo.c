@@ -264,6 +264,13 @@ check_record(const XLogRecord *record, size_t len)
 	if (!EQ_CRC32C(crc, record->xl_crc))
 		elog(ERROR, "record has a wrong checksum");
 
+	if (RmgrIdIsCustom(record->xl_rmid))
+	{
+		/* Our owner has been told by whom this is promised. */
+		if (!RmgrIdExists(record->xl_rmid))
+			elog(ERROR, "custom resource manager %u is not loaded", record->xl_rmid);
+		return;
+	}
 	switch (record->xl_rmid)
 	{
 		case RM_XLOG_ID:

@@ -59,6 +59,16 @@ typedef struct MaskMessage
 
 StaticAssertDecl(sizeof(MaskMessage) == WALREDO_MASK_SIZE, "mask size");
 
+typedef struct HelloMessage
+{
+	uint32		version;
+	uint32		page_size;
+	uint8		custom[(UINT8_MAX + 1 - WALREDO_CUSTOM_MIN) / 8];
+} HelloMessage;
+
+StaticAssertDecl(sizeof(HelloMessage) == WALREDO_HELLO_SIZE, "hello size");
+StaticAssertDecl(WALREDO_CUSTOM_MIN == RM_MIN_CUSTOM_ID, "first custom resource manager");
+
 static int	input_fd;
 static int	output_fd;
 
@@ -341,7 +351,7 @@ handle(const MessageHeader *header, char *payload)
 void
 serve(int in_fd, int out_fd)
 {
-	uint32		hello[2] = {PG_VERSION_NUM, BLCKSZ};
+	HelloMessage hello = {PG_VERSION_NUM, BLCKSZ};
 
 	input_fd = in_fd;
 	output_fd = out_fd;
@@ -351,7 +361,14 @@ serve(int in_fd, int out_fd)
 											ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(request_context);
 
-	reply(WALREDO_HELLO, WALREDO_PROTOCOL_VERSION, hello, sizeof(hello), NULL, 0);
+	for (int rmid = WALREDO_CUSTOM_MIN; rmid <= RM_MAX_ID; rmid++)
+	{
+		int			bit = rmid - WALREDO_CUSTOM_MIN;
+
+		if (RmgrIdExists(rmid))
+			hello.custom[bit / 8] |= 1 << (bit % 8);
+	}
+	reply(WALREDO_HELLO, WALREDO_PROTOCOL_VERSION, &hello, sizeof(hello), NULL, 0);
 	for (;;)
 	{
 		MessageHeader header;

@@ -12,7 +12,7 @@
 #ifndef WALREDO_PROTOCOL_H
 #define WALREDO_PROTOCOL_H
 
-#define WALREDO_PROTOCOL_VERSION 1
+#define WALREDO_PROTOCOL_VERSION 2
 
 /* Size in bytes of the header of every message, and of the unit of length. */
 #define WALREDO_HEADER_SIZE 16
@@ -40,9 +40,12 @@
 #define WALREDO_BEGIN_SIZE 32
 #define WALREDO_RECORD_SIZE 8
 #define WALREDO_MASK_SIZE 16
-#define WALREDO_HELLO_SIZE 8
+#define WALREDO_HELLO_SIZE 24
 #define WALREDO_PAGE_SIZE 8
 #define WALREDO_ERROR_SIZE 16
+
+/* First of the resource managers that extensions can register; HELLO has a bit for each. */
+#define WALREDO_CUSTOM_MIN 128
 
 /* Longest record, in bytes. */
 #define WALREDO_RECORD_BYTES_MAX 1069547520

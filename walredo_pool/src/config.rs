@@ -19,6 +19,9 @@ pub struct WalRedoConfig {
     pub postgres_bin_dir: PathBuf,
     /// `zenith_walredo.so`, built against that version; the account must be able to read it.
     pub module_path: PathBuf,
+    /// Libraries of extensions with resource managers of their own, as in
+    /// `shared_preload_libraries`, in this order; the account must be able to read them.
+    pub libraries: Vec<String>,
     /// Folder of the pool's own: one minimal data directory per process, and `poisoned/`. Made if
     /// it does not exist; no other pool may use it at the same time.
     pub work_dir: PathBuf,

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -24,6 +24,7 @@ use crate::limits::{
     DEATHS_PER_REQUEST_MAX, FAILED_STARTS_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_REQUESTS_MAX,
     START_PAUSE_MAX, START_PAUSE_MIN, WRITE_AHEAD_BYTES_MAX,
 };
+use crate::managers::CustomManagers;
 use crate::poison::save_poisoned;
 use crate::process::{Exchanged, RedoProcess, StartError};
 use crate::protocol::{Reply, encode_mask, encode_redo};
@@ -72,6 +73,8 @@ pub struct Shared {
     pub ready: AtomicUsize,
     /// Drivers that wait for a job.
     pub idle: AtomicUsize,
+    /// What the first process had to say of resource managers; all load the same libraries.
+    pub custom: OnceLock<CustomManagers>,
     /// What happened so far.
     pub counters: Counters,
 }
@@ -108,6 +111,7 @@ impl Driver {
                     failed_starts = 0;
                     pause = START_PAUSE_MIN;
                     shared.counters.starts.fetch_add(1, Ordering::Relaxed);
+                    let _ = shared.custom.set(process.custom_managers());
                     shared.ready.fetch_add(1, Ordering::SeqCst);
                     let parting = self.serve(process);
                     shared.ready.fetch_sub(1, Ordering::SeqCst);

@@ -11,6 +11,7 @@ mod datadir;
 mod driver;
 pub mod error;
 pub mod limits;
+pub mod managers;
 mod outbox;
 pub mod poison;
 pub mod pool;
@@ -22,6 +23,7 @@ mod stderr;
 
 pub use config::{Account, WalRedoConfig};
 pub use error::RedoError;
+pub use managers::CustomManagers;
 pub use poison::load_poisoned;
 pub use pool::{PendingRedo, PoolError, WalRedoPool};
 pub use request::{MaskKind, RedoRecord, RedoRequest};

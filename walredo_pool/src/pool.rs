@@ -5,8 +5,8 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::datadir::{DataDirError, make_folder};
 use crate::driver::{Driver, Job, Shared, Work};
 use crate::error::RedoError;
 use crate::limits::{QUEUED_REQUESTS_MAX, RECORD_BYTES_MAX};
+use crate::managers::CustomManagers;
 use crate::request::{MaskKind, RedoRequest};
 use crate::stats::{Counters, WalRedoStats};
 
@@ -87,6 +88,7 @@ impl WalRedoPool {
             stop: stopped,
             ready: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
+            custom: OnceLock::new(),
             counters: Counters::default(),
         });
         let mut pool = WalRedoPool {
@@ -135,7 +137,12 @@ impl WalRedoPool {
         page: &PageImage,
         block: BlockNumber,
     ) -> Result<PageImage, RedoError> {
-        self.send(Work::Mask { kind, block, page: page.clone() }).wait()
+        self.submit_mask(kind, page.clone(), block).wait()
+    }
+
+    /// As `mask_page`, without waiting for it.
+    pub fn submit_mask(&self, kind: MaskKind, page: PageImage, block: BlockNumber) -> PendingRedo {
+        self.send(Work::Mask { kind, block, page })
     }
 
     /// Waits until all processes are ready, or for `timeout`; returns whether they are.
@@ -148,6 +155,21 @@ impl WalRedoPool {
             thread::sleep(Duration::from_millis(2));
         }
         true
+    }
+
+    /// The resource managers that the configured libraries have registered. Waits for the first
+    /// process to say so; `None` if none does within `timeout`.
+    pub fn custom_managers(&self, timeout: Duration) -> Option<CustomManagers> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(custom) = self.shared.custom.get() {
+                return Some(*custom);
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Totals since the pool was made.
@@ -197,6 +219,10 @@ fn check(config: &WalRedoConfig) -> Result<(), PoolError> {
         || config.module_path.as_os_str().as_encoded_bytes().contains(&b'"')
     {
         return refuse("the redo module's path must be absolute and without quotes");
+    }
+    let is_bad = |name: &String| name.is_empty() || name.contains(['"', '\0', '\n']);
+    if let Some(name) = config.libraries.iter().find(|name| is_bad(name)) {
+        return refuse(&format!("{name:?} is no name of a library"));
     }
     for path in [config.postgres_bin_dir.join("postgres"), config.module_path.clone()] {
         fs::metadata(&path).map_err(|source| PoolError::File { path, source })?;

@@ -21,6 +21,7 @@ use slog::Logger;
 use crate::config::WalRedoConfig;
 use crate::datadir::{DataDirError, make_data_dir};
 use crate::limits::START_TIMEOUT;
+use crate::managers::CustomManagers;
 use crate::outbox::Outbox;
 use crate::protocol::{PROTOCOL_VERSION, ProtocolError, Reply, decode_reply};
 use crate::stderr::StderrLog;
@@ -110,6 +111,7 @@ pub struct RedoProcess {
     pub outbox: Outbox,
     stderr_log: StderrLog,
     read_buffer: Vec<u8>,
+    custom: CustomManagers,
     log: Logger,
 }
 
@@ -147,6 +149,7 @@ impl RedoProcess {
             outbox: Outbox::default(),
             stderr_log: StderrLog::new(log.clone()),
             read_buffer: vec![0; READ_BYTES],
+            custom: CustomManagers::default(),
             log,
         };
         process.prepare_pipes()?;
@@ -157,6 +160,11 @@ impl RedoProcess {
     /// The process's logger, which names it.
     pub fn log(&self) -> &Logger {
         &self.log
+    }
+
+    /// The resource managers that its libraries have registered.
+    pub fn custom_managers(&self) -> CustomManagers {
+        self.custom
     }
 
     fn prepare_pipes(&self) -> io::Result<()> {
@@ -185,10 +193,11 @@ impl RedoProcess {
             }
         };
         match reply {
-            Reply::Hello { protocol: PROTOCOL_VERSION, block_size, postgres }
+            Reply::Hello { protocol: PROTOCOL_VERSION, block_size, postgres, custom }
                 if usize::try_from(block_size) == Ok(BLCKSZ) =>
             {
                 slog::debug!(self.log, "redo process is ready"; "postgres" => postgres);
+                self.custom = custom;
                 Ok(())
             }
             other => Err(ProtocolError(format!("unexpected greeting {other:?}")).into()),
@@ -353,11 +362,16 @@ fn command(config: &WalRedoConfig, program: &Path, dir: &Path) -> Command {
     for setting in SETTINGS {
         command.arg("-c").arg(setting);
     }
-    if ControlFile::decode(&config.control_file).is_ok_and(|file| file.wal_log_hints) {
+    if ControlFile::decode(&config.control_file).is_ok_and(|file| file.parameters.wal_log_hints) {
         // Decides, as data checksums do, whether redo stamps pages on which it sets only hints.
         command.arg("-c").arg("wal_log_hints=on");
     }
-    let mut preload = OsString::from("shared_preload_libraries=\"");
+    // Ours is the last: it takes over when the others have set up what they need.
+    let mut preload = OsString::from("shared_preload_libraries=");
+    for library in &config.libraries {
+        preload.push(format!("\"{library}\","));
+    }
+    preload.push("\"");
     preload.push(&config.module_path);
     preload.push("\"");
     command.arg("-c").arg(preload);

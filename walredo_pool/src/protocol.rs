@@ -6,11 +6,12 @@
 use bytes::Bytes;
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag};
 
+use crate::managers::CustomManagers;
 use crate::outbox::Outbox;
 use crate::request::{MaskKind, RedoRecord, RedoRequest};
 
 /// The version of the protocol that a process must speak.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Size in bytes of the header of every message: kind, argument (both `u32`), length (`u64`).
 pub const HEADER_SIZE: usize = 16;
@@ -47,11 +48,14 @@ pub const RECORD_SIZE: usize = 8;
 /// Bytes of `MASK` before the page.
 pub const MASK_SIZE: usize = 16;
 /// Bytes of `HELLO`.
-pub const HELLO_SIZE: usize = 8;
+pub const HELLO_SIZE: usize = 24;
 /// Bytes of `PAGE` before the page.
 pub const PAGE_SIZE: usize = 8;
 /// Bytes of `ERROR` before the text.
 pub const ERROR_SIZE: usize = 16;
+
+/// The first of the resource managers that extensions can register; `HELLO` has a bit for each.
+pub const CUSTOM_MIN: u8 = 128;
 
 /// The bytes are not what the other side should have sent.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,6 +73,8 @@ pub enum Reply {
         postgres: u32,
         /// Its size of a page, in bytes.
         block_size: u32,
+        /// What its libraries have registered.
+        custom: CustomManagers,
     },
     /// The answer to a request.
     Page {
@@ -223,7 +229,11 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, ProtocolErro
     let mut fields = Fields(payload);
     let reply = match kind {
         HELLO => {
-            Reply::Hello { protocol: argument, postgres: fields.u32()?, block_size: fields.u32()? }
+            let (postgres, block_size) = (fields.u32()?, fields.u32()?);
+            let mut bits = [0; 16];
+            bits.copy_from_slice(fields.bytes(16)?);
+            let custom = CustomManagers::from_bits(u128::from_le_bytes(bits));
+            Reply::Hello { protocol: argument, postgres, block_size, custom }
         }
         PAGE => Reply::Page { id: fields.u64()?, page: fields.page()? },
         ERROR => {
@@ -347,7 +357,7 @@ mod tests {
             header(7, 0, 0).to_vec(),
             header(PAGE, 0, usize::MAX).to_vec(),
             header(PAGE, 0, 0).to_vec(),
-            [header(HELLO, 1, 16), [0; 16]].concat(),
+            [header(HELLO, 2, 16), [0; 16]].concat(),
         ] {
             assert!(decode_reply(&bytes).is_err());
         }

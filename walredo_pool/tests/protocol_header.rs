@@ -39,6 +39,7 @@ fn header_and_rust_agree() {
         ("HELLO_SIZE", protocol::HELLO_SIZE),
         ("PAGE_SIZE", protocol::PAGE_SIZE),
         ("ERROR_SIZE", protocol::ERROR_SIZE),
+        ("CUSTOM_MIN", usize::from(protocol::CUSTOM_MIN)),
         ("RECORD_BYTES_MAX", limits::RECORD_BYTES_MAX),
     ]);
     assert_eq!(in_header, in_rust);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use control_plane::{Durability, Point};
-use postgres_formats::{BlockNumber, ForkNumber, Oid, RelFileLocator};
+use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, RelFileLocator};
 
 use crate::output::Format;
 
@@ -50,6 +50,8 @@ pub enum Command {
     /// Print a page of a relation at a point, as the page server has it
     Page(PageArguments),
     /// Compare every page at a point with what stock PostgreSQL makes of the same WAL
+    ///
+    /// Or, with an option, do another check of the same things.
     Verify(VerifyArguments),
 }
 
@@ -91,14 +93,16 @@ pub struct BranchArguments {
 /// Commands on computes.
 #[derive(Subcommand, Debug)]
 pub enum PgCommand {
-    /// Make a compute, without starting it
+    /// Make a compute, without starting it; one whose directory is lost is replaced
     Create(CreateArguments),
-    /// Start a compute; makes it first if there is none
+    /// Start a compute; makes it first if there is none, or if its directory is lost
     Start(CreateArguments),
     /// Stop a compute
     Stop(PgStopArguments),
-    /// List computes
+    /// List computes; one is fenced when another has taken over its branch
     List,
+    /// Move the LSN at which a compute reads pages it does not have forward
+    Advance(AdvanceArguments),
     /// Stop a compute and remove its directory; what it has sent to the page server stays
     Destroy(NameArgument),
     /// Print the log of a compute
@@ -121,6 +125,15 @@ pub struct CreateArguments {
     /// TCP port on the loopback address [default: any free one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+}
+
+#[derive(Args, Debug)]
+pub struct AdvanceArguments {
+    /// Name of the compute
+    pub name: String,
+    /// Where to; the page server must have received what the compute wrote up to there
+    /// [default: as far as it has]
+    pub lsn: Option<Lsn>,
 }
 
 #[derive(Args, Debug)]
@@ -178,6 +191,21 @@ pub struct PageArguments {
 pub struct VerifyArguments {
     /// What to compare [default: the end of the default branch]
     pub point: Option<Point>,
+    /// Compare pages with every page image in the WAL instead: each record's own, as
+    /// wal_consistency_checking = all adds them, at that record's LSN
+    #[arg(long)]
+    pub records: bool,
+    /// Only images in records behind this LSN
+    #[arg(long, value_name = "LSN", requires = "records")]
+    pub since: Option<Lsn>,
+    /// Then run servers on it, too: pg_amcheck on a throw-away compute, pg_dumpall of that and of the
+    /// stock server, which must be equal; and compute the checksums of all pages
+    #[arg(long, conflicts_with_all = ["records", "compute"])]
+    pub deep: bool,
+    /// Compare the whole data directory of this compute, which is stopped, with what the page server
+    /// has at its end instead
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["point", "records"])]
+    pub compute: Option<String>,
 }
 
 /// A relation named by its numbers.

@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use pageserver_client::{At, Point};
+use pageserver_client::{At, Generation, InstanceId, Point, WriterTextError};
 use postgres_formats::Lsn;
 
 use super::layout::{COMPUTES_DIR, DESTROYING_PREFIX, Layout, MAKING_PREFIX};
-use super::{Compute, ComputeOptions, Mode, settings, settle, spread, unpack};
+use super::{Compute, ComputeOptions, Mode, Replaced, advance, settings, settle, spread, unpack};
 use crate::branch::{Branch, check_name};
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
@@ -41,14 +41,27 @@ impl Compute {
         }
         let point = options.at.clone().unwrap_or_else(|| Point::end_of(branch_name));
         let branch = repository.branch(&point.branch)?;
-        let (mode, base_lsn) = match point.at {
-            At::End => {
-                refuse_second_writer(repository, &branch, name)?;
-                (Mode::ReadWrite, repository.last_record_lsn(branch.timeline)?)
-            }
-            _ => (Mode::Detached, repository.lsn_of(&branch, &point)?),
+        let instance = new_instance()?;
+        if point.at != At::End {
+            let place = Place::detached(repository.lsn_of(&branch, &point)?);
+            return Compute::build(repository, name, layout, &branch, instance, place, options);
+        }
+        // It fails too often for small reasons to take the role first.
+        choose_port(repository, options.port)?;
+        let (writer, replaced) = repository.claim_for_new(&branch, &instance, name)?;
+        let place = Place {
+            mode: Mode::ReadWrite,
+            base_lsn: writer.since_lsn,
+            generation: Some(writer.generation),
+            replaced,
         };
-        Compute::build(repository, name, layout, &branch, mode, base_lsn, options)
+        let claimed = instance.clone();
+        Compute::build(repository, name, layout, &branch, instance, place, options).inspect_err(
+            |_| {
+                // If that fails too, the next one replaces a compute that has never been.
+                let _ = repository.release(branch.timeline, &claimed);
+            },
+        )
     }
 
     /// Makes a detached compute under a name that no listing shows.
@@ -59,8 +72,8 @@ impl Compute {
         let own = std::process::id();
         let name = format!("{THROW_AWAY_PREFIX}{own}-{:08x}", rand::random::<u32>());
         let layout = Layout::new(repository, &name);
-        let options = ComputeOptions::default();
-        Compute::build(repository, &name, layout, &branch, Mode::Detached, base_lsn, &options)
+        let (options, place) = (ComputeOptions::default(), Place::detached(base_lsn));
+        Compute::build(repository, &name, layout, &branch, new_instance()?, place, &options)
     }
 
     fn build(
@@ -68,8 +81,8 @@ impl Compute {
         name: &str,
         layout: Layout,
         branch: &Branch,
-        mode: Mode,
-        base_lsn: Lsn,
+        instance: InstanceId,
+        place: Place,
         options: &ComputeOptions,
     ) -> Result<Compute> {
         let compute = Compute {
@@ -78,12 +91,14 @@ impl Compute {
             layout,
             branch: branch.name.to_string(),
             timeline: branch.timeline,
-            base_lsn,
-            mode,
+            base_lsn: place.base_lsn,
+            mode: place.mode,
             durability: options.durability,
             port: choose_port(repository, options.port)?,
-            instance: format!("{:016x}", rand::random::<u64>()),
+            instance,
+            generation: place.generation,
             boot_id: settle::current_boot_id()?,
+            replaced: place.replaced,
         };
         let address = repository.server_address()?;
         let _identity = repository.account().enter();
@@ -91,6 +106,7 @@ impl Compute {
         let building = Building::begin(repository, name)?;
         unpack::base_backup(&address.unix, &compute, &building.layout)?;
         settings::write_initial(&building.layout.pgdata())?;
+        advance::create(&building.layout, compute.made_at())?;
         compute.write(&building.layout)?;
         building.finish(&compute.layout)?;
         Ok(compute)
@@ -120,15 +136,23 @@ fn remove_leftovers(repository: &Repository) {
     }
 }
 
-fn refuse_second_writer(repository: &Repository, branch: &Branch, name: &str) -> Result<()> {
-    match repository.writer_of(branch.timeline)? {
-        None => Ok(()),
-        Some(writer) => Err(Error::Conflict(format!(
-            "branch {:?} has a read-write compute already, {writer:?}, and two would tear its \
-             history apart; make a branch for this one: `zenith branch {name} {}`",
-            branch.name, branch.name
-        ))),
+/// Where a compute begins, and whether it goes on from there for its branch.
+struct Place {
+    mode: Mode,
+    base_lsn: Lsn,
+    generation: Option<Generation>,
+    replaced: Option<Replaced>,
+}
+
+impl Place {
+    fn detached(base_lsn: Lsn) -> Place {
+        Place { mode: Mode::Detached, base_lsn, generation: None, replaced: None }
     }
+}
+
+fn new_instance() -> Result<InstanceId> {
+    let text = format!("{:016x}", rand::random::<u64>());
+    text.parse().map_err(|error: WriterTextError| Error::InvalidArgument(error.to_string()))
 }
 
 fn choose_port(repository: &Repository, wanted: Option<u16>) -> Result<u16> {

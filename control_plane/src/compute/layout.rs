@@ -49,6 +49,11 @@ impl Layout {
         self.dir.join("presence")
     }
 
+    /// The LSN at which the compute reads the pages it does not have (`lazyfiles::base`).
+    pub(super) fn base(&self) -> PathBuf {
+        self.dir.join("base_lsn")
+    }
+
     /// Held while the compute is started, stopped or destroyed; goes with the directory.
     pub(super) fn lock(&self) -> PathBuf {
         self.dir.join("lock")

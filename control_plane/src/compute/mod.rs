@@ -1,12 +1,15 @@
 //! Computes: stock PostgreSQL servers on lazily filled data directories.
 
+mod advance;
 mod create;
 mod layout;
 mod run;
 mod settings;
 mod settle;
 mod spread;
+mod tablespaces;
 mod unpack;
+mod writer;
 
 use std::fmt;
 use std::fs;
@@ -14,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use pageserver_client::Point;
+use pageserver_client::{Generation, InstanceId, Point};
 use postgres_formats::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +26,11 @@ use crate::durable;
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::repository::Repository;
 
+pub use advance::Advance;
 use layout::{COMPUTE_FILE, Layout};
+pub use writer::Replaced;
+
+pub use unpack::unpack_base_backup;
 
 /// Version of `zenith-compute.toml`.
 const FORMAT_VERSION: u32 = 1;
@@ -108,6 +115,10 @@ struct ComputeFile {
     port: u16,
     /// Random; tells this compute from others that had its name before.
     instance: String,
+    /// As which writer of its timeline it was started last. Absent in a compute that writes none, and
+    /// in one made before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
     /// The run of the machine in which it was made.
     boot_id: String,
 }
@@ -124,8 +135,11 @@ pub struct Compute {
     mode: Mode,
     durability: Durability,
     port: u16,
-    instance: String,
+    instance: InstanceId,
+    generation: Option<Generation>,
     boot_id: String,
+    /// Known only to whoever has just made it.
+    replaced: Option<Replaced>,
 }
 
 /// Whether a compute runs.
@@ -192,13 +206,6 @@ impl Repository {
         }
         Compute::read(self, name)
     }
-
-    /// Name of the compute that continues `timeline`, if there is one.
-    pub(crate) fn writer_of(&self, timeline: TimelineId) -> Result<Option<String>> {
-        let computes = self.computes()?;
-        let writer = computes.into_iter().find(|compute| compute.continues(timeline));
-        Ok(writer.map(|compute| compute.name))
-    }
 }
 
 impl Compute {
@@ -228,8 +235,10 @@ impl Compute {
             mode: file.mode,
             durability: file.durability,
             port: file.port,
-            instance: file.instance,
+            instance: file.instance.parse().map_err(|e| corrupt(format!("{e}")))?,
+            generation: file.generation.map(Generation),
             boot_id: file.boot_id,
+            replaced: None,
             layout,
         })
     }
@@ -244,7 +253,8 @@ impl Compute {
             mode: self.mode,
             durability: self.durability,
             port: self.port,
-            instance: self.instance.clone(),
+            instance: self.instance.to_string(),
+            generation: self.generation.map(|generation| generation.0),
             boot_id: self.boot_id.clone(),
         };
         let path = layout.compute_file();
@@ -275,9 +285,14 @@ impl Compute {
         self.timeline
     }
 
+    /// The LSN at which it was made, and its own WAL begins.
+    pub(crate) fn made_at(&self) -> Lsn {
+        self.base_lsn
+    }
+
     /// The LSN at which it reads pages that it does not have.
     pub fn base_lsn(&self) -> Lsn {
-        self.base_lsn
+        advance::read(&self.layout).unwrap_or(self.base_lsn)
     }
 
     /// Where its changes go.
@@ -295,6 +310,11 @@ impl Compute {
         self.port
     }
 
+    /// The compute that it was made to replace, if it has just been made and there was one.
+    pub fn replaced(&self) -> Option<&Replaced> {
+        self.replaced.as_ref()
+    }
+
     /// The repository it belongs to.
     pub fn repository(&self) -> &Repository {
         &self.repository
@@ -305,12 +325,17 @@ impl Compute {
         self.layout.pgdata()
     }
 
+    /// The folder of its presence maps.
+    pub(crate) fn presence(&self) -> PathBuf {
+        self.layout.presence()
+    }
+
     /// The file that has its log.
     pub fn log(&self) -> PathBuf {
         self.layout.log()
     }
 
-    /// Whether its changes are the continuation of `timeline`.
+    /// Whether its changes are meant to continue `timeline`; another compute may have taken that over.
     pub(crate) fn continues(&self, timeline: TimelineId) -> bool {
         self.mode == Mode::ReadWrite && self.timeline == timeline
     }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use postgres_wire::client::{ConnectParams, Host};
 
 use super::layout::DESTROYING_PREFIX;
-use super::{Compute, ComputeState, ComputeStatus, Durability, Mode, settings};
+use super::{Compute, ComputeState, ComputeStatus, Durability, Mode, settings, writer};
 use crate::companions;
 use crate::control::{Control, ServerAddress, quote};
 use crate::error::{Error, IoContext, Result, Thing};
@@ -30,6 +30,8 @@ const ORPHANS_TIMEOUT: Duration = Duration::from_secs(30);
 const CRASHED_PORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the page server may take to follow a compute whose commits wait for it.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it is waited for that the page server connects, where nothing depends on it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server that is to be stopped may take to recover from a crash before.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a clean stop may take.
@@ -56,9 +58,10 @@ impl Compute {
     /// Starts it and waits until it accepts connections and the page server follows it.
     pub fn start(&self) -> Result<Outcome> {
         let _lock = self.lock()?;
+        let compute = self.as_writer()?;
         let mut attempts = 1;
         loop {
-            match self.start_locked() {
+            match compute.start_locked() {
                 // It was killed a moment ago, or just now.
                 Err(_) if attempts < START_ATTEMPTS_MAX && self.has_crashed() => attempts += 1,
                 done => return done,
@@ -69,6 +72,7 @@ impl Compute {
     fn start_locked(&self) -> Result<Outcome> {
         let address = self.repository.server_address()?;
         let socket_dir = socket_dir(&address.unix)?;
+        let mut was_killed = false;
         let outcome = match self.running() {
             Some(running) => {
                 self.wait_ready(running.pid(), || running.is_alive(), 0)?;
@@ -81,12 +85,22 @@ impl Compute {
             }
             None => {
                 self.refuse_if_unsettled()?;
+                was_killed = self.layout.postmaster_pid().exists();
+                self.advance_stopped();
                 self.spawn_and_wait(&address.unix, &socket_dir)?;
                 Outcome::Done
             }
         };
         if self.mode == Mode::ReadWrite {
-            self.have_it_followed(&socket_dir)?;
+            let followed = self.have_it_followed(&socket_dir);
+            if matches!(followed, Err(Error::Conflict(_))) && outcome == Outcome::Done {
+                // Whatever it said to its clients would be lost.
+                let _ = self.stop_locked(StopMode::Immediate);
+            }
+            followed?;
+        }
+        if was_killed {
+            self.advance_running();
         }
         self.settle_in_background()?;
         Ok(outcome)
@@ -121,7 +135,11 @@ impl Compute {
     /// follows, has received everything.
     pub fn stop(&self, mode: StopMode) -> Result<Outcome> {
         let _lock = self.lock()?;
-        self.stop_locked(mode)
+        let outcome = self.stop_locked(mode)?;
+        if outcome == Outcome::Done && mode == StopMode::Fast {
+            self.advance_stopped();
+        }
+        Ok(outcome)
     }
 
     fn stop_locked(&self, mode: StopMode) -> Result<Outcome> {
@@ -162,8 +180,7 @@ impl Compute {
         if self.mode == Mode::ReadWrite {
             // Otherwise the page server would for ever look for it, and one day find another
             // server on its port.
-            let command = format!("forgetmemaybe {}", quote(&self.timeline.to_string()));
-            self.repository.control()?.rows(&command)?;
+            self.stop_writing()?;
         }
         self.stop_locked(StopMode::Immediate)?;
         let _identity = self.repository.account().enter();
@@ -194,7 +211,7 @@ impl Compute {
     }
 
     /// The compute may have been destroyed before, or while we wait for its lock.
-    fn lock(&self) -> Result<Lock> {
+    pub(crate) fn lock(&self) -> Result<Lock> {
         Lock::acquire(self.repository.account(), &self.layout.lock()).map_err(|error| match error {
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Error::NotFound {
@@ -233,6 +250,7 @@ impl Compute {
             let log = {
                 let _identity = self.repository.account().enter();
                 settings::write_forced(self, socket_dir)?;
+                self.ensure_base()?;
                 let socket_lock = format!(".s.PGSQL.{}.lock", self.port);
                 disarm_stale_lock_file(&self.layout.postmaster_pid())?;
                 disarm_stale_lock_file(&socket_dir.join(socket_lock))?;
@@ -286,9 +304,12 @@ impl Compute {
             .env("LD_PRELOAD", self.repository.library(companions::LAZYFILES))
             .env("ZENITH_LAZY_PAGESERVER", pageserver)
             .env("ZENITH_LAZY_TIMELINE", self.timeline.to_string())
-            .env("ZENITH_LAZY_BASE_LSN", self.base_lsn.to_string())
+            .env("ZENITH_LAZY_BASE", self.layout.base())
             .env("ZENITH_LAZY_PGDATA", self.pgdata())
             .env("ZENITH_LAZY_PRESENCE", self.layout.presence());
+        if let Some(writer) = self.writer_id() {
+            command.env("ZENITH_LAZY_GENERATION", writer.generation.to_string());
+        }
     }
 
     /// Waits until the postmaster `pid` accepts connections. Gives up at once when `alive` says
@@ -328,16 +349,32 @@ impl Compute {
         process::parse_pid(&text) == Some(pid) && lock_file_says_ready(&text)
     }
 
-    /// Tells the page server where this compute is, and waits until it streams from it. That wait
-    /// is needed only where commits wait for the page server, for they would seem to hang.
+    /// Tells the page server where this compute is, and waits until it streams from it. If that does
+    /// not come about, it matters only where commits wait for the page server, for they would seem to
+    /// hang.
+    ///
+    /// # Errors
+    /// `Conflict` if the page server refuses to follow it.
     fn have_it_followed(&self, socket_dir: &Path) -> Result<()> {
         let connstr = self.socket_connstr(socket_dir);
-        let command = format!(
+        let mut command = format!(
             "callmemaybe {} {}",
-            quote(&self.timeline.to_string()),
+            self.timeline,
             quote(&format!("{connstr} application_name={}", settings::STANDBY_NAME))
         );
-        self.repository.control()?.rows(&command)?;
+        if let Some(writer) = self.writer_id() {
+            command = format!("{command} {} {}", writer.instance, writer.generation);
+        }
+        // The first answer may be about a server that was at the same address a moment ago.
+        if self.call(&command)?.is_some()
+            && let Some(refusal) = self.call(&command)?
+        {
+            return Err(Error::Conflict(format!(
+                "the page server refuses the WAL of compute {:?}: {refusal}; `zenith pg destroy {}` \
+                 removes it",
+                self.name, self.name
+            )));
+        }
         if self.durability == Durability::Local {
             return Ok(());
         }
@@ -361,6 +398,31 @@ impl Compute {
             std::thread::sleep(process::POLL_INTERVAL);
         }
         Ok(())
+    }
+}
+
+impl Compute {
+    /// Has the page server connect to this compute, and waits until it does. Gives why it refuses to
+    /// take its WAL, if so; any other trouble may pass.
+    fn call(&self, command: &str) -> Result<Option<String>> {
+        let mut control = self.repository.control()?;
+        control.rows(command).map_err(|error| match error {
+            Error::PageServer { sqlstate, message } if sqlstate == writer::FENCED => {
+                Error::Conflict(message)
+            }
+            other => other,
+        })?;
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        loop {
+            let writer = self.repository.writer(self.timeline)?;
+            match writer.state.as_deref() {
+                Some(writer::FENCED_STATE) => return Ok(writer.message.or(Some(String::new()))),
+                Some("connecting") if Instant::now() < deadline => {
+                    std::thread::sleep(process::POLL_INTERVAL);
+                }
+                _ => return Ok(None),
+            }
+        }
     }
 }
 
@@ -395,7 +457,7 @@ fn disarm_stale_lock_file(path: &Path) -> Result<()> {
 }
 
 /// The folder of the page server's socket, from its connection string; computes put theirs beside.
-fn socket_dir(connstr: &str) -> Result<PathBuf> {
+pub(super) fn socket_dir(connstr: &str) -> Result<PathBuf> {
     let params: Result<ConnectParams, _> = connstr.parse();
     match params.map(|params| params.host) {
         Ok(Host::UnixDirectory(dir)) => Ok(dir),

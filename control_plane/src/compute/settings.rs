@@ -4,11 +4,16 @@
 //! `zenith.conf`, which is written again at every start: what must be so, and what depends on where
 //! the repository is.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
+
+use postgres_formats::control_file::{CONTROL_FILE_PATH, ControlFile};
+use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH};
+
+use pageserver_client::WRITER_SETTING;
 
 use super::{Compute, Durability, Mode};
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 
 /// `application_name` of the page server's replication connection.
 pub(super) const STANDBY_NAME: &str = "zenith_pageserver";
@@ -32,10 +37,22 @@ log_timezone = 'UTC'
 timezone = 'UTC'
 datestyle = 'iso, mdy'
 default_text_search_config = 'pg_catalog.english'
+";
 
+const LAST_LINES: &str = "
 # What Zenith itself needs; it writes that file again at every start.
 include = 'zenith.conf'
 ";
+
+const IN_PLACE_CONF: &str = "\
+# Tablespaces older than this compute are folders in pg_tblspc. Recovery of a pg_basebackup refuses
+# those otherwise.
+allow_in_place_tablespaces = on
+";
+
+/// As in `USER_CONF`.
+const MAX_PREPARED_TRANSACTIONS: usize = 100;
+const MAX_REPLICATION_SLOTS: usize = 10;
 
 const HBA_CONF: &str = "\
 # Only this machine can connect: the server listens on the loopback address.
@@ -52,10 +69,11 @@ host    replication  all   ::1/128       trust
 pub(super) const REPLACED_FILES: [&str; 4] =
     ["postgresql.conf", "postgresql.auto.conf", "pg_hba.conf", "pg_ident.conf"];
 
-/// Writes the files that belong to the user from then on.
+/// Writes the files that belong to the user from then on, into an unpacked base backup.
 pub(super) fn write_initial(pgdata: &Path) -> Result<()> {
+    let postgresql_conf = [USER_CONF, &inherited(pgdata)?, LAST_LINES].concat();
     for (name, text) in [
-        ("postgresql.conf", USER_CONF),
+        ("postgresql.conf", postgresql_conf.as_str()),
         ("postgresql.auto.conf", ""),
         ("pg_hba.conf", HBA_CONF),
         ("pg_ident.conf", ""),
@@ -64,6 +82,37 @@ pub(super) fn write_initial(pgdata: &Path) -> Result<()> {
         fs::write(&path, text).io("write", &path)?;
     }
     Ok(())
+}
+
+/// Settings without which a server would lose, or could not hold, what it begins with.
+fn inherited(pgdata: &Path) -> Result<String> {
+    let path = pgdata.join(CONTROL_FILE_PATH);
+    let control = fs::read(&path).io("read", &path)?;
+    let control = ControlFile::decode(&control)
+        .map_err(|error| Error::Corrupt { path, detail: error.to_string() })?;
+    let mut lines = String::new();
+    if control.parameters.track_commit_timestamp {
+        lines += "# On where this begins; without it all timestamps are removed at the next start.\n\
+                  track_commit_timestamp = on\n";
+    }
+    let path = pgdata.join("pg_twophase");
+    let prepared = fs::read_dir(&path).io("list", &path)?.count();
+    if prepared > MAX_PREPARED_TRANSACTIONS {
+        lines += &format!("max_prepared_transactions = {}\n", prepared + MAX_PREPARED_TRANSACTIONS);
+    }
+    // Each origin whose progress is known takes the place of a slot; a server with too few of them
+    // does not start.
+    let path = pgdata.join(REPLICATION_ORIGINS_PATH);
+    let origins = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        file => replication_origins::decode(&file.io("read", &path)?)
+            .map_err(|error| Error::Corrupt { path, detail: error.to_string() })?
+            .len(),
+    };
+    if origins > 0 {
+        lines += &format!("max_replication_slots = {}\n", origins + MAX_REPLICATION_SLOTS);
+    }
+    Ok(lines)
 }
 
 /// Writes the file that says what must be so.
@@ -79,6 +128,11 @@ fn forced(compute: &Compute, socket_dir: &Path) -> String {
     };
     // What a detached compute writes is meant to be lost.
     let fsync = if compute.mode == Mode::Detached { "off" } else { "on" };
+    // Otherwise it stays off, as on any other server: it changes what CREATE TABLESPACE accepts.
+    let in_place = match compute.has_tablespaces_in_place() {
+        true => IN_PLACE_CONF,
+        false => "",
+    };
     format!(
         "# Written by Zenith at every start; changes are lost.\n\
          listen_addresses = '127.0.0.1'\n\
@@ -88,9 +142,12 @@ fn forced(compute: &Compute, socket_dir: &Path) -> String {
          fsync = {fsync}\n\
          full_page_writes = on\n\
          logging_collector = off\n\
-         max_slot_wal_keep_size = -1\n",
+         {in_place}\
+         max_slot_wal_keep_size = -1\n\
+         {WRITER_SETTING} = '{}'\n",
         compute.port,
         quoted(&socket_dir.to_string_lossy()),
+        compute.writer_setting(),
     )
 }
 
@@ -103,7 +160,40 @@ fn quoted(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use postgres_formats::{Lsn, SystemId};
+
     use super::*;
+
+    /// Settings that a compute begins with, from a base backup with this control file.
+    fn initial(change: impl FnOnce(&mut ControlFile)) -> String {
+        let pgdata = tempfile::tempdir().unwrap();
+        for folder in ["global", "pg_twophase", "pg_logical"] {
+            fs::create_dir(pgdata.path().join(folder)).unwrap();
+        }
+        for xid in 0..101 {
+            fs::write(pgdata.path().join(format!("pg_twophase/{xid:08X}")), "").unwrap();
+        }
+        let mut control = ControlFile::for_new_cluster(SystemId(1));
+        change(&mut control);
+        fs::write(pgdata.path().join(CONTROL_FILE_PATH), control.encode()).unwrap();
+        let origins = replication_origins::encode(&[(1, Lsn::new(2)), (7, Lsn::new(3))].into());
+        fs::write(pgdata.path().join(REPLICATION_ORIGINS_PATH), origins).unwrap();
+        write_initial(pgdata.path()).unwrap();
+        fs::read_to_string(pgdata.path().join("postgresql.conf")).unwrap()
+    }
+
+    #[test]
+    fn what_the_server_before_had_is_not_lost() {
+        let text = initial(|control| control.parameters.track_commit_timestamp = true);
+        let line = |wanted: &str| text.lines().any(|line| line == wanted);
+        assert!(line("track_commit_timestamp = on"));
+        assert!(line("max_prepared_transactions = 201"));
+        assert!(line("max_replication_slots = 12"));
+        assert!(text.ends_with("include = 'zenith.conf'\n"));
+        assert!(!initial(|_| ()).contains("track_commit_timestamp"));
+    }
 
     #[test]
     fn paths_are_quoted_twice() {

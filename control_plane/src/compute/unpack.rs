@@ -1,12 +1,13 @@
-//! Lays out a data directory from a base backup: small files as they come, relation files as
-//! sparse stubs with a presence map each.
+//! Lays out a data directory from a base backup: small files as they come, files of relations and
+//! SLRUs as sparse stubs with a presence map each.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
+use lazyfiles::presence::{BootId, Map, PresenceError};
 use postgres_formats::BLCKSZ;
 
 use super::layout::Layout;
@@ -14,26 +15,35 @@ use super::{Compute, settings};
 use crate::control::Control;
 use crate::error::{Error, IoContext, Result};
 
-/// First entry of the archive: a line `PATH BYTES` for each relation file to be made as a stub.
+/// First entry of the archive: a line `PATH BYTES` for each file to be made as a stub.
 const RELATIONS_ENTRY: &str = "zenith.relations";
+/// Begins the names of entries that hold one page of a stub each: `zenith.pages/STUB/PAGE`.
+const PAGES_FOLDER: &str = "zenith.pages";
 /// Largest size of a relation's segment file in bytes (`RELSEG_SIZE` pages).
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const COPY_BYTES: usize = 1 << 16;
 
 /// Fetches the base backup of `compute` from the page server at `connstr` and lays it out.
 pub(super) fn base_backup(connstr: &str, compute: &Compute, layout: &Layout) -> Result<()> {
-    let command = format!("basebackup {} {}", compute.timeline(), compute.base_lsn());
-    Control::connect(connstr)?.copy_out(&command, |stream| unpack(stream, layout))
+    let command = format!("basebackup {} {} stubs", compute.timeline(), compute.base_lsn());
+    Control::connect(connstr)?.copy_out(&command, |stream| {
+        unpack_base_backup(stream, &layout.pgdata(), &layout.presence())
+    })
 }
 
-/// Lays out the archive that `stream` gives.
-fn unpack(stream: impl Read, layout: &Layout) -> Result<()> {
+/// Lays out the archive that `stream` gives in the empty folders `pgdata` and `presence`; the one
+/// gets the files, the other the presence maps of those that are stubs.
+///
+/// # Errors
+/// The archive is damaged, cut off, or would reach outside the folders; or a file cannot be written.
+/// What has been written up to there stays.
+pub fn unpack_base_backup(stream: impl Read, pgdata: &Path, presence: &Path) -> Result<()> {
     let received = |error: io::Error| Error::Connection {
         what: "page server".to_owned(),
         detail: format!("the base backup is damaged or was cut off: {error}"),
     };
-    let mut tree = Tree::new(layout.pgdata());
-    let mut presence = Tree::new(layout.presence());
+    let mut tree = Tree::new(pgdata.to_owned());
+    let mut presence = Tree::new(presence.to_owned());
     let mut archive = tar::Archive::new(stream);
     let mut control_file_seen = false;
     for entry in archive.entries().map_err(received)? {
@@ -44,6 +54,13 @@ fn unpack(stream: impl Read, layout: &Layout) -> Result<()> {
             continue;
         }
         let path = checked(&path)?;
+        if let Ok(page) = path.strip_prefix(PAGES_FOLDER) {
+            let mut bytes = Vec::new();
+            // A page too long is found to be one without reading all of it.
+            entry.take(BLCKSZ as u64 + 1).read_to_end(&mut bytes).map_err(received)?;
+            fill_in(page, &bytes, &tree.root, &presence.root)?;
+            continue;
+        }
         match entry.header().entry_type() {
             tar::EntryType::Directory => tree.folder(&path)?,
             // A tablespace's folder: the compute keeps its files within its own directory.
@@ -96,6 +113,34 @@ fn make_stubs(lines: impl BufRead, tree: &mut Tree, presence: &mut Tree) -> Resu
     Ok(())
 }
 
+/// Puts a page into its stub. `path` is the stub's and, as its last part, the page's number.
+fn fill_in(path: &Path, page: &[u8], pgdata: &Path, presence: &Path) -> Result<()> {
+    let senseless = || Error::Connection {
+        what: "page server".to_owned(),
+        detail: format!("the base backup has a page {}", path.display()),
+    };
+    let number = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+    let stub = path.parent().filter(|stub| !stub.as_os_str().is_empty());
+    let (Some(stub), Some(number)) = (stub, number) else { return Err(senseless()) };
+    let map_path = presence.join(stub);
+    let unusable = |error: PresenceError| Error::Io {
+        action: "open",
+        path: map_path.clone(),
+        source: io::Error::other(error),
+    };
+    let boot = BootId::current().io("read", "the boot id")?;
+    let map = Map::open(&map_path, boot).map_err(unusable)?;
+    let map = map.filter(|map| number < map.nblocks() && page.len() == BLCKSZ);
+    let map = map.ok_or_else(senseless)?;
+    let path = pgdata.join(stub);
+    let file = File::options().write(true).open(&path).io("open", &path)?;
+    file.write_all_at(page, u64::from(number) * BLCKSZ as u64).io("write", &path)?;
+    map.mark_present(number..number + 1);
+    // Both will be durable before they are relied on, like the rest of what is laid out here.
+    map.equalize_without_sync();
+    Ok(())
+}
+
 #[derive(PartialEq, Eq, Debug)]
 struct Stub {
     path: PathBuf,
@@ -113,7 +158,7 @@ fn parse_stub(line: &str) -> Result<Stub> {
     });
     let stub = stub.ok_or_else(|| Error::Connection {
         what: "page server".to_owned(),
-        detail: format!("the base backup lists a relation file as {line:?}"),
+        detail: format!("the base backup lists a file as {line:?}"),
     })?;
     checked(&stub.path)?;
     Ok(stub)
@@ -233,7 +278,8 @@ mod tests {
         let layout = Layout::at(dir.path());
         fs::create_dir(layout.pgdata()).unwrap();
         fs::create_dir(layout.presence()).unwrap();
-        let result = unpack(archive(entries).as_slice(), &layout);
+        let bytes = archive(entries);
+        let result = unpack_base_backup(bytes.as_slice(), &layout.pgdata(), &layout.presence());
         (dir, layout, result)
     }
 
@@ -262,6 +308,33 @@ mod tests {
         let segment = layout.pgdata().join("pg_wal/000000010000000000000001");
         assert_eq!(fs::read(segment).unwrap(), wal);
         assert!(meta("pg_wal/000000010000000000000001").blocks() < 1 << 10);
+    }
+
+    #[test]
+    fn pages_of_stubs_are_filled_in() {
+        let page = [7; BLCKSZ];
+        let list = b"pg_xact/0001 32768\n";
+        let entry = "zenith.pages/pg_xact/0001/2";
+        let (_dir, layout, result) =
+            unpacked(&[("zenith.relations", list), (entry, &page), CONTROL]);
+        result.unwrap();
+        let bytes = fs::read(layout.pgdata().join("pg_xact/0001")).unwrap();
+        assert_eq!(bytes, [&[0; 2 * BLCKSZ][..], &page, &[0; BLCKSZ]].concat());
+        let map = layout.presence().join("pg_xact/0001");
+        let map = Map::open(&map, BootId::current().unwrap()).unwrap().unwrap();
+        assert_eq!((map.first_absent_run(0..9), map.first_absent_run(2..9)), (0..2, 3..4));
+        assert!(map.undurable().is_none());
+
+        for (bad, page) in [
+            ("zenith.pages/pg_xact/0001/4", &page[..]),
+            ("zenith.pages/pg_xact/0002/0", &page),
+            ("zenith.pages/pg_xact/0001/x", &page),
+            ("zenith.pages/0", &page),
+            ("zenith.pages/pg_xact/0001/0", &page[1..]),
+        ] {
+            let (_dir, _, result) = unpacked(&[("zenith.relations", list), (bad, page), CONTROL]);
+            assert!(matches!(result, Err(Error::Connection { .. })), "{bad}: {result:?}");
+        }
     }
 
     #[test]

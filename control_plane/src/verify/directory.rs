@@ -6,7 +6,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, parse_relation_path, relation_path};
+use lazyfiles::presence::{BootId, Map};
+use postgres_formats::relpath::{
+    BLOCKS_PER_SEGMENT, TABLESPACE_VERSION_DIRECTORY, parse_relation_path, relation_path,
+};
+use postgres_formats::replication_origins::REPLICATION_ORIGINS_PATH;
 use postgres_formats::{BLCKSZ, ForkNumber, RelFileLocator, RelTag};
 
 use super::report::{Difference, Permitted, Verification};
@@ -14,43 +18,64 @@ use super::{is_logged, pages};
 use crate::error::{Error, IoContext, Result};
 
 /// Folders whose files hold no relations and are compared as they are.
-const FILE_FOLDERS: [&str; 4] =
-    ["pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_twophase"];
+const FILE_FOLDERS: [&str; 5] =
+    ["pg_xact", "pg_multixact/offsets", "pg_multixact/members", "pg_commit_ts", "pg_twophase"];
+/// The folder of tablespaces.
+pub(super) const TABLESPACES: &str = "pg_tblspc";
 /// Files of a database's folder that are compared as they are.
 const DATABASE_FILES: [&str; 2] = ["PG_VERSION", "pg_filenode.map"];
 
 /// What is in it.
 pub(super) struct DataDirectory {
     pgdata: PathBuf,
+    /// Folder of the presence maps, where some files are stubs.
+    presence: Option<PathBuf>,
     /// Size in blocks of every fork that has a file.
     pub relations: BTreeMap<RelTag, u32>,
     /// Paths of other files that a base backup has, too.
     pub files: BTreeSet<String>,
+    /// Paths of the tablespaces' folders.
+    pub tablespaces: BTreeSet<String>,
 }
 
 impl DataDirectory {
     pub fn scan(pgdata: &Path) -> Result<DataDirectory> {
+        DataDirectory::scan_with(pgdata, None)
+    }
+
+    /// One whose files are stubs as the maps in `presence` say.
+    pub fn scan_stubs(pgdata: &Path, presence: &Path) -> Result<DataDirectory> {
+        DataDirectory::scan_with(pgdata, Some(presence.to_owned()))
+    }
+
+    fn scan_with(pgdata: &Path, presence: Option<PathBuf>) -> Result<DataDirectory> {
         let mut found = DataDirectory {
             pgdata: pgdata.to_owned(),
+            presence,
             relations: BTreeMap::new(),
             files: BTreeSet::new(),
+            tablespaces: BTreeSet::new(),
         };
         for folder in FILE_FOLDERS {
             found
                 .files
                 .extend(entries(pgdata, folder)?.into_iter().map(|n| format!("{folder}/{n}")));
         }
+        // Not there on a server that can have no replication slots.
+        if pgdata.join(REPLICATION_ORIGINS_PATH).exists() {
+            found.files.insert(REPLICATION_ORIGINS_PATH.to_owned());
+        }
         found.scan_database("global")?;
         for database in entries(pgdata, "base")? {
             found.scan_database(&format!("base/{database}"))?;
         }
-        for tablespace in entries(pgdata, "pg_tblspc")? {
-            for version in entries(pgdata, &format!("pg_tblspc/{tablespace}"))? {
-                let folder = format!("pg_tblspc/{tablespace}/{version}");
-                for database in entries(pgdata, &folder)? {
-                    found.scan_database(&format!("{folder}/{database}"))?;
-                }
+        for tablespace in entries(pgdata, TABLESPACES)? {
+            let tablespace = format!("{TABLESPACES}/{tablespace}");
+            let folder = format!("{tablespace}/{TABLESPACE_VERSION_DIRECTORY}");
+            for database in entries(pgdata, &folder)? {
+                found.scan_database(&format!("{folder}/{database}"))?;
             }
+            found.tablespaces.insert(tablespace);
         }
         Ok(found)
     }
@@ -70,10 +95,48 @@ impl DataDirectory {
         Ok(())
     }
 
+    /// Whether it is that of a compute.
+    pub fn has_stubs(&self) -> bool {
+        self.presence.is_some()
+    }
+
     /// Reads one of the other files.
     pub fn read_file(&self, path: &str) -> Result<Vec<u8>> {
         let absolute = self.pgdata.join(path);
         fs::read(&absolute).io("read", &absolute)
+    }
+
+    /// The same, with pages that are not there taken from `ours`; and how many those are.
+    pub fn read_file_over(&self, path: &str, ours: &[u8]) -> Result<(Vec<u8>, u64)> {
+        let mut bytes = self.read_file(path)?;
+        let mut absent = 0;
+        if let Some(map) = self.map(Path::new(path))? {
+            for (block, page) in (0..).zip(bytes.chunks_mut(BLCKSZ)) {
+                let from = block as usize * BLCKSZ;
+                if !map.is_present(block)
+                    && let Some(ours) = ours.get(from..from + page.len())
+                {
+                    page.copy_from_slice(ours);
+                    absent += 1;
+                }
+            }
+        }
+        Ok((bytes, absent))
+    }
+
+    /// Which of `count` consecutive pages that lie in one file are there; `None`: all.
+    pub fn present_pages(&self, rel: RelTag, first: u32, count: u32) -> Result<Option<Vec<bool>>> {
+        let map = self.map(Path::new(&relation_path(rel, first / BLOCKS_PER_SEGMENT)))?;
+        let first = first % BLOCKS_PER_SEGMENT;
+        Ok(map.map(|map| (first..first + count).map(|block| map.is_present(block)).collect()))
+    }
+
+    fn map(&self, path: &Path) -> Result<Option<Map>> {
+        let Some(presence) = &self.presence else { return Ok(None) };
+        let path = presence.join(path);
+        let boot = BootId::current().io("read", &path)?;
+        Map::open(&path, boot)
+            .map_err(|error| Error::Corrupt { path, detail: crate::control::causes(&error) })
     }
 
     /// Reads `count` consecutive pages that lie in one file.
@@ -87,7 +150,8 @@ impl DataDirectory {
     }
 }
 
-fn entries(pgdata: &Path, folder: &str) -> Result<Vec<String>> {
+/// Names of what is in a folder; nothing if there is none.
+pub(super) fn entries(pgdata: &Path, folder: &str) -> Result<Vec<String>> {
     let path = pgdata.join(folder);
     let listed = match fs::read_dir(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -135,6 +199,15 @@ pub(super) fn compare_relations(
             && pages::has_no_bit(theirs, rel, our_size, their_size)?
         {
             report.permit(Permitted::EmptyVisibilityMap, u64::from(their_size - our_size));
+            continue;
+        }
+        if theirs.presence.is_some()
+            && our.is_some()
+            && rel.fork == ForkNumber::Main
+            && our_size < their_size
+            && pages::are_zeros(theirs, rel, our_size, their_size)?
+        {
+            report.permit(Permitted::ZeroPagesAtEnd, u64::from(their_size - our_size));
             continue;
         }
         report.relations.different += 1;

@@ -1,31 +1,29 @@
 //! Decides on pages that are not equal byte by byte.
 
-use std::time::Duration;
-
 use postgres_formats::control_file::CONTROL_FILE_PATH;
 use postgres_formats::{BlockNumber, ForkNumber, PageImage, RelTag};
-use slog::{Discard, Logger, o};
-use walredo_pool::{Account, MaskKind, WalRedoConfig, WalRedoPool};
+use walredo_pool::MaskKind;
 
 use super::catalog::Catalog;
+use super::masks::Masks;
 use super::pages::Suspects;
 use super::report::{Difference, Verification};
 use super::scratch::Scratch;
 use super::stock::StockServer;
+use super::unlogged;
 use super::{VerifyStep, Watcher};
-use crate::companions;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{IoContext, Result};
 use crate::repository::Repository;
 
-/// How long one mask may take, the start of the process included.
-const MASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Progress is told once in so many pages.
 const TELL_EVERY: u64 = 64;
 
 /// PostgreSQL's masks, and what the catalogs say.
 pub(super) struct Judge {
-    pool: WalRedoPool,
+    masks: Masks,
     catalog: Catalog,
+    /// The other side is a compute, which has on its pages what is not logged.
+    of_compute: bool,
 }
 
 impl Judge {
@@ -36,18 +34,14 @@ impl Judge {
         catalog: Catalog,
     ) -> Result<Judge> {
         let control = stock.pgdata().join(CONTROL_FILE_PATH);
-        let (uid, gid) = repository.account().ids();
-        let config = WalRedoConfig {
-            postgres_bin_dir: repository.config().pg_bin_dir.clone(),
-            module_path: repository.library(companions::WALREDO),
-            work_dir: scratch.folder("masks")?,
-            control_file: std::fs::read(&control).io("read", &control)?,
-            processes: 1,
-            account: repository.account().must_switch().then_some(Account { uid, gid }),
-            request_timeout: MASK_TIMEOUT,
-        };
-        let pool = WalRedoPool::new(config, Logger::root(Discard, o!())).map_err(masks_failed)?;
-        Ok(Judge { pool, catalog })
+        let control_file = std::fs::read(&control).io("read", &control)?;
+        let masks = Masks::new(repository, scratch, control_file)?;
+        Ok(Judge { masks, catalog, of_compute: false })
+    }
+
+    /// For a compute, whose catalogs cannot be asked: pages tell what they are.
+    pub fn of_compute(masks: Masks) -> Judge {
+        Judge { masks, catalog: Catalog::default(), of_compute: true }
     }
 
     /// Looks at all of them.
@@ -81,15 +75,16 @@ impl Judge {
             // A visibility map is nothing but its bits.
             ForkNumber::Vm | ForkNumber::Fsm => MaskKind::PageHeader,
         };
-        let masked = |page| self.pool.mask_page(mask, page, block).map_err(masks_failed);
-        let (our_bits, their_bits) = (masked(ours)?, masked(theirs)?);
-        let mut differing =
-            our_bits.iter().zip(their_bits.iter()).enumerate().filter(|(_, (a, b))| a != b);
-        let Some((first, _)) = differing.next() else {
+        if self.of_compute
+            && let Some(reason) = unlogged::explain(rel, block, mask, ours, theirs)
+        {
+            report.permit(reason, 1);
+            return Ok(());
+        }
+        let Some(detail) = self.masks.begin(mask, block, ours, theirs).finish()? else {
             report.pages.masked_equal += 1;
             return Ok(());
         };
-        let count = differing.count() + 1;
         report.pages.different += 1;
         report.describe(Difference {
             kind: "page",
@@ -98,15 +93,9 @@ impl Judge {
             block: Some(block),
             our_lsn: Some(ours.lsn()),
             their_lsn: Some(theirs.lsn()),
-            detail: format!("{count} bytes from byte {first} on"),
+            detail,
+            ..Difference::default()
         });
         Ok(())
-    }
-}
-
-fn masks_failed(error: impl std::error::Error) -> Error {
-    Error::Program {
-        program: "postgres with PostgreSQL's masks".to_owned(),
-        detail: crate::control::causes(&error),
     }
 }

@@ -6,21 +6,28 @@
 
 mod backup;
 mod catalog;
+mod commit_ts;
+mod compute;
 mod counters;
+mod deep;
 mod directory;
 mod judge;
+mod masks;
 mod pages;
+mod records;
 mod report;
 mod scratch;
 mod stock;
+mod unlogged;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use pageserver_client::Point;
-use postgres_formats::ForkNumber;
+use pageserver_client::{PageClient, Point};
+use postgres_formats::control_file::CONTROL_FILE_PATH;
+use postgres_formats::{ForkNumber, Lsn};
 
-use crate::branch::check_name;
+use crate::branch::{Branch, check_name};
 use crate::companions;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
@@ -31,6 +38,8 @@ use pages::PageComparison;
 use scratch::Scratch;
 use stock::StockServer;
 
+pub use deep::{AmcheckCounts, ChecksumCounts, DeepCounts, DumpCounts};
+pub use records::{ManagerCounts, RecordsVerification};
 pub use report::{Count, Difference, PageCounts, Permitted, Seconds, Verification};
 
 /// What a verification is doing.
@@ -47,6 +56,13 @@ pub enum VerifyStep {
         /// How many there are.
         total: u64,
     },
+    /// Images in WAL records are compared with pages.
+    Records {
+        /// Bytes of WAL that have been looked at.
+        done: u64,
+        /// Bytes of WAL that there are.
+        total: u64,
+    },
     /// Pages that are not equal are looked at under masks.
     Judging {
         /// How many have been.
@@ -54,6 +70,22 @@ pub enum VerifyStep {
         /// How many there are.
         total: u64,
     },
+    /// Checksums of pages are computed.
+    Checksums {
+        /// How many have been.
+        done: u64,
+        /// How many there are.
+        total: u64,
+    },
+    /// A compute and the stock server start.
+    Starting,
+    /// Dumps are compared.
+    Dumping {
+        /// Bytes that have been.
+        bytes: u64,
+    },
+    /// `pg_amcheck` runs.
+    Amcheck,
 }
 
 /// Who wants to know how far a verification is, and may stop it.
@@ -83,6 +115,24 @@ impl Repository {
     /// branch, with what stock PostgreSQL makes of the same base image and WAL. Differences are no
     /// error.
     pub fn verify(&self, point: Option<&Point>, watcher: &mut Watcher<'_>) -> Result<Verification> {
+        self.verify_against_stock(point, false, watcher)
+    }
+
+    /// The same, and then what PostgreSQL itself says of it: `pg_amcheck` on a throw-away compute,
+    /// the checksums of all pages, and `pg_dumpall` of that compute and of the stock server, which
+    /// must be equal.
+    pub fn verify_deep(
+        &self,
+        point: Option<&Point>,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Verification> {
+        deep::check_programs(self)?;
+        self.verify_against_stock(point, true, watcher)
+    }
+
+    /// What every verification of a point begins with: the branch and the LSN that are meant, by
+    /// default the end of the default branch, and a page stream that has the WAL up to there.
+    fn begin_verification(&self, point: Option<&Point>) -> Result<(Branch, Lsn, PageClient)> {
         let point = match point {
             Some(point) => point.clone(),
             None => Point::end_of(check_name(&self.config().default_branch)?),
@@ -92,6 +142,16 @@ impl Repository {
         let server = self.server_address()?.unix;
         let client = pages::connect(self, &server, branch.timeline, lsn)?;
         companions::install_libraries(&self.dir().join("lib"), self.account())?;
+        Ok((branch, lsn, client))
+    }
+
+    fn verify_against_stock(
+        &self,
+        point: Option<&Point>,
+        is_deep: bool,
+        watcher: &mut Watcher<'_>,
+    ) -> Result<Verification> {
+        let (branch, lsn, client) = self.begin_verification(point)?;
         let mut report = Verification::new(&branch, lsn);
 
         let scratch = Scratch::make(self)?;
@@ -109,7 +169,7 @@ impl Repository {
         report.seconds.recovering = began.elapsed().as_secs_f64();
 
         let began = Instant::now();
-        let _identity = self.account().enter();
+        let identity = self.account().enter();
         let theirs = DataDirectory::scan(stock.pgdata())?;
         let ours =
             Backup::compare(&mut self.control()?, branch.timeline, lsn, &theirs, &mut report)?;
@@ -126,8 +186,24 @@ impl Repository {
             Judge::new(self, &scratch, &stock, catalog)?.judge(suspects, watcher, &mut report)?;
         }
         report.seconds.judging = began.elapsed().as_secs_f64();
+        if is_deep {
+            let began = Instant::now();
+            if has_checksums(&theirs)? {
+                let mut client =
+                    pages::connect(self, &self.server_address()?.unix, branch.timeline, lsn)?;
+                deep::check_checksums(&mut client, lsn, &ours.relations, watcher, &mut report)?;
+            }
+            report.deep.get_or_insert_default().seconds = began.elapsed().as_secs_f64();
+            // Other processes than ours are started from here on.
+            drop(identity);
+            deep::check_servers(self, &scratch, &stock, watcher, &mut report)?;
+        }
         Ok(report)
     }
+}
+
+fn has_checksums(pgdata: &DataDirectory) -> Result<bool> {
+    Ok(counters::decoded(&pgdata.read_file(CONTROL_FILE_PATH)?)?.has_data_checksums())
 }
 
 /// Whether WAL says what is in a fork. Nothing of a free space map is logged, nor of an unlogged

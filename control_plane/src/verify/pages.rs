@@ -31,10 +31,10 @@ const PAGE_HEADER_BYTES: usize = 24;
 
 /// Consecutive pages of a fork, all in one file.
 #[derive(Clone, Copy)]
-struct Chunk {
-    rel: RelTag,
-    first: u32,
-    count: u32,
+pub(super) struct Chunk {
+    pub rel: RelTag,
+    pub first: u32,
+    pub count: u32,
 }
 
 /// Pages that are not equal, and where to find both versions.
@@ -114,6 +114,11 @@ impl<'d> PageComparison<'d> {
             while self.sent.len() < WINDOW
                 && let Some(chunk) = waiting.pop_front()
             {
+                let present = self.theirs.present_pages(chunk.rel, chunk.first, chunk.count)?;
+                if present.is_some_and(|present| !present.contains(&true)) {
+                    report.pages.absent += u64::from(chunk.count);
+                    continue;
+                }
                 self.send(chunk)?;
             }
             if self.sent.is_empty() {
@@ -161,20 +166,31 @@ impl<'d> PageComparison<'d> {
     }
 
     fn compare(&mut self, chunk: Chunk, ours: &[u8], report: &mut Verification) -> Result<()> {
-        let theirs = self.theirs.read_pages(chunk.rel, chunk.first, chunk.count)?;
-        report.pages.compared += u64::from(chunk.count);
+        let mut theirs = self.theirs.read_pages(chunk.rel, chunk.first, chunk.count)?;
+        let mut absent = 0;
+        if let Some(present) = self.theirs.present_pages(chunk.rel, chunk.first, chunk.count)? {
+            let pages = theirs.chunks_mut(BLCKSZ).zip(ours.chunks(BLCKSZ)).zip(present);
+            for ((their, our), _) in pages.filter(|(_, present)| !present) {
+                their.copy_from_slice(our);
+                absent += 1;
+            }
+        }
+        report.pages.absent += absent;
+        report.pages.compared += u64::from(chunk.count) - absent;
         if ours == theirs {
-            report.pages.equal += u64::from(chunk.count);
+            report.pages.equal += u64::from(chunk.count) - absent;
             return Ok(());
         }
+        let mut equal = 0;
         let pairs = ours.chunks(BLCKSZ).zip(theirs.chunks(BLCKSZ));
         for (block, (our, their)) in (chunk.first..).zip(pairs) {
             if our == their {
-                report.pages.equal += 1;
+                equal += 1;
             } else {
                 self.suspects.add(chunk.rel, block, our, their)?;
             }
         }
+        report.pages.equal += equal - absent;
         Ok(())
     }
 }
@@ -198,7 +214,7 @@ pub(super) fn connect(
 }
 
 /// A fork's first pages in chunks, none of which goes over the end of a file.
-fn chunks(rel: RelTag, pages: u32) -> impl Iterator<Item = Chunk> {
+pub(super) fn chunks(rel: RelTag, pages: u32) -> impl Iterator<Item = Chunk> {
     let mut next = 0;
     std::iter::from_fn(move || {
         let first = next;
@@ -228,6 +244,16 @@ pub(super) fn has_no_bit(
     for block in first..end {
         let page = theirs.read_pages(rel, block, 1)?;
         if page.iter().skip(PAGE_HEADER_BYTES).any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the pages of a fork from `first` up to `end` were never written.
+pub(super) fn are_zeros(theirs: &DataDirectory, rel: RelTag, first: u32, end: u32) -> Result<bool> {
+    for block in first..end {
+        if theirs.read_pages(rel, block, 1)?.iter().any(|byte| *byte != 0) {
             return Ok(false);
         }
     }

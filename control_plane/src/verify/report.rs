@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use postgres_formats::{BlockNumber, Lsn, RelTag, TimelineId};
+use serde::{Serialize, Serializer};
 
+use super::deep::DeepCounts;
 use crate::branch::Branch;
 
 /// Differences that are told in detail; of more there is only the number.
 const DETAILS_MAX: usize = 20;
 
 /// How many were compared, and how many of them differ.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Count {
     /// All.
     pub compared: u64,
@@ -19,11 +21,48 @@ pub struct Count {
 }
 
 /// Why a difference is none of the page server's: each reason is a matter of what PostgreSQL logs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Permitted {
     /// Redo makes a visibility map when it looks at it to clear a bit, and logs nothing of that. A map
     /// without a bit means the same as no map.
     EmptyVisibilityMap,
+    /// Replay of a shutdown checkpoint takes over which database holds the oldest multixact only
+    /// together with a newer oldest multixact (`MultiXactAdvanceOldest`); the page server has what the
+    /// checkpoint says, as the server had that wrote it.
+    OldestMultixactDatabase,
+    /// A bit of a visibility map is cleared before the record that says so is written, and another
+    /// backend may write the page's image in between. The record comes soon after.
+    VisibilityBitClearedEarly,
+    /// On a compute: pages of zeros by which it made a relation longer without a record, for use
+    /// later (`RelationAddExtraBlocks`, `access/heap/hio.c`), or before it crashed.
+    ZeroPagesAtEnd,
+    /// On a compute: a sequence's page says how many of the values logged ahead are left; a record
+    /// has the last of them (`nextval_internal`, `commands/sequence.c`).
+    SequenceValuesAhead,
+    /// On a compute: where an SP-GiST index has room is remembered in its first page and not logged
+    /// (`SpGistUpdateMetaPage`, `access/spgist/spgutils.c`).
+    SpgistRoom,
+    /// On a compute: `CREATE DATABASE` with strategy `WAL_LOG` logs the pages of visibility maps as if
+    /// nothing stood between their header and their end (`RelationCopyStorageUsingBuffer`,
+    /// `commands/dbcommands.c`), so that everybody else has maps without a bit.
+    VisibilityOfCopiedDatabase,
+    /// On a compute: place and time of the last checkpoint, in `pg_control`; a base backup brings one
+    /// of its own. The counter of unlogged changes.
+    OwnCheckpoint,
+    /// On a compute: its settings as `pg_control` has them, for servers that replay its WAL. A server
+    /// that starts puts its own in their place (`XLogReportParameters`).
+    ServerParameters,
+    /// On a compute: settings, its own and those that Zenith writes.
+    Settings,
+    /// On a compute: what a server keeps for itself and makes anew when it is not there: caches of
+    /// catalogs, statistics, its command line, subtransactions' parents.
+    ServersOwnFile,
+    /// On a compute: its replication slots, which stand for servers that follow it.
+    ReplicationSlot,
+    /// Recovery that is told that commit timestamps are no longer tracked removes their files, but
+    /// writes the pages that it still has in buffers again. Nobody may ask for what is on them.
+    ForgottenCommitTimestamps,
 }
 
 impl Permitted {
@@ -31,12 +70,24 @@ impl Permitted {
     pub fn name(self) -> &'static str {
         match self {
             Permitted::EmptyVisibilityMap => "empty_visibility_map",
+            Permitted::OldestMultixactDatabase => "oldest_multixact_database",
+            Permitted::VisibilityBitClearedEarly => "visibility_bit_cleared_early",
+            Permitted::ZeroPagesAtEnd => "zero_pages_at_end",
+            Permitted::SequenceValuesAhead => "sequence_values_ahead",
+            Permitted::SpgistRoom => "spgist_room",
+            Permitted::VisibilityOfCopiedDatabase => "visibility_of_copied_database",
+            Permitted::OwnCheckpoint => "own_checkpoint",
+            Permitted::ServerParameters => "server_parameters",
+            Permitted::Settings => "settings",
+            Permitted::ServersOwnFile => "servers_own_file",
+            Permitted::ReplicationSlot => "replication_slot",
+            Permitted::ForgottenCommitTimestamps => "forgotten_commit_timestamps",
         }
     }
 }
 
 /// Pages by what the comparison gave.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct PageCounts {
     /// All.
     pub compared: u64,
@@ -44,16 +95,19 @@ pub struct PageCounts {
     pub equal: u64,
     /// Equal in all that WAL promises, as PostgreSQL's masks have it.
     pub masked_equal: u64,
-    /// Different for a reason that is known.
+    /// Different for a reason that is known; a file, or `pg_control`, counts as one page.
     pub permitted: BTreeMap<Permitted, u64>,
     /// Different.
     pub different: u64,
+    /// Not compared, since a compute does not have them on its disk.
+    pub absent: u64,
 }
 
 /// A difference.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Difference {
-    /// What differs: `page`, `size`, `relation` or `file`.
+    /// What differs: `page`, `size`, `relation`, `file`, `wal`, `image`, `checksum`, `amcheck` or
+    /// `dump`.
     pub kind: &'static str,
     /// The relation fork, if it is about one.
     pub relation: Option<RelTag>,
@@ -65,38 +119,47 @@ pub struct Difference {
     pub our_lsn: Option<Lsn>,
     /// LSN on the stock server's page.
     pub their_lsn: Option<Lsn>,
+    /// Start of the WAL record whose image the page was compared with.
+    pub record: Option<Lsn>,
+    /// That record's resource manager.
+    pub manager: Option<String>,
     /// In words.
     pub detail: String,
 }
 
+impl Serialize for Difference {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let lsn = |lsn: Option<Lsn>| lsn.map(|lsn| lsn.to_string());
+        let mut fields = serializer.serialize_struct("Difference", 10)?;
+        fields.serialize_field("kind", self.kind)?;
+        let relation = self.relation.map(|rel| rel.locator().to_string());
+        fields.serialize_field("relation", &relation)?;
+        fields.serialize_field("fork", &self.relation.map(|rel| rel.fork.name()))?;
+        fields.serialize_field("name", &self.name)?;
+        fields.serialize_field("block", &self.block.map(|block| block.0))?;
+        fields.serialize_field("our_lsn", &lsn(self.our_lsn))?;
+        fields.serialize_field("their_lsn", &lsn(self.their_lsn))?;
+        fields.serialize_field("record", &lsn(self.record))?;
+        fields.serialize_field("resource_manager", &self.manager)?;
+        fields.serialize_field("detail", &self.detail)?;
+        fields.end()
+    }
+}
+
 impl Difference {
     pub(super) fn of_relation(kind: &'static str, relation: RelTag, detail: String) -> Difference {
-        Difference {
-            kind,
-            relation: Some(relation),
-            name: None,
-            block: None,
-            our_lsn: None,
-            their_lsn: None,
-            detail,
-        }
+        Difference { kind, relation: Some(relation), detail, ..Difference::default() }
     }
 
     pub(super) fn of_file(path: &str, detail: String) -> Difference {
-        Difference {
-            kind: "file",
-            relation: None,
-            name: Some(path.to_owned()),
-            block: None,
-            our_lsn: None,
-            their_lsn: None,
-            detail,
-        }
+        Difference { kind: "file", name: Some(path.to_owned()), detail, ..Difference::default() }
     }
 }
 
 /// How long the parts took.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Seconds {
     /// Copying the base image and the WAL.
     pub copying: f64,
@@ -117,19 +180,54 @@ pub struct Verification {
     pub timeline: TimelineId,
     /// At which LSN.
     pub lsn: Lsn,
+    /// The compute it was compared with; `None`: a stock server that recovered.
+    pub compute: Option<String>,
+    /// Bytes of the compute's WAL that were compared.
+    pub wal_bytes: u64,
     /// Relation forks: whether they are there, and their sizes.
     pub relations: Count,
     /// Pages of relations.
     pub pages: PageCounts,
-    /// Segments of the commit log and of multixacts.
+    /// Segments of the commit log, of multixacts and of commit timestamps.
     pub slru_segments: Count,
     /// Other files: relation maps, prepared transactions, databases' version files, the counters in
     /// `pg_control`.
     pub files: Count,
+    /// What servers say that run on the pages, if they were asked.
+    pub deep: Option<DeepCounts>,
     /// The first differences in detail.
     pub differences: Vec<Difference>,
     /// How long it took.
     pub seconds: Seconds,
+}
+
+/// Adds a difference unless there are many already.
+pub(super) fn keep(differences: &mut Vec<Difference>, difference: Difference) {
+    if differences.len() < DETAILS_MAX {
+        differences.push(difference);
+    }
+}
+
+impl Serialize for Verification {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+
+        let mut fields = serializer.serialize_struct("Verification", 13)?;
+        fields.serialize_field("branch", &self.branch)?;
+        fields.serialize_field("timeline", &self.timeline.to_string())?;
+        fields.serialize_field("lsn", &self.lsn.to_string())?;
+        fields.serialize_field("compute", &self.compute)?;
+        fields.serialize_field("wal_bytes", &self.wal_bytes)?;
+        fields.serialize_field("different", &self.different())?;
+        fields.serialize_field("relations", &self.relations)?;
+        fields.serialize_field("pages", &self.pages)?;
+        fields.serialize_field("slru_segments", &self.slru_segments)?;
+        fields.serialize_field("files", &self.files)?;
+        fields.serialize_field("deep", &self.deep)?;
+        fields.serialize_field("differences", &self.differences)?;
+        fields.serialize_field("seconds", &self.seconds)?;
+        fields.end()
+    }
 }
 
 impl Verification {
@@ -138,10 +236,13 @@ impl Verification {
             branch: branch.name.to_string(),
             timeline: branch.timeline,
             lsn,
+            compute: None,
+            wal_bytes: 0,
             relations: Count::default(),
             pages: PageCounts::default(),
             slru_segments: Count::default(),
             files: Count::default(),
+            deep: None,
             differences: Vec::new(),
             seconds: Seconds::default(),
         }
@@ -150,13 +251,13 @@ impl Verification {
     /// How many differences there are.
     pub fn different(&self) -> u64 {
         let counts = [self.relations, self.slru_segments, self.files];
-        counts.iter().map(|count| count.different).sum::<u64>() + self.pages.different
+        counts.iter().map(|count| count.different).sum::<u64>()
+            + self.pages.different
+            + self.deep.map_or(0, |deep| deep.different())
     }
 
     pub(super) fn describe(&mut self, difference: Difference) {
-        if self.differences.len() < DETAILS_MAX {
-            self.differences.push(difference);
-        }
+        keep(&mut self.differences, difference);
     }
 
     pub(super) fn permit(&mut self, reason: Permitted, pages: u64) {

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,6 +25,9 @@ use crate::repository::Repository;
 
 /// How long the server may take to stop when it has been told to.
 const STOP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Its port, which is part of its socket's name.
+pub(super) const PORT: u16 = 5432;
 
 /// A cluster that recovers from the WAL of one timeline.
 pub(super) struct StockServer {
@@ -58,10 +62,11 @@ impl StockServer {
             command.arg("--run-as").arg(format!("{uid}:{gid}"));
         }
         let said = process::run_program("pageserver materialize", &mut command)?;
-        let last_record = said
-            .split_whitespace()
-            .nth(1)
+        let mut words = said.split_whitespace().skip(1);
+        let (last_record, commit_ts) = words
+            .next()
             .and_then(|word| word.parse().ok())
+            .zip(words.next().filter(|word| ["on", "off"].contains(word)))
             .ok_or_else(|| failed("pageserver materialize", &format!("it printed {said:?}")))?;
         let server = StockServer {
             pgdata,
@@ -71,7 +76,7 @@ impl StockServer {
             log,
             last_record,
         };
-        server.configure()?;
+        server.configure(commit_ts, &preload_setting(&repository.config().walredo.libraries))?;
         Ok(server)
     }
 
@@ -79,8 +84,9 @@ impl StockServer {
         &self.pgdata
     }
 
-    /// Settings under which nobody can connect and nothing works on pages but recovery.
-    fn configure(&self) -> Result<()> {
+    /// Settings under which nobody can connect and nothing works on pages but recovery. Commit
+    /// timestamps are tracked if they were: else the server would remove them in the end.
+    fn configure(&self, commit_ts: &str, preload: &str) -> Result<()> {
         let _identity = self.account.enter();
         // In the abstract namespace, since the path of the scratch folder may be too long.
         let socket = format!("@zenith-verify-{:016x}", rand::random::<u64>());
@@ -93,7 +99,10 @@ impl StockServer {
              autovacuum = off\n\
              bgwriter_lru_maxpages = 0\n\
              max_prepared_transactions = 1000\n\
+             track_commit_timestamp = {commit_ts}\n\
+             {preload}\
              max_logical_replication_workers = 0\n\
+             max_replication_slots = 1000\n\
              max_wal_senders = 0\n\
              wal_level = replica\n\
              max_wal_size = 100GB\n\
@@ -117,13 +126,7 @@ impl StockServer {
     pub fn recover(&self, watcher: &Watcher<'_>) -> Result<()> {
         let mut server =
             Guarded(self.spawn(Command::new(&self.postgres).arg("-D").arg(&self.pgdata))?);
-        while !self.is_ready() {
-            watcher.check()?;
-            if let Some(status) = server.0.try_wait().io("wait for", &self.postgres)? {
-                return Err(self.ended(status));
-            }
-            std::thread::sleep(process::POLL_INTERVAL);
-        }
+        self.wait_ready(&mut server, watcher)?;
         server.signal(Signal::SIGINT);
         let mut status = Ok(None);
         let stopped = process::wait_until(STOP_TIMEOUT, || {
@@ -141,6 +144,35 @@ impl StockServer {
                 )))
             }
         }
+    }
+
+    /// Starts it once more, for the account of the repository alone, until the value is dropped. It
+    /// must have recovered; it changes its files from now on.
+    pub fn serve(&self, watcher: &Watcher<'_>) -> Result<Serving> {
+        let socket_dir = SocketDir::make(&self.account)?;
+        {
+            let _identity = self.account.enter();
+            let path = self.pgdata.join("pg_hba.conf");
+            // Whoever can enter that folder.
+            fs::write(&path, "local all all trust\n").io("write", &path)?;
+        }
+        let mut command = Command::new(&self.postgres);
+        command.arg("-D").arg(&self.pgdata).arg("-k").arg(&socket_dir.0);
+        command.arg("-p").arg(PORT.to_string());
+        let mut server = Guarded(self.spawn(&mut command)?);
+        self.wait_ready(&mut server, watcher)?;
+        Ok(Serving { _server: server, socket_dir })
+    }
+
+    fn wait_ready(&self, server: &mut Guarded, watcher: &Watcher<'_>) -> Result<()> {
+        while !self.is_ready() {
+            watcher.check()?;
+            if let Some(status) = server.0.try_wait().io("wait for", &self.postgres)? {
+                return Err(self.ended(status));
+            }
+            std::thread::sleep(process::POLL_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Whether it took in all of the WAL: PostgreSQL takes damage for the end of the WAL, too.
@@ -252,8 +284,50 @@ impl StockServer {
     }
 }
 
+/// The line of the configuration without which WAL of extensions cannot be recovered.
+fn preload_setting(libraries: &[String]) -> String {
+    let names: Vec<_> = libraries.iter().map(|name| format!("\"{name}\"")).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("shared_preload_libraries = '{}'\n", names.join(",").replace('\'', "''")),
+    }
+}
+
 fn failed(program: &str, detail: &str) -> Error {
     Error::Program { program: program.to_owned(), detail: detail.to_owned() }
+}
+
+/// A stock server that can be connected to.
+pub(super) struct Serving {
+    /// Dropped first, for its socket is in the folder.
+    _server: Guarded,
+    socket_dir: SocketDir,
+}
+
+impl Serving {
+    /// The folder of its socket.
+    pub fn socket_dir(&self) -> &Path {
+        &self.socket_dir.0
+    }
+}
+
+/// A folder that only the account can enter, with a path short enough for a socket.
+struct SocketDir(PathBuf);
+
+impl SocketDir {
+    fn make(account: &Account) -> Result<SocketDir> {
+        let _identity = account.enter();
+        let name = format!("zenith-verify-{:016x}", rand::random::<u64>());
+        let dir = std::env::temp_dir().join(name);
+        fs::DirBuilder::new().mode(0o700).create(&dir).io("create", &dir)?;
+        Ok(SocketDir(dir))
+    }
+}
+
+impl Drop for SocketDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A server that does not outlive this value.

@@ -7,6 +7,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
+use lazyfiles_core::base::BaseLsn;
 use lazyfiles_core::data_directory::DataDirectory;
 use lazyfiles_core::lazy_file::Process;
 use lazyfiles_core::presence::BootId;
@@ -51,7 +52,11 @@ impl Active {
     pub(crate) fn with_process<T>(&self, work: impl FnOnce(&mut Process<'_>) -> T) -> T {
         let mut source: MutexGuard<'_, RemotePages> =
             self.source.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        work(&mut Process { durability: postgres::durability(), source: &mut *source })
+        work(&mut Process {
+            durability: postgres::durability(),
+            in_recovery: postgres::is_in_recovery(),
+            source: &mut *source,
+        })
     }
 }
 
@@ -102,6 +107,7 @@ fn activate() {
     if let Err(error) = std::fs::read_dir(&settings.presence) {
         refuse(&format!("{}: {error}", settings.presence.display()));
     }
+    let base = BaseLsn::open(&settings.base).unwrap_or_else(|error| refuse(&report::chain(&error)));
     let checksums = has_checksums(&settings.pgdata).unwrap_or_else(|error| refuse(&error));
     postgres::look_up_variables();
     hide_from_children(variables.get(LD_PRELOAD));
@@ -110,7 +116,7 @@ fn activate() {
         boot,
         presence: settings.presence.clone(),
         loader: std::process::id(),
-        source: Mutex::new(RemotePages::new(&settings, checksums, postgres::is_canceled)),
+        source: Mutex::new(RemotePages::new(&settings, base, checksums, postgres::is_canceled)),
     };
     ACTIVE.store(Box::into_raw(Box::new(active)), Ordering::Release);
 }

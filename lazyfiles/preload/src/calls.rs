@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 
 use lazyfiles_core::all_maps;
-use lazyfiles_core::data_directory::RelationPath;
+use lazyfiles_core::data_directory::SegmentPath;
 use lazyfiles_core::errno::Errno;
 use lazyfiles_core::lazy_file::LazyFile;
 use lazyfiles_core::report;
@@ -167,23 +167,23 @@ fn stat(fd: c_int) -> Result<fs::Metadata, Errno> {
     Ok(file.metadata()?)
 }
 
-/// The relation that `path`, seen from the folder `folder`, names.
+/// The file of a relation or an SLRU that `path`, seen from the folder `folder`, names.
 ///
 /// # Safety
 /// `path` must be null or a C string.
-unsafe fn relation(active: &Active, folder: c_int, path: *const c_char) -> Option<RelationPath> {
+unsafe fn segment(active: &Active, folder: c_int, path: *const c_char) -> Option<SegmentPath> {
     if path.is_null() {
         return None;
     }
     // SAFETY: not null, so a C string as demanded of our caller.
     let path = unsafe { CStr::from_ptr(path) }.to_bytes();
     if folder == libc::AT_FDCWD || path.first() == Some(&b'/') {
-        return active.data.relation(path);
+        return active.data.segment(path);
     }
     let mut full = fs::read_link(format!("/proc/self/fd/{folder}")).ok()?.into_os_string();
     full.push("/");
     full.push(std::ffi::OsStr::from_bytes(path));
-    active.data.relation(&full.into_vec())
+    active.data.segment(&full.into_vec())
 }
 
 /// An opening of `path` with `flags`; `real` opens it with the flags that it is given.
@@ -200,17 +200,17 @@ pub(crate) unsafe fn open(
     let Some(inside) = Inside::enter() else { return real(flags) };
     answer(inside.run(|| {
         // SAFETY: as demanded of our caller.
-        let Some(relation) = (unsafe { relation(active, folder, path) }) else {
+        let Some(segment) = (unsafe { segment(active, folder, path) }) else {
             let fd = check(real(flags))?;
             open_files::remove(fd);
             return Ok(fd);
         };
         if flags & libc::O_CREAT != 0 {
-            remove_stale_map(active, &relation)?;
+            remove_stale_map(active, &segment)?;
         }
         let fd = check(real(flags & !libc::O_TRUNC))?;
         open_files::remove(fd);
-        adopt(active, &relation, fd, flags).inspect_err(|_| {
+        adopt(active, &segment, fd, flags).inspect_err(|_| {
             // SAFETY: opened above, and known to nobody else.
             unsafe { real::close(fd) };
         })?;
@@ -220,12 +220,12 @@ pub(crate) unsafe fn open(
 
 /// A map without its file is left over from a crash between the removal of the two. The file that
 /// is about to be created has nothing to do with it.
-fn remove_stale_map(active: &Active, relation: &RelationPath) -> Result<(), Errno> {
-    let map = active.data.presence_map(relation);
+fn remove_stale_map(active: &Active, segment: &SegmentPath) -> Result<(), Errno> {
+    let map = active.data.presence_map(segment);
     if !map.exists() {
         return Ok(());
     }
-    match fs::symlink_metadata(active.data.path(relation)) {
+    match fs::symlink_metadata(active.data.path(segment)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         _ => return Ok(()),
     }
@@ -235,13 +235,13 @@ fn remove_stale_map(active: &Active, relation: &RelationPath) -> Result<(), Errn
     }
 }
 
-/// Makes the newly opened descriptor of a relation file one of ours if it has a presence map.
-fn adopt(active: &Active, relation: &RelationPath, fd: c_int, flags: c_int) -> Result<(), Errno> {
+/// Makes the newly opened descriptor of a relation's or an SLRU's file one of ours if it has a presence map.
+fn adopt(active: &Active, segment: &SegmentPath, fd: c_int, flags: c_int) -> Result<(), Errno> {
     let writable = flags & libc::O_ACCMODE != libc::O_RDONLY;
-    let map = active.data.presence_map(relation);
+    let map = active.data.presence_map(segment);
     // SAFETY: both take any number as descriptor, and were given one that is open.
     let truncate = || unsafe { real::ftruncate(fd, 0) };
-    let file = match LazyFile::new(fd, writable, relation.file, &map, active.boot) {
+    let file = match LazyFile::new(fd, writable, segment.file, &map, active.boot) {
         Ok(Some(file)) => file,
         Ok(None) => {
             // Maps go after their files: a file that still has its name is an ordinary one.
@@ -259,7 +259,7 @@ fn adopt(active: &Active, relation: &RelationPath, fd: c_int, flags: c_int) -> R
         }
     };
     if flags & libc::O_APPEND != 0 {
-        report::line(&format!("{} was opened for appending", relation.relative));
+        report::line(&format!("{} was opened for appending", segment.relative));
         return Err(Errno(libc::EINVAL));
     }
     if flags & libc::O_TRUNC != 0 {
@@ -281,15 +281,15 @@ pub(crate) unsafe fn truncate(
     let Some(inside) = Inside::enter() else { return real() };
     answer(inside.run(|| {
         // SAFETY: as demanded of our caller.
-        let relation = unsafe { relation(active, libc::AT_FDCWD, path) };
-        match relation {
-            Some(relation) if active.data.presence_map(&relation).exists() => {
+        let segment = unsafe { segment(active, libc::AT_FDCWD, path) };
+        match segment {
+            Some(segment) if active.data.presence_map(&segment).exists() => {
                 // SAFETY: `path` is not null, or it would have named nothing.
                 let fd = check(unsafe { real::open(path, libc::O_RDWR | libc::O_CLOEXEC, 0) })?;
                 // SAFETY: truncates the file opened above, which nobody else closes.
                 let truncate = || unsafe { real::ftruncate(fd, length) };
-                let map = active.data.presence_map(&relation);
-                let result = match LazyFile::new(fd, true, relation.file, &map, active.boot) {
+                let map = active.data.presence_map(&segment);
+                let result = match LazyFile::new(fd, true, segment.file, &map, active.boot) {
                     Ok(Some(file)) => cut(&file, active, length, truncate),
                     Ok(None) => check(truncate()),
                     Err(error) => {
@@ -315,15 +315,15 @@ pub(crate) unsafe fn unlink(folder: c_int, path: *const c_char, real: impl Fn() 
     let Some(inside) = Inside::enter() else { return real() };
     answer(inside.run(|| {
         // SAFETY: as demanded of our caller.
-        let relation = unsafe { relation(active, folder, path) };
+        let segment = unsafe { segment(active, folder, path) };
         check(real())?;
-        if let Some(relation) = relation {
-            match fs::remove_file(active.data.presence_map(&relation)) {
+        if let Some(segment) = segment {
+            match fs::remove_file(active.data.presence_map(&segment)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     // The file is gone, as was asked; who creates it anew will try again.
                     report::line(&format!(
                         "could not remove the presence map of {}: {error}",
-                        relation.relative
+                        segment.relative
                     ));
                 }
                 _ => {}

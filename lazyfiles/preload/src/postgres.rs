@@ -53,6 +53,8 @@ static QUERY_CANCEL_PENDING: Variable = Variable::new(c"QueryCancelPending");
 static PROC_DIE_PENDING: Variable = Variable::new(c"ProcDiePending");
 /// `volatile uint32`: in a critical section any error takes the whole server down.
 static CRIT_SECTION_COUNT: Variable = Variable::new(c"CritSectionCount");
+/// `bool`: this process redoes WAL (`xlogutils.h`).
+static IN_RECOVERY: Variable = Variable::new(c"InRecovery");
 
 /// Finds the variables; to be called once, when the library is loaded.
 pub(crate) fn look_up_variables() {
@@ -62,6 +64,7 @@ pub(crate) fn look_up_variables() {
         &QUERY_CANCEL_PENDING,
         &PROC_DIE_PENDING,
         &CRIT_SECTION_COUNT,
+        &IN_RECOVERY,
     ] {
         variable.look_up();
     }
@@ -73,6 +76,11 @@ pub(crate) fn durability() -> Durability {
         fsync: ENABLE_FSYNC.is_true(true),
         retries_failed_sync: DATA_SYNC_RETRY.is_true(false),
     }
+}
+
+/// Whether this process redoes WAL after a crash.
+pub(crate) fn is_in_recovery() -> bool {
+    IN_RECOVERY.is_true(false)
 }
 
 /// Whether this process has been asked to stop what it does, and may.

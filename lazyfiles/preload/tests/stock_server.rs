@@ -251,11 +251,11 @@ fn children_of_the_server_are_ordinary_programs() {
 fn a_server_without_settings_does_not_start() {
     let origin = Origin::new(&["create table t (a int)"]);
     let mut lazy = origin.lazy("lazy");
-    lazy.environment.retain(|(name, _)| name != lazyfiles_core::settings::BASE_LSN);
+    lazy.environment.retain(|(name, _)| name != lazyfiles_core::settings::BASE);
     let server = lazy.cluster.spawn(&[], &lazy.environment);
     assert!(!server.wait().success());
     let log = lazy.cluster.log();
-    assert!(log.contains("ZENITH_LAZY_BASE_LSN is not set"), "{log}");
+    assert!(log.contains("ZENITH_LAZY_BASE is not set"), "{log}");
     // A damaged map is not taken for none.
     let lazy = origin.lazy("damaged");
     let _pages = origin.page_server();

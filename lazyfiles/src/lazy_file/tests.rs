@@ -5,11 +5,12 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use postgres_formats::relpath::parse_relation_path;
-use postgres_formats::{Oid, RelTag};
+use postgres_formats::Oid;
+use postgres_formats::relpath::BLOCKS_PER_SEGMENT;
 
 use super::*;
 use crate::presence;
+use crate::segment_file::Object;
 use crate::source::FetchError;
 
 const DURABLE: Durability = Durability { fsync: true, retries_failed_sync: false };
@@ -27,7 +28,7 @@ impl FakeServer {
     }
 
     fn process(&mut self) -> Process<'_> {
-        Process { durability: DURABLE, source: self }
+        Process { durability: DURABLE, in_recovery: false, source: self }
     }
 }
 
@@ -36,16 +37,16 @@ fn base_byte(block: u32) -> u8 {
 }
 
 impl PageSource for FakeServer {
-    fn pages(&mut self, rel: RelTag, first: BlockNumber, count: u16) -> Result<Bytes, FetchError> {
-        assert_eq!(rel.rel, Oid(16384));
-        self.fetched.push((first.0, count));
+    fn pages(&mut self, object: Object, first: u32, count: u16) -> Result<Bytes, FetchError> {
+        assert!(!matches!(object, Object::Rel(rel) if rel.rel != Oid(16384)));
+        self.fetched.push((first, count));
         (self.before_reply)();
-        let blocks = first.0..first.0 + u32::from(count);
+        let blocks = first..first + u32::from(count);
         Ok(blocks.flat_map(|block| vec![base_byte(block); BLCKSZ]).collect())
     }
 
-    fn hint(&mut self, _: RelTag, first: BlockNumber, count: u16) {
-        self.hinted.push((first.0, count));
+    fn hint(&mut self, _: Object, first: u32, count: u16) {
+        self.hinted.push((first, count));
     }
 }
 
@@ -53,7 +54,7 @@ struct Stub {
     _dir: tempfile::TempDir,
     data: PathBuf,
     map: PathBuf,
-    file: RelFile,
+    file: SegmentFile,
 }
 
 impl Stub {
@@ -66,7 +67,7 @@ impl Stub {
         let (data, map) = (dir.path().join("data"), dir.path().join("map"));
         File::create(&data).unwrap().set_len(u64::from(nblocks) * BLOCK_BYTES).unwrap();
         presence::create(&map, nblocks).unwrap();
-        Stub { _dir: dir, data, map, file: parse_relation_path(path).unwrap() }
+        Stub { _dir: dir, data, map, file: SegmentFile::parse(path).unwrap() }
     }
 
     fn open(&self, writable: bool) -> Opened {
@@ -151,10 +152,13 @@ fn a_hint_concerns_absent_blocks() {
 }
 
 #[test]
-fn a_segment_knows_its_place_in_the_relation() {
+fn a_segment_knows_its_place() {
     let (stub, mut server) = (Stub::of_segment("base/5/16384.2", 10), FakeServer::new());
     stub.open(true).read(&mut server, 3..4);
     assert_eq!(server.fetched, [(2 * BLOCKS_PER_SEGMENT + 3, 1)]);
+    let (stub, mut server) = (Stub::of_segment("pg_xact/000B", 32), FakeServer::new());
+    stub.open(true).read(&mut server, 3..4);
+    assert_eq!(server.fetched, [(11 * 32 + 3, 1)]);
 }
 
 #[test]
@@ -247,15 +251,15 @@ fn a_file_that_was_cut_meanwhile_is_not_lengthened() {
 fn a_failed_fetch_leaves_the_block_absent() {
     struct Unreachable;
     impl PageSource for Unreachable {
-        fn pages(&mut self, _: RelTag, _: BlockNumber, _: u16) -> Result<Bytes, FetchError> {
+        fn pages(&mut self, _: Object, _: u32, _: u16) -> Result<Bytes, FetchError> {
             Err(FetchError::Failed("gone".to_owned()))
         }
 
-        fn hint(&mut self, _: RelTag, _: BlockNumber, _: u16) {}
+        fn hint(&mut self, _: Object, _: u32, _: u16) {}
     }
     let (stub, mut server) = (Stub::new(20), FakeServer::new());
     let opened = stub.open(true);
-    let mut process = Process { durability: DURABLE, source: &mut Unreachable };
+    let mut process = Process { durability: DURABLE, in_recovery: false, source: &mut Unreachable };
     assert_eq!(opened.lazy.before_read(0, BLCKSZ, &mut process), Err(Errno(libc::EIO)));
     // Writing a whole block needs no page server.
     let mut write = || opened.file.write_at(&[5; BLCKSZ], BLOCK_BYTES).unwrap() as isize;
@@ -299,9 +303,66 @@ fn without_fsync_everything_counts_as_durable() {
     let (stub, mut server) = (Stub::new(20), FakeServer::new());
     let opened = stub.open(true);
     let durability = Durability { fsync: false, retries_failed_sync: false };
-    let mut process = Process { durability, source: &mut server };
+    let mut process = Process { durability, in_recovery: false, source: &mut server };
     let mut write = || opened.file.write_at(&[5; BLCKSZ], 0).unwrap() as isize;
     opened.lazy.write(0, BLCKSZ, &mut process, &mut write).unwrap();
     opened.lazy.map.distrust_live();
     assert_eq!(stub.open(true).read(&mut server, 0..1), [5]);
+}
+
+/// A page server whose state at the base has the first two blocks only.
+struct Shorter {
+    during: Box<dyn FnMut()>,
+}
+
+impl PageSource for Shorter {
+    fn pages(&mut self, _: Object, first: u32, count: u16) -> Result<Bytes, FetchError> {
+        if first + u32::from(count) > 2 {
+            (self.during)();
+            return Err(FetchError::NotThere("gone".to_owned()));
+        }
+        Ok(vec![base_byte(first); usize::from(count) * BLCKSZ].into())
+    }
+
+    fn hint(&mut self, _: Object, _: u32, _: u16) {}
+}
+
+#[test]
+fn in_recovery_blocks_that_are_to_be_cut_off_are_zeros() {
+    let stub = Stub::new(20);
+    let opened = stub.open(true);
+    // What a killed process has left there.
+    opened.file.write_all_at(&[9; BLCKSZ], 3 * BLOCK_BYTES).unwrap();
+    let mut source = Shorter { during: Box::new(|| ()) };
+    let mut process = Process { durability: DURABLE, in_recovery: true, source: &mut source };
+    opened.lazy.before_read(0, 4 * BLCKSZ, &mut process).unwrap();
+    let mut bytes = vec![1; 4 * BLCKSZ];
+    opened.file.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!([0, 1, 2, 3].map(|block| bytes[block * BLCKSZ]), [100, 101, 0, 0]);
+}
+
+#[test]
+fn whoever_reads_a_block_that_is_being_cut_off_waits_for_that() {
+    let stub = Stub::new(20);
+    let (reader, writer) = (stub.open(false), stub.open(true));
+    let cut = move || writer.truncate(&mut FakeServer::new(), 2 * BLOCK_BYTES);
+    let mut source = Shorter { during: Box::new(cut) };
+    let mut process = Process { durability: DURABLE, in_recovery: false, source: &mut source };
+    reader.lazy.before_read(2 * BLOCK_BYTES, 2 * BLCKSZ, &mut process).unwrap();
+    assert_eq!(fs::metadata(&stub.data).unwrap().len(), 2 * BLOCK_BYTES);
+
+    // A file that has been removed meanwhile.
+    let stub = Stub::new(20);
+    let (reader, path) = (stub.open(false), stub.data.clone());
+    let mut source = Shorter { during: Box::new(move || drop(fs::remove_file(&path))) };
+    let mut process = Process { durability: DURABLE, in_recovery: false, source: &mut source };
+    reader.lazy.before_read(3 * BLOCK_BYTES, BLCKSZ, &mut process).unwrap();
+
+    // Nobody cuts it.
+    let stub = Stub::new(20);
+    let reader = stub.open(false);
+    let mut source = Shorter { during: Box::new(|| ()) };
+    let mut process = Process { durability: DURABLE, in_recovery: false, source: &mut source };
+    let error = reader.lazy.before_read(3 * BLOCK_BYTES, BLCKSZ, &mut process);
+    assert_eq!(error, Err(Errno(libc::EIO)));
 }

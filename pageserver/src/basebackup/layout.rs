@@ -11,8 +11,11 @@ use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Oid, RelTag};
 /// PostgreSQL's major version, the content of every `PG_VERSION`.
 pub(crate) const PG_VERSION: &[u8] = b"15\n";
 
-/// Name of the tar's first entry: the relation files that are to be made as stubs.
+/// Name of the tar's first entry: the files that are to be made as stubs.
 pub(crate) const RELATION_LIST: &str = "zenith.relations";
+
+/// Begins the names of entries that hold one page of a stub each: `zenith.pages/STUB/PAGE`.
+pub(crate) const PAGES_FOLDER: &str = "zenith.pages";
 
 /// Every folder that start-up insists on or that PostgreSQL would not make by itself.
 pub(crate) const DIRECTORIES: &[&str] = &[
@@ -68,12 +71,16 @@ pub(crate) fn files_of(nblocks: BlockNumber) -> impl Iterator<Item = (u32, u32)>
 
 /// Appends the lines of `zenith.relations` for one fork: `PATH SIZE_IN_BYTES`, one per file.
 pub(crate) fn push_relation_lines(list: &mut String, rel: RelTag, nblocks: BlockNumber) {
-    use std::fmt::Write;
     for (file, blocks) in files_of(nblocks) {
-        let bytes = u64::from(blocks) * BLCKSZ as u64;
-        // Writing to a String cannot fail.
-        let _ = writeln!(list, "{} {bytes}", relation_path(rel, file));
+        push_line(list, &relation_path(rel, file), blocks);
     }
+}
+
+/// Appends the line for one file of `pages`.
+pub(crate) fn push_line(list: &mut String, path: &str, pages: u32) {
+    use std::fmt::Write;
+    // Writing to a String cannot fail.
+    let _ = writeln!(list, "{path} {}", u64::from(pages) * BLCKSZ as u64);
 }
 
 #[cfg(test)]

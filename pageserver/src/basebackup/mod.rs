@@ -1,7 +1,7 @@
 //! The base backup: what a compute starts from at one LSN, as a tar stream.
 //!
 //! Everything but the relations is there for real. Relations are listed in the first entry
-//! (`layout::RELATION_LIST`) and become sparse stubs. The compute finds a cleanly stopped cluster:
+//! (`layout::RELATION_LIST`) and become sparse stubs; so do SLRUs if they are wanted as such. The compute finds a cleanly stopped cluster:
 //! `pg_control` says "shut down" and its checkpoint is at the base LSN, in a WAL segment made for
 //! the purpose, so that stock PostgreSQL starts without recovery. `pg_control` is the last entry:
 //! what is left of a transfer that broke off cannot be started.
@@ -12,6 +12,7 @@
 mod archive;
 pub(crate) mod layout;
 mod pages;
+mod slru;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
@@ -19,8 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use postgres_formats::control_file::CONTROL_FILE_PATH;
+use postgres_formats::control_file::{CONTROL_FILE_PATH, FIRST_UNLOGGED_LSN};
 use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, database_path, relation_path};
+use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH};
 use postgres_formats::wal::synth;
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, RelTag};
 
@@ -30,10 +32,11 @@ use crate::timeline::error::TimelineError;
 use crate::timeline::{GetPageError, StateAt, Timeline};
 use archive::Archive;
 use layout::{
-    DIRECTORIES, PG_VERSION, RELATION_LIST, files_of, is_reset, push_relation_lines,
-    tablespace_dirs,
+    DIRECTORIES, PAGES_FOLDER, PG_VERSION, RELATION_LIST, files_of, is_reset, push_line,
+    push_relation_lines, tablespace_dirs,
 };
 use pages::PageReader;
+pub use slru::SlruForm;
 
 /// Why there is no base backup.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,7 @@ pub enum BaseBackupError {
 pub struct BaseBackup {
     timeline: Arc<Timeline>,
     at: StateAt,
+    slrus: SlruForm,
     objects: BTreeMap<ObjectTag, u32>,
 }
 
@@ -65,14 +69,15 @@ impl BaseBackup {
     pub fn prepare(
         timeline: Arc<Timeline>,
         lsn: Option<Lsn>,
+        slrus: SlruForm,
         timeout: Duration,
     ) -> Result<BaseBackup, BaseBackupError> {
-        let lsn = lsn.unwrap_or_else(|| timeline.last_record_lsn());
+        let lsn = lsn.map_or_else(|| timeline.end_lsn(), Ok)?;
         timeline.check_lsn(lsn)?;
         timeline.wait_lsn(lsn, timeout)?;
         let at = timeline.state_at(lsn)?;
         let objects = timeline.list_objects(at.base);
-        Ok(BaseBackup { timeline, at, objects })
+        Ok(BaseBackup { timeline, at, slrus, objects })
     }
 
     /// Where the compute's own WAL will begin, and the LSN of the pages it does not have.
@@ -94,6 +99,11 @@ impl BaseBackup {
                 push_relation_lines(&mut list, rel, nblocks);
             }
         }
+        if self.slrus == SlruForm::Stubs {
+            for (path, _, pages) in self.slru_segments() {
+                push_line(&mut list, &path, pages);
+            }
+        }
         archive.file(RELATION_LIST, list.as_bytes())?;
 
         self.write_directories(&mut archive)?;
@@ -103,10 +113,15 @@ impl BaseBackup {
         for (rel, nblocks) in rels().filter(|(rel, _)| rel.fork == ForkNumber::Init) {
             self.write_init_fork(&mut archive, rel, nblocks)?;
         }
-        self.write_slrus(&mut archive)?;
+        match self.slrus {
+            SlruForm::Whole => self.write_slrus(&mut archive)?,
+            SlruForm::Stubs => self.write_pages_of_start(&mut archive)?,
+        }
         for (xid, state) in self.timeline.two_phase(self.at.base) {
             archive.file(&format!("pg_twophase/{xid:08X}"), &with_checksum(&state))?;
         }
+        let origins = self.timeline.replication_origins(self.at.base);
+        archive.file(REPLICATION_ORIGINS_PATH, &replication_origins::encode(&origins))?;
         self.write_wal(&mut archive)?;
         archive.file(CONTROL_FILE_PATH, &self.control_file())?;
         Ok(archive.finish()?)
@@ -125,8 +140,8 @@ impl BaseBackup {
             archive.directory(directory)?;
         }
         let databases = self.timeline.databases(self.at.base);
-        let tablespaces: BTreeSet<Oid> = databases.iter().map(|tag| tag.spc).collect();
-        for directory in tablespaces.into_iter().flat_map(tablespace_dirs) {
+        let tablespaces = self.timeline.tablespaces(self.at.base);
+        for directory in tablespaces.into_keys().flat_map(tablespace_dirs) {
             archive.directory(&directory)?;
         }
         let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
@@ -166,10 +181,33 @@ impl BaseBackup {
         Ok(())
     }
 
+    /// The segment files of SLRUs: path, object and size in pages.
+    fn slru_segments(&self) -> impl Iterator<Item = (String, ObjectTag, u32)> + '_ {
+        self.objects.iter().filter_map(|(object, pages)| match object {
+            ObjectTag::Slru { kind, segment } => {
+                Some((kind.segment_path(*segment), *object, *pages))
+            }
+            ObjectTag::Rel(_) => None,
+        })
+    }
+
     fn write_slrus<W: Write>(&self, archive: &mut Archive<W>) -> Result<(), BaseBackupError> {
-        for (object, pages) in &self.objects {
-            if let ObjectTag::Slru { kind, segment } = object {
-                self.write_pages(archive, &kind.segment_path(*segment), *object, 0, *pages)?;
+        for (path, object, pages) in self.slru_segments() {
+            self.write_pages(archive, &path, object, 0, pages)?;
+        }
+        Ok(())
+    }
+
+    /// One entry for each page of the stubs that PostgreSQL would otherwise fetch, one by one, before
+    /// it accepts connections.
+    fn write_pages_of_start<W: Write>(
+        &self,
+        archive: &mut Archive<W>,
+    ) -> Result<(), BaseBackupError> {
+        for page in slru::pages_of_start(&self.at.state.checkpoint, &self.objects) {
+            if let ObjectTag::Slru { kind, segment } = page.object {
+                let path = format!("{PAGES_FOLDER}/{}/{}", kind.segment_path(segment), page.block);
+                self.write_pages(archive, &path, page.object, page.block.0, 1)?;
             }
         }
         Ok(())
@@ -214,6 +252,9 @@ impl BaseBackup {
         let base = self.at.base;
         let mut control = cluster.control_file.clone();
         let checkpoint = synth::shutdown_checkpoint(base, cluster.tli, &self.at.state.checkpoint);
+        control.parameters = self.at.state.parameters;
+        // Unlogged relations are empty, as after a crash.
+        control.unlogged_lsn = FIRST_UNLOGGED_LSN;
         control.set_shut_down(base, checkpoint);
         control.encode()
     }

@@ -1,5 +1,6 @@
 //! The page server's program: `init` loads a cluster into a repository, `run` serves it.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use clap::{Parser, Subcommand};
 use pageserver::config::{Config, parse_address};
 use pageserver::daemon::{self, Account, LogLevel, Logging, RepositoryLock};
 use pageserver::error_text::with_causes;
-use pageserver::materialize::materialize;
+use pageserver::materialize::{RawWal, materialize, write_raw_wal};
 use pageserver::repository::Repository;
 use postgres_formats::{Lsn, TimelineId};
 
@@ -69,6 +70,25 @@ enum Task {
         #[arg(long, value_name = "UID:GID")]
         run_as: Option<Account>,
     },
+    /// Write the raw WAL of a timeline and its ancestors up to an LSN to stdout, behind a line with
+    /// where it begins, the size of a segment and the cluster's number. May run beside the daemon.
+    Wal {
+        /// The repository.
+        #[arg(long, value_name = "DIR")]
+        repo: PathBuf,
+        /// Whose history.
+        #[arg(long, value_name = "ID")]
+        timeline: TimelineId,
+        /// Begin with the first record of the segment that this LSN is in. [default: the first there is]
+        #[arg(long, value_name = "LSN")]
+        from: Option<Lsn>,
+        /// Up to where.
+        #[arg(long)]
+        lsn: Lsn,
+        /// As root: the account to run as. [default: the owner of the repository]
+        #[arg(long, value_name = "UID:GID")]
+        run_as: Option<Account>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -103,7 +123,18 @@ fn perform(task: Task) -> anyhow::Result<()> {
             daemon::switch_account(run_as, &repo)?;
             let made = materialize(&repo, timeline, lsn, &into)
                 .with_context(|| format!("cannot make {}", into.display()))?;
-            println!("{} {}", made.end, made.last_record);
+            let commit_ts = if made.tracks_commit_timestamps { "on" } else { "off" };
+            println!("{} {} {commit_ts}", made.end, made.last_record);
+            Ok(())
+        }
+        Task::Wal { repo, timeline, from, lsn, run_as } => {
+            Config::load(&repo)?;
+            daemon::switch_account(run_as, &repo)?;
+            let mut out = std::io::BufWriter::with_capacity(1 << 18, std::io::stdout().lock());
+            write_raw_wal(&repo, timeline, from, lsn, &mut out, |out, wal| {
+                let RawWal { start, segment_size, system_id } = wal;
+                writeln!(out, "{start} {} {}", segment_size.bytes(), system_id.0)
+            })?;
             Ok(())
         }
     }

@@ -121,6 +121,7 @@ fn redo_config(repo: &Path, config: &Config) -> anyhow::Result<WalRedoConfig> {
     Ok(WalRedoConfig {
         postgres_bin_dir: postgres_bin_dir(config)?,
         module_path: redo_module(repo)?,
+        libraries: config.redo_libraries.clone(),
         work_dir: repo.join("walredo"),
         // Taken from the first cluster that needs redo.
         control_file: Vec::new(),

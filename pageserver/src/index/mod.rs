@@ -13,8 +13,8 @@ mod xact_ends;
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
+use postgres_formats::{Lsn, Oid};
 use smallvec::SmallVec;
 
 use crate::object::{DbTag, ObjectPage, ObjectTag};
@@ -113,6 +113,15 @@ pub enum IndexOp {
         /// The file.
         map: Bytes,
     },
+    /// A tablespace was created (where its server keeps it) or dropped (`None`).
+    Tablespace {
+        /// The tablespace.
+        spc: Oid,
+        /// From this LSN on.
+        lsn: Lsn,
+        /// The folder; empty for one inside the data directory.
+        location: Option<Bytes>,
+    },
     /// A transaction was prepared (its state) or finished (`None`).
     TwoPhase {
         /// The transaction.
@@ -121,6 +130,16 @@ pub enum IndexOp {
         lsn: Lsn,
         /// Its state.
         state: Option<Bytes>,
+    },
+    /// The log of a replication origin has been applied up to an LSN of its own (`None`: the origin
+    /// was dropped).
+    Origin {
+        /// Number of the origin.
+        origin: u16,
+        /// From this LSN on.
+        lsn: Lsn,
+        /// How far.
+        remote_lsn: Option<Lsn>,
     },
     /// A transaction ended.
     XactEnd {
@@ -178,7 +197,9 @@ pub struct WalIndex {
     objects: BTreeMap<ObjectTag, SizeHistory>,
     databases: BTreeMap<DbTag, Vec<(Lsn, DbEvent)>>,
     rel_maps: BTreeMap<DbTag, Vec<(Lsn, Bytes)>>,
+    tablespaces: BTreeMap<Oid, Vec<(Lsn, Option<Bytes>)>>,
     two_phase: BTreeMap<u32, Vec<(Lsn, Option<Bytes>)>>,
+    origins: BTreeMap<u16, Vec<(Lsn, Option<Lsn>)>>,
     xact_ends: XactEnds,
     checkpoints: Vec<(Lsn, CheckpointState)>,
     versions: u64,
@@ -188,6 +209,17 @@ pub struct WalIndex {
 fn last_at<T>(history: &[(Lsn, T)], at: Lsn) -> Option<&(Lsn, T)> {
     let behind = history.partition_point(|(lsn, _)| *lsn <= at);
     history.get(behind.checked_sub(1)?)
+}
+
+/// What was last said of each thing up to `at`: its state, or that it is gone (`None`).
+fn last_of_each<K: Copy, T: Clone>(
+    histories: &BTreeMap<K, Vec<(Lsn, Option<T>)>>,
+    at: Lsn,
+) -> Vec<(K, Option<T>)> {
+    let last = |(key, history): (&K, &Vec<(Lsn, Option<T>)>)| {
+        last_at(history, at).map(|(_, state)| (*key, state.clone()))
+    };
+    histories.iter().filter_map(last).collect()
 }
 
 impl WalIndex {
@@ -211,8 +243,14 @@ impl WalIndex {
             IndexOp::RelMap { tag, lsn, map } => {
                 self.rel_maps.entry(tag).or_default().push((lsn, map));
             }
+            IndexOp::Tablespace { spc, lsn, location } => {
+                self.tablespaces.entry(spc).or_default().push((lsn, location));
+            }
             IndexOp::TwoPhase { xid, lsn, state } => {
                 self.two_phase.entry(xid).or_default().push((lsn, state));
+            }
+            IndexOp::Origin { origin, lsn, remote_lsn } => {
+                self.origins.entry(origin).or_default().push((lsn, remote_lsn));
             }
             IndexOp::XactEnd { lsn, time } => self.xact_ends.push(lsn, time),
             IndexOp::Checkpoint { lsn, state } => self.checkpoints.push((lsn, *state)),
@@ -297,12 +335,23 @@ impl WalIndex {
         }
     }
 
+    /// What happened up to `at` to tablespaces: the location of each that changed.
+    pub fn tablespaces(&self, at: Lsn) -> Vec<(Oid, Option<Bytes>)> {
+        last_of_each(&self.tablespaces, at)
+    }
+
     /// What happened up to `at` to prepared transactions: the last state of each that changed.
     pub fn two_phase(&self, at: Lsn) -> Vec<(u32, Option<Bytes>)> {
-        let last = |(xid, history): (&u32, &Vec<(Lsn, Option<Bytes>)>)| {
-            last_at(history, at).map(|(_, state)| (*xid, state.clone()))
+        last_of_each(&self.two_phase, at)
+    }
+
+    /// The progress up to `at` of each replication origin that has made any on this timeline;
+    /// `None` if it was dropped last.
+    pub fn origins(&self, at: Lsn) -> Vec<(u16, Option<Lsn>)> {
+        let last = |(origin, history): (&u16, &Vec<(Lsn, Option<Lsn>)>)| {
+            last_at(history, at).map(|(_, remote_lsn)| (*origin, *remote_lsn))
         };
-        self.two_phase.iter().filter_map(last).collect()
+        self.origins.iter().filter_map(last).collect()
     }
 
     /// The last kept checkpoint state at or before `at`, and its LSN.

@@ -96,6 +96,24 @@ fn a_copied_database_begins_as_its_original() {
     assert_eq!(index.size(rel(DB, 1), Lsn::new(400)), KnownSize::Below);
 }
 
+#[test]
+fn tablespaces_come_and_go() {
+    let change = |spc, lsn, location: Option<&'static str>| IndexOp::Tablespace {
+        spc: Oid(spc),
+        lsn: Lsn::new(lsn),
+        location: location.map(|path| Bytes::from_static(path.as_bytes())),
+    };
+    let index = index([change(7, 80, Some("/a")), change(9, 160, None), change(7, 240, None)]);
+    let at = |lsn| {
+        let found = index.tablespaces(Lsn::new(lsn)).into_iter();
+        found.map(|(spc, location)| (spc.0, location.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(at(79), []);
+    assert_eq!(at(159), [(7, true)]);
+    assert_eq!(at(160), [(7, true), (9, false)]);
+    assert_eq!(at(240), [(7, false), (9, false)]);
+}
+
 /// What happens to one relation in the model.
 #[derive(Clone, Debug)]
 enum Step {

@@ -1,7 +1,9 @@
 //! `Change`, what one WAL record does to storage.
 
 use bytes::Bytes;
-use postgres_formats::{BlockNumber, Oid, RelFileLocator, RelTag, TransactionId};
+use postgres_formats::{
+    BlockNumber, Lsn, Oid, RelFileLocator, RelTag, ServerParameters, TransactionId,
+};
 use smallvec::SmallVec;
 
 use super::slru_truncation::SlruTruncation;
@@ -31,6 +33,16 @@ pub enum Change {
         /// Ignore this change if the page is not there (absent fork, or block beyond its end).
         must_exist: bool,
     },
+    /// A page of commit timestamps gets a new version like one of `NativePage`; nothing happens
+    /// unless they are tracked at the time.
+    CommitTimestamps {
+        /// Number of the page.
+        page: u32,
+    },
+    /// The server runs with these parameters from now on. When it begins to track commit
+    /// timestamps, the page of the next transaction is created, as zeros, unless it is there; when
+    /// it stops, all of their segments vanish.
+    Parameters(ServerParameters),
     /// The fork exists from now on, with size 0 unless it existed before.
     RelCreate {
         /// The fork.
@@ -71,6 +83,19 @@ pub enum Change {
         /// Database.
         db: Oid,
     },
+    /// The tablespace exists from now on.
+    TablespaceCreate {
+        /// The tablespace.
+        spc: Oid,
+        /// The folder that the server which wrote the WAL keeps it in; empty for one in its own
+        /// data directory.
+        location: Bytes,
+    },
+    /// The tablespace vanishes, and with it the folders of all databases in it.
+    TablespaceDrop {
+        /// The tablespace.
+        spc: Oid,
+    },
     /// `pg_filenode.map` of the database (database 0: the shared one in `global/`) is replaced.
     RelMap {
         /// Tablespace.
@@ -80,7 +105,7 @@ pub enum Change {
         /// The file's content with its checksum: 512 bytes in PostgreSQL 15.
         map: Bytes,
     },
-    /// Old segments of the commit log or of the multitransactions vanish.
+    /// Old segments of the commit log, of the multitransactions or of commit timestamps vanish.
     SlruTruncate(SlruTruncation),
     /// A transaction was prepared; its state must survive a restart.
     TwoPhasePrepare {
@@ -94,6 +119,21 @@ pub enum Change {
         /// The transaction.
         xid: TransactionId,
     },
+    /// The log of a replication origin has been applied up to `remote_lsn`, unless it was further
+    /// already and `force` does not say that this counts nevertheless.
+    OriginProgress {
+        /// Number of the origin.
+        origin: u16,
+        /// LSN in the log of the origin.
+        remote_lsn: Lsn,
+        /// Whether to go backwards.
+        force: bool,
+    },
+    /// A replication origin was dropped, and with it its progress.
+    OriginDrop {
+        /// Number of the origin.
+        origin: u16,
+    },
     /// A transaction ended: what relates LSNs to wall-clock time.
     XactEnd {
         /// The top-level transaction.
@@ -105,12 +145,9 @@ pub enum Change {
     },
 }
 
-/// What a record does, and what we could not make of it.
+/// What a record does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The effects, in order. Several may name the same page.
     pub list: SmallVec<[Change; 4]>,
-    /// A clear text if the record, or a part of it, has effects that are not understood yet; the
-    /// caller must log it. The effects in `list` are right nevertheless.
-    pub unsupported: Option<String>,
 }

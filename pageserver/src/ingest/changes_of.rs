@@ -1,20 +1,24 @@
 //! `changes_of`, the effects of one record.
 
-use postgres_formats::SlruKind;
+use postgres_formats::replication_origins::DO_NOT_REPLICATE;
 use postgres_formats::slru::SLRU_PAGES_PER_SEGMENT;
 use postgres_formats::wal::records::RecordContentError;
 use postgres_formats::wal::records::clog::{self, ClogTruncate};
+use postgres_formats::wal::records::commit_ts::{self, CommitTsTruncate};
 use postgres_formats::wal::records::dbase::{DbaseCreateFileCopy, DbaseCreateWalLog, DbaseDrop};
 use postgres_formats::wal::records::multixact::{self, MultiXactCreate, MultiXactTruncate};
 use postgres_formats::wal::records::relmap::RelMapUpdate;
+use postgres_formats::wal::records::replorigin::{self, OriginSet};
 use postgres_formats::wal::records::smgr::{self, SmgrTruncate};
 use postgres_formats::wal::records::tblspc::{self, TblspcCreate};
 use postgres_formats::wal::records::xact::{XactEnd, XactPrepare};
 use postgres_formats::wal::{DecodedRecord, WalRecord, rmgr};
+use postgres_formats::{Lsn, ServerParameters, SlruKind};
+use walredo_pool::CustomManagers;
 
 use super::change::{Change, Changes};
 use super::error::{IngestError, RecordName};
-use super::native::{clog_page, multixact_page, truncation, visibility_map};
+use super::native::{clog_page, commit_ts_page, multixact_page, truncation, visibility_map};
 use super::slru_truncation::{SlruTruncation, TruncatedRange};
 use super::understood;
 use crate::key::PageKey;
@@ -24,39 +28,57 @@ use crate::key::PageKey;
 /// Pure: the same record always gives the same changes, whatever is stored. Changes say themselves
 /// what happens to pages and relations that do not exist.
 ///
+/// `custom`: the resource managers of extensions that PostgreSQL's redo knows here. Their records
+/// do nothing but change the pages that they reference.
+///
 /// # Errors
 ///
-/// The record is malformed although its checksum was right. Nothing can be said about its effects.
-pub fn changes_of(rec: &WalRecord, dec: &DecodedRecord) -> Result<Changes, IngestError> {
+/// The record is malformed although its checksum was right, or of a kind that is not known. Nothing can
+/// be said about its effects.
+pub fn changes_of(
+    rec: &WalRecord,
+    dec: &DecodedRecord,
+    custom: CustomManagers,
+) -> Result<Changes, IngestError> {
     let record = RecordName::of(rec, dec);
     let mut changes = Changes::default();
     push_pages(dec, &mut changes);
-    let content = |source| IngestError::Content { record, source };
+    let refused = |refusal| match refusal {
+        Refusal::Content(source) => IngestError::Content { record, source },
+        Refusal::UnknownKind => IngestError::UnknownKind { record },
+    };
     match record.rmid {
         rmgr::HEAP | rmgr::HEAP2 => visibility_map::push_clears(record, dec, &mut changes)?,
-        rmgr::XACT => push_xact(record, dec, &mut changes).map_err(content)?,
-        rmgr::SMGR => push_smgr(record, dec, &mut changes).map_err(content)?,
-        rmgr::CLOG => push_clog(record, dec, &mut changes).map_err(content)?,
-        rmgr::MULTIXACT => push_multixact(record, dec, &mut changes).map_err(content)?,
-        rmgr::DBASE => push_dbase(record, dec, &mut changes).map_err(content)?,
-        rmgr::RELMAP => push_relmap(record, dec, &mut changes).map_err(content)?,
-        rmgr::TBLSPC => note_tblspc(record, dec, &mut changes).map_err(content)?,
-        rmgr::COMMIT_TS => {
-            changes.unsupported = Some(format!(
-                "{record}: commit timestamps are not stored, \
-                 track_commit_timestamp will show none for transactions up to here"
-            ));
+        rmgr::XACT => push_xact(record, dec, &mut changes).map_err(refused)?,
+        rmgr::SMGR => push_smgr(record, dec, &mut changes).map_err(refused)?,
+        rmgr::CLOG => push_clog(record, dec, &mut changes).map_err(refused)?,
+        rmgr::MULTIXACT => push_multixact(record, dec, &mut changes).map_err(refused)?,
+        rmgr::DBASE => push_dbase(record, dec, &mut changes).map_err(refused)?,
+        rmgr::RELMAP => push_relmap(record, dec, &mut changes).map_err(refused)?,
+        rmgr::TBLSPC => push_tblspc(record, dec, &mut changes).map_err(refused)?,
+        rmgr::COMMIT_TS => push_commit_ts(record, dec, &mut changes).map_err(refused)?,
+        rmgr::XLOG if record.info == rmgr::xlog::PARAMETER_CHANGE => {
+            changes.list.push(Change::Parameters(parameters(dec).map_err(refused)?));
         }
-        rmgr::REPLORIGIN => {
-            changes.unsupported = Some(format!(
-                "{record}: the progress of replication origins is not stored, \
-                 a subscription on a branch would apply changes again"
-            ));
-        }
+        rmgr::REPLORIGIN => push_replorigin(record, dec, &mut changes).map_err(refused)?,
         _ if understood::is_pages_only(record.rmid, record.info) => {}
-        _ => note_unknown(record, &mut changes),
+        rmgr::CUSTOM_MIN.. if custom.contains(record.rmid) => {}
+        rmgr::CUSTOM_MIN.. => return Err(IngestError::CustomResourceManager { record }),
+        _ => return Err(IngestError::UnknownKind { record }),
     }
     Ok(changes)
+}
+
+/// Why the effects of a record cannot be told.
+enum Refusal {
+    Content(RecordContentError),
+    UnknownKind,
+}
+
+impl From<RecordContentError> for Refusal {
+    fn from(source: RecordContentError) -> Refusal {
+        Refusal::Content(source)
+    }
 }
 
 /// A new version by PostgreSQL's redo of each page that the record references.
@@ -80,7 +102,7 @@ fn push_xact(
     record: RecordName,
     dec: &DecodedRecord,
     changes: &mut Changes,
-) -> Result<(), RecordContentError> {
+) -> Result<(), Refusal> {
     match record.info & rmgr::xact::OPMASK {
         rmgr::xact::COMMIT
         | rmgr::xact::ABORT
@@ -89,17 +111,15 @@ fn push_xact(
             let end = XactEnd::parse(dec.header.info, &dec.main_data)?;
             let xid = clog_page::ending_xid(dec, &end)?;
             clog_page::push_status(xid, &end, changes);
+            commit_ts_page::push_times(xid, &end, changes);
             let drops = end.dropped_rels.iter().map(|&rel| Change::RelDrop { rel });
             changes.list.extend(drops);
             if end.prepared_xid.is_some() {
                 changes.list.push(Change::TwoPhaseFinish { xid });
             }
             changes.list.push(Change::XactEnd { xid, commit: end.commit, time: end.time });
-            if end.origin.is_some() {
-                changes.unsupported = Some(format!(
-                    "{record}: a replicated transaction, but the progress of replication origins \
-                     is not stored, a subscription on a branch would apply changes again"
-                ));
+            if let Some(origin) = end.origin {
+                push_progress(dec, origin.lsn, changes);
             }
         }
         rmgr::xact::PREPARE => {
@@ -107,9 +127,38 @@ fn push_xact(
             changes
                 .list
                 .push(Change::TwoPhasePrepare { xid: prepare.xid, data: dec.main_data.clone() });
+            push_progress(dec, prepare.origin.lsn, changes);
         }
         _ if understood::is_pages_only(record.rmid, record.info) => {}
-        _ => note_unknown(record, changes),
+        _ => return Err(Refusal::UnknownKind),
+    }
+    Ok(())
+}
+
+/// Progress of the origin that the record's transaction was replicated from, if it was.
+fn push_progress(dec: &DecodedRecord, remote_lsn: Lsn, changes: &mut Changes) {
+    if let Some(origin) = dec.origin.filter(|origin| *origin != DO_NOT_REPLICATE) {
+        changes.list.push(Change::OriginProgress { origin, remote_lsn, force: false });
+    }
+}
+
+fn push_replorigin(
+    record: RecordName,
+    dec: &DecodedRecord,
+    changes: &mut Changes,
+) -> Result<(), Refusal> {
+    match record.info {
+        rmgr::replorigin::SET => {
+            let OriginSet { origin, remote_lsn, force } = OriginSet::parse(&dec.main_data)?;
+            if origin != DO_NOT_REPLICATE {
+                changes.list.push(Change::OriginProgress { origin, remote_lsn, force });
+            }
+        }
+        rmgr::replorigin::DROP => {
+            let origin = replorigin::parse_drop(&dec.main_data)?;
+            changes.list.push(Change::OriginDrop { origin });
+        }
+        _ => return Err(Refusal::UnknownKind),
     }
     Ok(())
 }
@@ -118,7 +167,7 @@ fn push_smgr(
     record: RecordName,
     dec: &DecodedRecord,
     changes: &mut Changes,
-) -> Result<(), RecordContentError> {
+) -> Result<(), Refusal> {
     match record.info {
         rmgr::smgr::CREATE => {
             changes.list.push(Change::RelCreate { rel: smgr::parse_create(&dec.main_data)? });
@@ -126,7 +175,7 @@ fn push_smgr(
         rmgr::smgr::TRUNCATE => {
             truncation::push_changes(&SmgrTruncate::parse(&dec.main_data)?, changes);
         }
-        _ => note_unknown(record, changes),
+        _ => return Err(Refusal::UnknownKind),
     }
     Ok(())
 }
@@ -135,7 +184,7 @@ fn push_clog(
     record: RecordName,
     dec: &DecodedRecord,
     changes: &mut Changes,
-) -> Result<(), RecordContentError> {
+) -> Result<(), Refusal> {
     match record.info {
         rmgr::clog::ZEROPAGE => {
             push_zero_page(SlruKind::Clog, clog::parse_zero_page(&dec.main_data)?, changes);
@@ -147,16 +196,44 @@ fn push_clog(
                 range: TruncatedRange::BeforePage(truncate.page),
             }));
         }
-        _ => note_unknown(record, changes),
+        _ => return Err(Refusal::UnknownKind),
     }
     Ok(())
+}
+
+fn push_commit_ts(
+    record: RecordName,
+    dec: &DecodedRecord,
+    changes: &mut Changes,
+) -> Result<(), Refusal> {
+    match record.info {
+        rmgr::commit_ts::ZEROPAGE => {
+            let page = commit_ts::parse_zero_page(&dec.main_data)?;
+            push_zero_page(SlruKind::CommitTs, page, changes);
+        }
+        rmgr::commit_ts::TRUNCATE => {
+            let truncate = CommitTsTruncate::parse(&dec.main_data)?;
+            changes.list.push(Change::SlruTruncate(SlruTruncation {
+                kind: SlruKind::CommitTs,
+                range: TruncatedRange::BeforePage(truncate.page),
+            }));
+        }
+        _ => return Err(Refusal::UnknownKind),
+    }
+    Ok(())
+}
+
+/// The content of `PARAMETER_CHANGE`.
+fn parameters(dec: &DecodedRecord) -> Result<ServerParameters, Refusal> {
+    ServerParameters::decode_record(&dec.main_data)
+        .map_err(|source| RecordContentError::Truncated { what: "parameters", source }.into())
 }
 
 fn push_multixact(
     record: RecordName,
     dec: &DecodedRecord,
     changes: &mut Changes,
-) -> Result<(), RecordContentError> {
+) -> Result<(), Refusal> {
     let data = &dec.main_data;
     match record.info {
         rmgr::multixact::ZERO_OFF_PAGE => {
@@ -187,7 +264,7 @@ fn push_multixact(
                 range: TruncatedRange::BeforePage(cutoff),
             }));
         }
-        _ => note_unknown(record, changes),
+        _ => return Err(Refusal::UnknownKind),
     }
     Ok(())
 }
@@ -196,7 +273,7 @@ fn push_dbase(
     record: RecordName,
     dec: &DecodedRecord,
     changes: &mut Changes,
-) -> Result<(), RecordContentError> {
+) -> Result<(), Refusal> {
     let data = &dec.main_data;
     match record.info {
         rmgr::dbase::CREATE_FILE_COPY => {
@@ -216,7 +293,7 @@ fn push_dbase(
             let db = drop.db;
             changes.list.extend(drop.tablespaces.into_iter().map(|spc| Change::DbDrop { spc, db }));
         }
-        _ => note_unknown(record, changes),
+        _ => return Err(Refusal::UnknownKind),
     }
     Ok(())
 }
@@ -225,7 +302,7 @@ fn push_relmap(
     record: RecordName,
     dec: &DecodedRecord,
     changes: &mut Changes,
-) -> Result<(), RecordContentError> {
+) -> Result<(), Refusal> {
     match record.info {
         rmgr::relmap::UPDATE => {
             let update = RelMapUpdate::parse(&dec.main_data)?;
@@ -235,33 +312,29 @@ fn push_relmap(
                 map: dec.main_data.slice_ref(update.map),
             });
         }
-        _ => note_unknown(record, changes),
+        _ => return Err(Refusal::UnknownKind),
     }
     Ok(())
 }
 
-fn note_tblspc(
+fn push_tblspc(
     record: RecordName,
     dec: &DecodedRecord,
     changes: &mut Changes,
-) -> Result<(), RecordContentError> {
+) -> Result<(), Refusal> {
     match record.info {
         rmgr::tblspc::CREATE => {
             let create = TblspcCreate::parse(&dec.main_data)?;
-            changes.unsupported = Some(format!(
-                "{record}: tablespace {} at \"{}\" is created, but tablespaces are not stored yet: \
-                 a compute cannot reach the relations in it",
-                create.spc,
-                create.path.escape_ascii()
-            ));
+            changes.list.push(Change::TablespaceCreate {
+                spc: create.spc,
+                location: dec.main_data.slice_ref(create.path),
+            });
         }
         rmgr::tblspc::DROP => {
             let spc = tblspc::parse_drop(&dec.main_data)?;
-            changes.unsupported = Some(format!(
-                "{record}: tablespace {spc} is dropped, but tablespaces are not stored yet"
-            ));
+            changes.list.push(Change::TablespaceDrop { spc });
         }
-        _ => note_unknown(record, changes),
+        _ => return Err(Refusal::UnknownKind),
     }
     Ok(())
 }
@@ -272,11 +345,4 @@ fn push_zero_page(kind: SlruKind, page: u32, changes: &mut Changes) {
         will_init: true,
         must_exist: false,
     });
-}
-
-fn note_unknown(record: RecordName, changes: &mut Changes) {
-    changes.unsupported = Some(format!(
-        "{record}: records of this kind are not understood; only the pages that it references \
-         are changed"
-    ));
 }

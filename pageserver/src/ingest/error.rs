@@ -37,7 +37,8 @@ impl fmt::Display for RecordName {
     }
 }
 
-/// A record, its checksum right, that cannot be what it says it is; or a wrong question.
+/// A record, its checksum right, that is not understood or cannot be what it says it is; or a wrong
+/// question.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
     /// The record's data is not laid out as its kind demands.
@@ -47,6 +48,23 @@ pub enum IngestError {
         record: RecordName,
         /// What is wrong.
         source: RecordContentError,
+    },
+    /// Nobody knows what records of this kind do. PostgreSQL 15 writes none.
+    #[error("{record} is of a kind that is not known")]
+    UnknownKind {
+        /// The record.
+        record: RecordName,
+    },
+    /// The record belongs to an extension's resource manager.
+    #[error(
+        "{record} is an extension's, and no library that the redo processes load has registered \
+         custom resource manager {}: name its library in zenith.toml, [walredo] libraries = \
+         [\"NAME\"], and start the page server again",
+        record.rmid
+    )]
+    CustomResourceManager {
+        /// The record.
+        record: RecordName,
     },
     /// A block reference that records of this kind always have is missing.
     #[error("{record} is malformed: it has no block reference {id}")]

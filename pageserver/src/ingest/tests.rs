@@ -10,6 +10,7 @@ use postgres_formats::{
     TransactionId,
 };
 use proptest::prelude::*;
+use walredo_pool::CustomManagers;
 
 use super::*;
 use crate::key::PageKey;
@@ -68,14 +69,11 @@ impl Record {
     }
 
     fn changes(&self) -> Changes {
-        changes_of(&self.0, &self.1).unwrap()
+        changes_of(&self.0, &self.1, CustomManagers::default()).unwrap()
     }
 
-    /// The changes of a record that is fully understood.
     fn list(&self) -> Vec<Change> {
-        let changes = self.changes();
-        assert_eq!(changes.unsupported, None);
-        changes.list.into_vec()
+        self.changes().list.into_vec()
     }
 
     fn apply(&self, key: PageKey, page: &mut PageImage) {
@@ -222,7 +220,7 @@ fn inserts_clear_and_a_new_map_page_stays_new() {
     assert_eq!(record.list().len(), 1);
     let without_block = Record::new(rmgr::HEAP, rmgr::heap::INSERT, flags_at(2, 0x01));
     assert!(matches!(
-        changes_of(&without_block.0, &without_block.1),
+        changes_of(&without_block.0, &without_block.1, CustomManagers::default()),
         Err(IngestError::MissingBlock { id: 0, .. })
     ));
 }
@@ -256,7 +254,8 @@ fn commit_marks_subtransactions_each_on_its_own_page() {
     let record = xact_end(rmgr::xact::COMMIT, 0x2, &[3, 32767, 32768, 32770]).xid(32766);
     let [first, second] = [0, 1].map(|page| slru(SlruKind::Clog, page));
     let end = Change::XactEnd { xid: TransactionId(32766), commit: true, time: 77 };
-    assert_eq!(record.list(), [native(first), native(second), end]);
+    let times = Change::CommitTimestamps { page: 40 };
+    assert_eq!(record.list(), [native(first), native(second), times, end]);
     let mut page = PageImage::zeroed();
     record.apply(first, &mut page);
     assert_eq!([32765, 32766, 32767].map(|xid| status_of(&page, xid)), [0, 1, 1]);
@@ -267,6 +266,42 @@ fn commit_marks_subtransactions_each_on_its_own_page() {
     assert_eq!(status_of(&page, 32766), 0);
     assert!(record.refuses(slru(SlruKind::Clog, 2)));
     assert!(record.refuses(slru(SlruKind::MultixactOffsets, 0)));
+}
+
+#[test]
+fn commit_timestamps_have_time_and_origin() {
+    let entry = |page: &PageImage, xid: u32| {
+        let at = (xid % 819 * 10) as usize;
+        let time = i64::from_le_bytes(page[at..at + 8].try_into().unwrap());
+        (time, u16::from_le_bytes([page[at + 8], page[at + 9]]))
+    };
+    // The last transaction of a page and the first of the next one.
+    let record = xact_end(rmgr::xact::COMMIT, 0x2, &[2, 818, 819]).xid(817);
+    let [first, second] = [0, 1].map(|page| slru(SlruKind::CommitTs, page));
+    let mut page = PageImage::zeroed();
+    page[8190] = 7;
+    record.apply(first, &mut page);
+    assert_eq!([816, 817, 818].map(|xid| entry(&page, xid)), [(0, 0), (77, 0), (77, 0)]);
+    assert_eq!(page[8190], 7);
+    let mut page = PageImage::zeroed();
+    record.apply(second, &mut page);
+    assert_eq!([819, 820].map(|xid| entry(&page, xid)), [(77, 0), (0, 0)]);
+    assert!(record.refuses(slru(SlruKind::CommitTs, 2)));
+
+    // The time is that of the commit at the origin: LSN, then time, in two words each.
+    let mut record = xact_end(rmgr::xact::COMMIT, 0x20, &[9, 0, 55, 0]);
+    record.1.origin = Some(3);
+    let mut page = PageImage::zeroed();
+    record.apply(first, &mut page);
+    assert_eq!(entry(&page, 100), (55, 3));
+    assert!(xact_end(rmgr::xact::ABORT, 0, &[]).refuses(first));
+
+    // From the beginning of tracking on, the page of the next transaction is there.
+    let record = Record::new(rmgr::XLOG, rmgr::xlog::PARAMETER_CHANGE, vec![1; 28]);
+    let [Change::Parameters(parameters)] = record.list()[..] else { panic!("no parameters") };
+    assert!(parameters.track_commit_timestamp && parameters.wal_log_hints);
+    record.apply(second, &mut page);
+    assert!(page[..] == PageImage::zeroed()[..]);
 }
 
 #[test]
@@ -294,6 +329,7 @@ fn two_phases() {
         record.list(),
         [
             native(slru(SlruKind::Clog, 0)),
+            Change::CommitTimestamps { page: 0 },
             Change::TwoPhaseFinish { xid },
             Change::XactEnd { xid, commit: true, time: 77 },
         ]
@@ -303,7 +339,7 @@ fn two_phases() {
     assert_eq!(status_of(&page, 500), 1);
 
     let nobody = xact_end(rmgr::xact::COMMIT, 0, &[]).xid(0);
-    assert!(changes_of(&nobody.0, &nobody.1).is_err());
+    assert!(changes_of(&nobody.0, &nobody.1, CustomManagers::default()).is_err());
 }
 
 #[test]
@@ -312,6 +348,7 @@ fn pages_begin_as_zeros() {
         (SlruKind::Clog, rmgr::CLOG, rmgr::clog::ZEROPAGE),
         (SlruKind::MultixactOffsets, rmgr::MULTIXACT, rmgr::multixact::ZERO_OFF_PAGE),
         (SlruKind::MultixactMembers, rmgr::MULTIXACT, rmgr::multixact::ZERO_MEM_PAGE),
+        (SlruKind::CommitTs, rmgr::COMMIT_TS, rmgr::commit_ts::ZEROPAGE),
     ];
     for (kind, rmid, info) in kinds {
         let record = Record::new(rmid, info, words(&[33]));
@@ -382,7 +419,7 @@ fn old_segments_go() {
     let removed = |newest| (0..5).filter(|&s| truncation.removes(s, newest)).collect::<Vec<_>>();
     assert_eq!(removed(Some(80)), [0, 1]);
     // Apparent wraparound: the newest page is older than the cutoff.
-    assert_eq!(removed(Some(60)), []);
+    assert_eq!(removed(Some(60)), Vec::<u32>::new());
     // Segments from before the wraparound are old, too.
     assert!(truncation.removes(0xFFF, Some(80)));
     assert!(!truncation.removes(u32::MAX, Some(80)));
@@ -466,22 +503,59 @@ fn truncation_cuts_the_maps_and_what_is_left_of_their_last_page() {
 }
 
 #[test]
-fn what_is_not_understood_is_said() {
-    let unsupported = |rmid, info, data: &[u8]| {
-        Record::new(rmid, info, data.to_vec()).heap_block(0, 1).changes().unsupported.unwrap()
+fn tablespaces() {
+    let record =
+        |info, data: &[u8]| Record::new(rmgr::TBLSPC, info, data.to_vec()).changes().list.to_vec();
+    let create = |location: &'static [u8]| {
+        let location = Bytes::from_static(location);
+        vec![Change::TablespaceCreate { spc: Oid(9), location }]
     };
-    let text = unsupported(rmgr::CLOG, 0x50, &[]);
-    assert!(text.contains("CLOG record 0x50 at 0/1000"), "{text}");
-    let text = unsupported(200, 0x10, &[]);
-    assert!(text.contains("resource manager 200 record 0x10 at 0/1000"), "{text}");
-    let text = unsupported(rmgr::TBLSPC, rmgr::tblspc::CREATE, b"\x09\0\0\0/d\n\0");
-    assert!(text.contains("tablespace 9 at \"/d\\n\""), "{text}");
-    unsupported(rmgr::COMMIT_TS, rmgr::commit_ts::ZEROPAGE, &[]);
-    unsupported(rmgr::REPLORIGIN, rmgr::replorigin::SET, &[]);
-    unsupported(rmgr::XLOG, 0xC0, &[]);
-    unsupported(rmgr::XACT, 0x70, &[]);
-    unsupported(rmgr::BRIN, 0x60, &[]);
-    unsupported(rmgr::GIST, 0x40, &[]);
+    assert_eq!(record(rmgr::tblspc::CREATE, b"\x09\0\0\0/a b\0"), create(b"/a b"));
+    assert_eq!(record(rmgr::tblspc::CREATE, b"\x09\0\0\0\0"), create(b""));
+    let drop = Change::TablespaceDrop { spc: Oid(9) };
+    assert_eq!(record(rmgr::tblspc::DROP, b"\x09\0\0\0"), [drop]);
+}
+
+#[test]
+fn what_is_not_understood_is_refused() {
+    let refused = |rmid, info| {
+        let record = Record::new(rmid, info, Vec::new()).heap_block(0, 1);
+        changes_of(&record.0, &record.1, CustomManagers::default()).unwrap_err().to_string()
+    };
+    assert_eq!(
+        refused(rmgr::CLOG, 0x50),
+        "CLOG record 0x50 at 0/1000 is of a kind that is not known"
+    );
+    assert_eq!(
+        refused(200, 0x10),
+        "resource manager 200 record 0x10 at 0/1000 is an extension's, and no library that the redo \
+         processes load has registered custom resource manager 200: name its library in \
+         zenith.toml, [walredo] libraries = [\"NAME\"], and start the page server again"
+    );
+    let record = Record::new(200, 0x10, Vec::new()).heap_block(0, 1);
+    let custom = CustomManagers::from_bits(1 << (200 - 128));
+    let page =
+        Change::Page { rel: REL.fork(ForkNumber::Main), block: BlockNumber(1), will_init: false };
+    assert_eq!(changes_of(&record.0, &record.1, custom).unwrap().list.to_vec(), [page]);
+    let custom = CustomManagers::from_bits(1 << (201 - 128));
+    assert!(changes_of(&record.0, &record.1, custom).is_err());
+    for (rmid, info) in [
+        (100, 0x10),
+        (rmgr::COMMIT_TS, 0x20),
+        (rmgr::REPLORIGIN, 0x20),
+        (rmgr::XLOG, 0xC0),
+        (rmgr::XACT, 0x70),
+        (rmgr::BRIN, 0x60),
+        (rmgr::GIST, 0x40),
+        (rmgr::RELMAP, 0x10),
+        (rmgr::DBASE, 0x30),
+        (rmgr::SMGR, 0x30),
+        (rmgr::MULTIXACT, 0x40),
+        (rmgr::TBLSPC, 0x20),
+    ] {
+        let text = refused(rmid, info);
+        assert!(text.ends_with(" is of a kind that is not known"), "{text}");
+    }
 }
 
 proptest! {
@@ -502,11 +576,14 @@ proptest! {
             let _ = native::apply(&record.0, &record.1, &key, &mut full_map());
         }
         // Whatever is announced can be made.
-        if let Ok(changes) = changes_of(&record.0, &record.1) {
+        if let Ok(changes) = changes_of(&record.0, &record.1, CustomManagers::default()) {
             for change in &changes.list {
-                if let Change::NativePage { key, .. } = change {
-                    record.apply(*key, &mut full_map());
-                }
+                let key = match *change {
+                    Change::NativePage { key, .. } => key,
+                    Change::CommitTimestamps { page } => slru(SlruKind::CommitTs, page),
+                    _ => continue,
+                };
+                record.apply(key, &mut full_map());
             }
         }
     }

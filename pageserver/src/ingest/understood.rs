@@ -1,7 +1,7 @@
 //! Which kinds of records are completely described by their block references.
 //!
 //! A record of an unlisted kind may do something that nobody here has thought of, so the lists are
-//! explicit: what is not on them is reported. Source: the headers `access/*xlog.h` of PostgreSQL 15
+//! explicit: what is not on them stops the timeline's ingest. Source: the headers `access/*xlog.h` of PostgreSQL 15
 //! and the redo functions they belong to.
 
 use postgres_formats::wal::rmgr;
@@ -53,7 +53,6 @@ fn is_ignorable_xlog(info: u8) -> bool {
             | rmgr::xlog::NEXTOID
             | rmgr::xlog::SWITCH
             | rmgr::xlog::BACKUP_END
-            | rmgr::xlog::PARAMETER_CHANGE
             | rmgr::xlog::RESTORE_POINT
             | rmgr::xlog::FPW_CHANGE
             | rmgr::xlog::END_OF_RECOVERY

@@ -17,6 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
+use postgres_formats::replication_origins::{self, ReplicationOrigins};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag};
 
@@ -24,7 +25,9 @@ use crate::durable;
 use crate::object::{DbTag, ObjectTag};
 
 const MAGIC: &[u8; 8] = b"ZENITHIM";
-const FORMAT_VERSION: u32 = 1;
+/// 2 added tablespaces to the small files; 3 commit timestamps to the objects, and replication
+/// origins to the small files.
+const FORMAT_VERSION: u32 = 3;
 const HEADER_SIZE: usize = 64;
 const HEADER_CHECKED: usize = 44;
 const SLOT_SIZE: u64 = BLCKSZ as u64 + 4;
@@ -69,6 +72,11 @@ pub enum SmallFile {
     RelMap(DbTag),
     /// State of a prepared transaction, by its xid, without the file's checksum.
     TwoPhase(u32),
+    /// A tablespace of the users' own exists; the content is the folder that its server keeps it
+    /// in, empty for one inside the data directory.
+    Tablespace(Oid),
+    /// `pg_logical/replorigin_checkpoint`, checked when the layer is opened.
+    ReplicationOrigins,
 }
 
 /// Where an object's pages lie.
@@ -85,6 +93,7 @@ pub struct ImageLayer {
     lsn: Lsn,
     objects: BTreeMap<ObjectTag, Extent>,
     small_files: BTreeMap<SmallFile, Bytes>,
+    replication_origins: ReplicationOrigins,
 }
 
 impl ImageLayer {
@@ -126,7 +135,13 @@ impl ImageLayer {
         let slots = (table_at - HEADER_SIZE as u64) / SLOT_SIZE;
         let (objects, small_files) =
             decode_table(table.into(), slots).ok_or_else(|| corrupt("a bound in the table"))?;
-        Ok(ImageLayer { path: path.to_owned(), file, lsn, objects, small_files })
+        let replication_origins = match small_files.get(&SmallFile::ReplicationOrigins) {
+            Some(bytes) => replication_origins::decode(bytes)
+                .map_err(|error| corrupt(&format!("replication origins: {error}")))?,
+            None => ReplicationOrigins::new(),
+        };
+        let path = path.to_owned();
+        Ok(ImageLayer { path, file, lsn, objects, small_files, replication_origins })
     }
 
     /// The LSN at which the pages were so.
@@ -152,6 +167,11 @@ impl ImageLayer {
     /// A small file's content.
     pub fn small_file(&self, name: SmallFile) -> Option<&Bytes> {
         self.small_files.get(&name)
+    }
+
+    /// How far the logs of replication origins had been applied.
+    pub fn replication_origins(&self) -> &ReplicationOrigins {
+        &self.replication_origins
     }
 
     /// Reads a page; `None` if the object is not there or ends before it.
@@ -292,6 +312,8 @@ fn encode_table(
             SmallFile::Database(tag) => (0, tag.spc.0, tag.db.0),
             SmallFile::RelMap(tag) => (1, tag.spc.0, tag.db.0),
             SmallFile::TwoPhase(xid) => (2, xid, 0),
+            SmallFile::Tablespace(spc) => (3, spc.0, 0),
+            SmallFile::ReplicationOrigins => (4, 0, 0),
         };
         out.push(kind);
         for n in [a, b, bytes.len() as u32] {
@@ -338,6 +360,8 @@ fn decode_table(mut table: Bytes, slots: u64) -> Option<Table> {
             0 => SmallFile::Database(DbTag { spc: Oid(a), db: Oid(b) }),
             1 => SmallFile::RelMap(DbTag { spc: Oid(a), db: Oid(b) }),
             2 => SmallFile::TwoPhase(a),
+            3 => SmallFile::Tablespace(Oid(a)),
+            4 => SmallFile::ReplicationOrigins,
             _ => return None,
         };
         small_files.insert(name, table.split_to(len));
@@ -367,6 +391,9 @@ mod tests {
         let map = SmallFile::RelMap(DbTag { spc: Oid(1663), db: Oid(5) });
         writer.add_small_file(map, Bytes::from_static(b"map"));
         writer.add_small_file(SmallFile::TwoPhase(9), Bytes::from_static(b"prepared"));
+        writer.add_small_file(SmallFile::Tablespace(Oid(7)), Bytes::from_static(b"/there"));
+        let origins = replication_origins::encode(&[(3, Lsn::new(4))].into());
+        writer.add_small_file(SmallFile::ReplicationOrigins, origins.into());
         assert!(!path.exists());
         writer.finish().unwrap();
     }
@@ -383,7 +410,29 @@ mod tests {
         assert_eq!(layer.page(rel(2), BlockNumber(1)).unwrap().unwrap()[..], [3; BLCKSZ]);
         assert!(layer.page(rel(2), BlockNumber(2)).unwrap().is_none());
         assert_eq!(layer.small_file(SmallFile::TwoPhase(9)).unwrap()[..], *b"prepared");
+        assert_eq!(layer.small_file(SmallFile::Tablespace(Oid(7))).unwrap()[..], *b"/there");
+        assert_eq!(*layer.replication_origins(), [(3, Lsn::new(4))].into());
         assert_eq!(layer.objects().count(), 3);
+    }
+
+    #[test]
+    fn older_formats_are_read_and_newer_ones_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layer");
+        write_sample(&path);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let mut opened_with = |version: u32| {
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes[..HEADER_CHECKED]);
+            bytes[HEADER_CHECKED..HEADER_CHECKED + 4].copy_from_slice(&crc.to_le_bytes());
+            std::fs::write(&path, &bytes).unwrap();
+            ImageLayer::open(&path)
+        };
+        for version in 1..=FORMAT_VERSION {
+            opened_with(version).unwrap();
+        }
+        let newer = opened_with(FORMAT_VERSION + 1);
+        assert!(matches!(newer, Err(LayerError::NewerFormat { .. })));
     }
 
     #[test]

@@ -2,12 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::control_file::{ClusterState, ControlFileError};
-use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, parse_relation_path};
+use postgres_formats::relpath::{
+    BLOCKS_PER_SEGMENT, TABLESPACE_VERSION_DIRECTORY, parse_relation_path,
+};
+use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::wal::{Reassembled, WalDecodeError, reassemble};
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn, Oid, PageImage, page_checksum};
@@ -64,9 +68,6 @@ pub enum ImportError {
         /// What does not fit.
         what: String,
     },
-    /// Not supported yet.
-    #[error("{0} holds a tablespace, which cannot be loaded yet")]
-    Tablespace(PathBuf),
 }
 
 /// A data directory, looked at but not yet loaded.
@@ -103,8 +104,11 @@ impl DataDirectory {
         }
         let at = cluster.control_file.check_point;
         let record_end = checkpoint_end(path, &cluster, at)?;
-        let state =
-            CheckpointState { checkpoint: cluster.control_file.check_point_copy, prev_record: at };
+        let state = CheckpointState {
+            checkpoint: cluster.control_file.check_point_copy,
+            parameters: cluster.control_file.parameters,
+            prev_record: at,
+        };
         let end = record_end.normalized(cluster.segment_size);
         let path = path.to_owned();
         Ok(DataDirectory { path, control_file, cluster, end, record_end, state })
@@ -139,13 +143,16 @@ impl DataDirectory {
             out.add_small_file(SmallFile::Database(tag), Bytes::new());
             self.load_database(&mut out, &format!("base/{db}"), tag)?;
         }
-        if let Some((_, path)) = self.entries("pg_tblspc")?.into_iter().next() {
-            return Err(ImportError::Tablespace(path));
+        for (name, path) in self.entries("pg_tblspc")? {
+            if let Ok(spc) = name.parse() {
+                self.load_tablespace(&mut out, Oid(spc), &path)?;
+            }
         }
         for kind in SlruKind::ALL {
             self.load_slru(&mut out, kind)?;
         }
         self.load_two_phase(&mut out)?;
+        self.load_replication_origins(&mut out)?;
         out.finish().map_err(io_error(layer))
     }
 
@@ -159,6 +166,30 @@ impl DataDirectory {
         }
         entries.sort();
         Ok(entries)
+    }
+
+    /// Loads what is behind the link, or in the folder, at `path`.
+    fn load_tablespace(
+        &self,
+        out: &mut ImageLayerWriter,
+        spc: Oid,
+        path: &Path,
+    ) -> Result<(), ImportError> {
+        let location = match fs::read_link(path) {
+            Ok(location) => location.into_os_string().into_vec(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Vec::new(),
+            Err(error) => return Err(io_error(path)(error)),
+        };
+        out.add_small_file(SmallFile::Tablespace(spc), location.into());
+        // That it is not there would mean that a disk is missing.
+        let folder = format!("pg_tblspc/{spc}/{TABLESPACE_VERSION_DIRECTORY}");
+        for (name, _) in self.entries(&folder)? {
+            let Ok(db) = name.parse() else { continue };
+            let tag = DbTag { spc, db: Oid(db) };
+            out.add_small_file(SmallFile::Database(tag), Bytes::new());
+            self.load_database(out, &format!("{folder}/{db}"), tag)?;
+        }
+        Ok(())
     }
 
     fn load_database(
@@ -229,6 +260,20 @@ impl DataDirectory {
             state.truncate(length.ok_or(ImportError::Damaged { path, what })?);
             out.add_small_file(SmallFile::TwoPhase(xid), state.into());
         }
+        Ok(())
+    }
+
+    fn load_replication_origins(&self, out: &mut ImageLayerWriter) -> Result<(), ImportError> {
+        let path = self.path.join(REPLICATION_ORIGINS_PATH);
+        let bytes = match fs::read(&path) {
+            // Without replication slots the server does not write it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            bytes => bytes.map_err(io_error(&path))?,
+        };
+        if let Err(error) = replication_origins::decode(&bytes) {
+            return Err(ImportError::Damaged { path, what: error.to_string() });
+        }
+        out.add_small_file(SmallFile::ReplicationOrigins, bytes.into());
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, database_path, relation_path};
+use postgres_formats::replication_origins::REPLICATION_ORIGINS_PATH;
 use postgres_formats::{BlockNumber, Oid};
 
 use super::{MaterializeError, io_error};
@@ -31,9 +32,11 @@ pub(super) fn write(image: &ImageLayer, into: &Path) -> Result<(), MaterializeEr
                     put(&dir.join("PG_VERSION"), PG_VERSION)?;
                 }
             }
+            SmallFile::Tablespace(spc) => make_tablespace(into, spc)?,
             SmallFile::TwoPhase(xid) => {
                 put(&into.join(format!("pg_twophase/{xid:08X}")), &with_checksum(bytes))?;
             }
+            SmallFile::ReplicationOrigins => put(&into.join(REPLICATION_ORIGINS_PATH), bytes)?,
         }
     }
     for (object, nblocks) in image.objects() {
@@ -55,10 +58,15 @@ pub(super) fn write(image: &ImageLayer, into: &Path) -> Result<(), MaterializeEr
 
 /// Small files come in the order of their kinds, so that folders are there before what is in them.
 fn make_database(into: &Path, tag: DbTag) -> Result<(), MaterializeError> {
-    for directory in tablespace_dirs(tag.spc) {
+    make_tablespace(into, tag.spc)?;
+    make_folder(&into.join(database_path(tag.spc, tag.db)))
+}
+
+fn make_tablespace(into: &Path, spc: Oid) -> Result<(), MaterializeError> {
+    for directory in tablespace_dirs(spc) {
         make_folder(&into.join(directory))?;
     }
-    make_folder(&into.join(database_path(tag.spc, tag.db)))
+    Ok(())
 }
 
 fn make_folder(path: &Path) -> Result<(), MaterializeError> {

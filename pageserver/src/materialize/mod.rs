@@ -11,6 +11,7 @@
 
 mod base;
 mod lineage;
+mod raw;
 mod tablespaces;
 #[cfg(test)]
 mod tests;
@@ -20,12 +21,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use postgres_formats::control_file::{CONTROL_FILE_PATH, ClusterState};
+use postgres_formats::field_reader::Truncated;
 use postgres_formats::wal::{RecordParseError, WalDecodeError};
 use postgres_formats::{Lsn, TimelineId};
 
 use crate::layer::image::{ImageLayer, LayerError};
 use crate::timeline::manifest::ManifestError;
 use lineage::Lineage;
+
+pub use raw::{RawWal, write_raw_wal};
 
 /// Why there is no such data directory. What has been written by then is worth nothing.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,14 @@ pub enum MaterializeError {
         /// What is wrong.
         source: RecordParseError,
     },
+    /// The record of a server's parameters is malformed.
+    #[error("parameters in the record at {start}")]
+    Parameters {
+        /// Where it begins.
+        start: Lsn,
+        /// What is missing.
+        source: Truncated,
+    },
     /// Something else is wrong with the chain of ancestors.
     #[error("the ancestors of timeline {0} go round in a circle")]
     Circle(TimelineId),
@@ -93,6 +105,9 @@ pub struct Materialized {
     pub end: Lsn,
     /// Start of the last record: PostgreSQL's `redo done at` when it has recovered.
     pub last_record: Lsn,
+    /// Whether the server that wrote the WAL tracked commit timestamps at its end. One that recovers
+    /// with the other setting removes or begins them as soon as it has recovered.
+    pub tracks_commit_timestamps: bool,
 }
 
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> MaterializeError + '_ {

@@ -9,15 +9,10 @@ use postgres_formats::Lsn;
 use postgres_formats::wal::{DecodedRecord, WalRecord, record_crc, rmgr};
 
 /// Where `xl_rmid` and `xl_crc` are in a record (`access/xlogrecord.h`).
-const RMID_AT: usize = 17;
+pub(super) const RMID_AT: usize = 17;
 const CRC_AT: usize = 20;
 /// Size in bytes of `ts_id`, which the name follows (`xl_tblspc_create_rec`, `commands/tablespace.h`).
 const NAME_AT: usize = 4;
-
-/// Whether it is worth while to look closer at a record.
-pub(super) fn may_concern(record: &[u8]) -> bool {
-    record.get(RMID_AT) == Some(&rmgr::TBLSPC)
-}
 
 /// Start and new bytes, if `record` makes a tablespace elsewhere.
 pub(super) fn kept_inside(record: &WalRecord, decoded: &DecodedRecord) -> Option<(Lsn, Vec<u8>)> {

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use postgres_formats::lsn::{SegmentNumber, XLOG_BLCKSZ};
-use postgres_formats::wal::{DecodedRecord, WalOrigin, WalStreamDecoder};
-use postgres_formats::{Lsn, SystemId};
+use postgres_formats::wal::{DecodedRecord, WalOrigin, WalStreamDecoder, rmgr};
+use postgres_formats::{Lsn, ServerParameters, SystemId};
 
 use super::lineage::{Lineage, Stretch};
 use super::{MaterializeError, Materialized, io_error, tablespaces};
@@ -26,6 +26,7 @@ pub(super) fn write(
     let system_id: SystemId = cluster.system_id;
     let mut decoder = WalStreamDecoder::new(checkpoint, size, Some(system_id));
     let mut replaced = Vec::new();
+    let mut parameters = cluster.control_file.parameters;
     let last = Lsn::new(lsn.as_u64().saturating_sub(1)).max(checkpoint).segment(size);
     for number in (checkpoint.segment(size).0..=last.0).map(SegmentNumber) {
         let bytes = source.segment(number)?;
@@ -37,10 +38,16 @@ pub(super) fn write(
         let offset = |at: Lsn| at.distance_from(start).unwrap_or(0) as usize;
         decoder.feed(from, bytes.get(offset(from)..offset(to)).unwrap_or_default())?;
         while let Some(record) = decoder.next_record()? {
-            if tablespaces::may_concern(&record.bytes) {
-                let decoded = DecodedRecord::parse(&record.bytes)
-                    .map_err(|source| MaterializeError::Record { start: record.start, source })?;
-                replaced.extend(tablespaces::kept_inside(&record, &decoded));
+            if !may_concern(&record.bytes) {
+                continue;
+            }
+            let start = record.start;
+            let decoded = DecodedRecord::parse(&record.bytes)
+                .map_err(|source| MaterializeError::Record { start, source })?;
+            replaced.extend(tablespaces::kept_inside(&record, &decoded));
+            if is_parameter_change(&decoded) {
+                parameters = ServerParameters::decode_record(&decoded.main_data)
+                    .map_err(|source| MaterializeError::Parameters { start, source })?;
             }
         }
     }
@@ -49,7 +56,20 @@ pub(super) fn write(
     }
     let end = decoder.next_record_start();
     cut(into, cluster, end, last)?;
-    Ok(Materialized { end, last_record: decoder.last_record_start().unwrap_or(checkpoint) })
+    Ok(Materialized {
+        end,
+        last_record: decoder.last_record_start().unwrap_or(checkpoint),
+        tracks_commit_timestamps: parameters.track_commit_timestamp,
+    })
+}
+
+/// Whether it is worth while to look closer at a record.
+fn may_concern(record: &[u8]) -> bool {
+    matches!(record.get(tablespaces::RMID_AT), Some(&(rmgr::TBLSPC | rmgr::XLOG)))
+}
+
+fn is_parameter_change(decoded: &DecodedRecord) -> bool {
+    decoded.header.rmid == rmgr::XLOG && decoded.header.rmgr_info() == rmgr::xlog::PARAMETER_CHANGE
 }
 
 fn segment_path(into: &Path, cluster: &Cluster, number: SegmentNumber) -> PathBuf {
@@ -96,14 +116,15 @@ fn overwrite(
 }
 
 /// The bytes of the lineage, in one row.
-struct Source<'l> {
+pub(super) struct Source<'l> {
     cluster: &'l Cluster,
     /// With where each begins and ends.
     pieces: Vec<(WalStore, Lsn, Lsn)>,
 }
 
 impl Source<'_> {
-    fn open(lineage: &Lineage, start: Lsn, end: Lsn) -> Source<'_> {
+    /// Those from `start` to `end`.
+    pub(super) fn open(lineage: &Lineage, start: Lsn, end: Lsn) -> Source<'_> {
         let cluster = &lineage.cluster;
         let mut from = start;
         let mut pieces = Vec::new();
@@ -119,7 +140,7 @@ impl Source<'_> {
     }
 
     /// A whole segment, with zeros behind the end.
-    fn segment(&self, number: SegmentNumber) -> Result<Vec<u8>, MaterializeError> {
+    pub(super) fn segment(&self, number: SegmentNumber) -> Result<Vec<u8>, MaterializeError> {
         let size = self.cluster.segment_size;
         let start = number.start(size);
         let end = start.saturating_add(size.bytes());

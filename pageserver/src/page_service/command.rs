@@ -2,9 +2,13 @@
 //!
 //! Pure: words in, [`Command`] out. Names are resolved later, where the repository is known.
 
+use pageserver_client::{BranchNameError, Generation, InstanceId, WriterTextError};
 use postgres_formats::lsn::ParseLsnError;
 use postgres_formats::timestamp::ParseTimestampError;
 use postgres_formats::{Lsn, Timestamp};
+
+use crate::basebackup::SlruForm;
+use crate::wal::followers::{Claim, FollowAs};
 
 /// What a client can ask for. Texts that name a branch, a timeline or a point are as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub enum Command {
     PageStream {
         /// Branch or timeline.
         timeline: String,
+        /// The generation of the compute that asks, if it writes the timeline.
+        generation: Option<Generation>,
     },
     /// A tar of everything a compute needs to start.
     BaseBackup {
@@ -50,6 +56,8 @@ pub enum Command {
         timeline: String,
         /// At this position; the last record if absent.
         lsn: Option<Lsn>,
+        /// How it has the commit log and its like.
+        slrus: SlruForm,
     },
     /// Starts to follow a server's WAL, or goes on at another address.
     CallMeMaybe {
@@ -57,11 +65,34 @@ pub enum Command {
         timeline: String,
         /// Where the server is.
         connstr: String,
+        /// Which compute it is, if it is one.
+        follow_as: Option<FollowAs>,
     },
     /// Stops following.
     ForgetMeMaybe {
         /// Branch or timeline.
         timeline: String,
+    },
+    /// Who writes a timeline, and how far its WAL has come.
+    WriterShow {
+        /// Branch or timeline.
+        timeline: String,
+    },
+    /// Who writes which timeline.
+    WriterList,
+    /// Makes a compute the writer of a timeline.
+    WriterClaim {
+        /// Branch or timeline.
+        timeline: String,
+        /// Who wants to be the writer.
+        claim: Claim,
+    },
+    /// Takes the role from a compute.
+    WriterRelease {
+        /// Branch or timeline.
+        timeline: String,
+        /// Which compute.
+        instance: InstanceId,
     },
     /// The LSN of a moment.
     LsnAt {
@@ -105,9 +136,34 @@ const BRANCH_COLUMNS: &[&str] = &[
     "start_lsn",
     "last_record_lsn",
     "created",
+    "state",
+    "stopped_lsn",
+    "cause",
 ];
-const COMPUTE_COLUMNS: &[&str] =
-    &["timeline", "connstr", "state", "received_lsn", "flushed_lsn", "message"];
+const COMPUTE_COLUMNS: &[&str] = &[
+    "timeline",
+    "connstr",
+    "state",
+    "received_lsn",
+    "flushed_lsn",
+    "message",
+    "stopped_lsn",
+    "cause",
+];
+const WRITER_COLUMNS: &[&str] = &[
+    "timeline",
+    "generation",
+    "instance",
+    "name",
+    "held",
+    "since",
+    "since_lsn",
+    "state",
+    "last_record_lsn",
+    "received_lsn",
+    "flushed_lsn",
+    "message",
+];
 
 /// Every command, in the order in which `help` lists them.
 pub const COMMANDS: &[CommandSpec] = &[
@@ -125,6 +181,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "cache_bytes",
             "cache_hits",
             "cache_misses",
+            "problems",
         ],
     },
     CommandSpec { usage: "branch_list", purpose: "all branches", columns: BRANCH_COLUMNS },
@@ -142,6 +199,9 @@ pub const COMMANDS: &[CommandSpec] = &[
             "flushed_lsn",
             "page_versions",
             "created",
+            "state",
+            "stopped_lsn",
+            "cause",
         ],
     },
     CommandSpec {
@@ -165,21 +225,41 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: BRANCH_COLUMNS,
     },
     CommandSpec {
-        usage: "pagestream T",
+        usage: "pagestream T [GENERATION]",
         purpose: "switch the connection to binary page requests",
         columns: &[],
     },
     CommandSpec {
-        usage: "basebackup T [LSN]",
-        purpose: "a tar of the files a compute starts from",
+        usage: "basebackup T [LSN [stubs]]",
+        purpose: "a tar of the files a compute starts from; with stubs for commit log and the like",
         columns: &[],
     },
     CommandSpec {
-        usage: "callmemaybe T CONNSTR",
+        usage: "callmemaybe T CONNSTR [INSTANCE GENERATION]",
         purpose: "follow the WAL of the server at CONNSTR",
         columns: COMPUTE_COLUMNS,
     },
     CommandSpec { usage: "forgetmemaybe T", purpose: "stop following", columns: COMPUTE_COLUMNS },
+    CommandSpec {
+        usage: "writer_show T",
+        purpose: "who writes a timeline, and how far its WAL has been received",
+        columns: WRITER_COLUMNS,
+    },
+    CommandSpec {
+        usage: "writer_list",
+        purpose: "who writes which timeline",
+        columns: WRITER_COLUMNS,
+    },
+    CommandSpec {
+        usage: "writer_claim T INSTANCE NAME GENERATION",
+        purpose: "make a compute the writer of a timeline after that of GENERATION, 0 for none",
+        columns: WRITER_COLUMNS,
+    },
+    CommandSpec {
+        usage: "writer_release T INSTANCE",
+        purpose: "take a compute's role of writer, if it has it, and stop following it",
+        columns: WRITER_COLUMNS,
+    },
     CommandSpec {
         usage: "lsn_at T TIMESTAMP",
         purpose: "the LSN of the state at a time",
@@ -223,6 +303,12 @@ pub enum ParseError {
     /// A text that should be a time is not.
     #[error("{0}")]
     Timestamp(#[from] ParseTimestampError),
+    /// A text that should be a generation or an instance is not.
+    #[error("{0}")]
+    Writer(#[from] WriterTextError),
+    /// A text that should be the name of a compute is not.
+    #[error("{0}")]
+    Name(#[from] BranchNameError),
 }
 
 impl Command {
@@ -245,15 +331,48 @@ impl Command {
             ("branch_rename", [old, new]) => {
                 Command::BranchRename { old: old.clone(), new: new.clone() }
             }
-            ("pagestream", [t]) => Command::PageStream { timeline: t.clone() },
-            ("basebackup", [t]) => Command::BaseBackup { timeline: t.clone(), lsn: None },
-            ("basebackup", [t, lsn]) => {
-                Command::BaseBackup { timeline: t.clone(), lsn: Some(lsn.parse()?) }
+            ("pagestream", [t]) => Command::PageStream { timeline: t.clone(), generation: None },
+            ("pagestream", [t, generation]) => {
+                Command::PageStream { timeline: t.clone(), generation: Some(generation.parse()?) }
             }
-            ("callmemaybe", [t, connstr]) => {
-                Command::CallMeMaybe { timeline: t.clone(), connstr: connstr.clone() }
+            ("basebackup", [t, rest @ ..]) => {
+                let (lsn, slrus) = match rest {
+                    [] => (None, SlruForm::Whole),
+                    [lsn] => (Some(lsn.parse()?), SlruForm::Whole),
+                    [lsn, word] if word.eq_ignore_ascii_case("stubs") => {
+                        (Some(lsn.parse()?), SlruForm::Stubs)
+                    }
+                    _ => return Err(ParseError::Usage(spec.usage)),
+                };
+                Command::BaseBackup { timeline: t.clone(), lsn, slrus }
             }
+            ("callmemaybe", [t, connstr]) => Command::CallMeMaybe {
+                timeline: t.clone(),
+                connstr: connstr.clone(),
+                follow_as: None,
+            },
+            ("callmemaybe", [t, connstr, instance, generation]) => Command::CallMeMaybe {
+                timeline: t.clone(),
+                connstr: connstr.clone(),
+                follow_as: Some(FollowAs {
+                    instance: instance.parse()?,
+                    generation: generation.parse()?,
+                }),
+            },
             ("forgetmemaybe", [t]) => Command::ForgetMeMaybe { timeline: t.clone() },
+            ("writer_show", [t]) => Command::WriterShow { timeline: t.clone() },
+            ("writer_list", []) => Command::WriterList,
+            ("writer_claim", [t, instance, name, after]) => Command::WriterClaim {
+                timeline: t.clone(),
+                claim: Claim {
+                    instance: instance.parse()?,
+                    name: name.parse()?,
+                    after: after.parse()?,
+                },
+            },
+            ("writer_release", [t, instance]) => {
+                Command::WriterRelease { timeline: t.clone(), instance: instance.parse()? }
+            }
             ("lsn_at", [t, time]) => Command::LsnAt { timeline: t.clone(), time: time.parse()? },
             ("timestamp_at", [t, lsn]) => {
                 Command::TimestampAt { timeline: t.clone(), lsn: lsn.parse()? }
@@ -296,17 +415,42 @@ mod tests {
             parse(&["callmemaybe", "main", "host=/tmp/a port=5432"]).unwrap(),
             Command::CallMeMaybe {
                 timeline: "main".into(),
-                connstr: "host=/tmp/a port=5432".into()
+                connstr: "host=/tmp/a port=5432".into(),
+                follow_as: None,
+            }
+        );
+        assert_eq!(
+            parse(&["writer_claim", "main", "a1", "pg", "0"]).unwrap(),
+            Command::WriterClaim {
+                timeline: "main".into(),
+                claim: Claim {
+                    instance: "a1".parse().unwrap(),
+                    name: "pg".parse().unwrap(),
+                    after: Generation::NONE,
+                },
             }
         );
         assert_eq!(
             parse(&["basebackup", "main", "0/16B3748"]).unwrap(),
-            Command::BaseBackup { timeline: "main".into(), lsn: Some(Lsn::new(0x16B3748)) }
+            Command::BaseBackup {
+                timeline: "main".into(),
+                lsn: Some(Lsn::new(0x16B3748)),
+                slrus: SlruForm::Whole
+            }
         );
         assert_eq!(
             parse(&["basebackup", "main"]).unwrap(),
-            Command::BaseBackup { timeline: "main".into(), lsn: None }
+            Command::BaseBackup { timeline: "main".into(), lsn: None, slrus: SlruForm::Whole }
         );
+        assert_eq!(
+            parse(&["basebackup", "main", "0/1", "stubs"]).unwrap(),
+            Command::BaseBackup {
+                timeline: "main".into(),
+                lsn: Some(Lsn::new(1)),
+                slrus: SlruForm::Stubs
+            }
+        );
+        assert!(parse(&["basebackup", "main", "0/1", "x"]).is_err());
         assert_eq!(parse(&["begin"]).unwrap(), Command::Ignored { tag: "BEGIN" });
         assert_eq!(parse(&["set", "a", "to", "b"]).unwrap(), Command::Ignored { tag: "SET" });
     }
@@ -326,7 +470,10 @@ mod tests {
         for spec in COMMANDS {
             let usage = spec
                 .usage
-                .replace("[LSN]", "0/1")
+                .replace("[LSN [stubs]]", "0/1 stubs")
+                .replace("[GENERATION]", "1")
+                .replace("[INSTANCE GENERATION]", "a 1")
+                .replace("GENERATION", "1")
                 .replace("LSN", "0/1")
                 .replace("TIMESTAMP", "2026-11-22T10:00:00Z");
             let words: Vec<_> = usage.split(' ').collect();

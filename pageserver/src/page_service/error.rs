@@ -15,9 +15,14 @@ use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
 use crate::timeline::{GetPageError, IngestError};
 use crate::wal::followers::FollowError;
+use crate::writer::WriterFileError;
 
 /// `dependent_objects_still_exist`
 const DEPENDENT_OBJECTS: SqlState = code("2BP01");
+
+/// A compute whose role of writer has gone to another one. A code of our own: PostgreSQL leaves those
+/// that begin with Z to others.
+pub(super) const FENCED: SqlState = code("ZF001");
 
 const fn code(text: &str) -> SqlState {
     match SqlState::from_code(text) {
@@ -79,7 +84,12 @@ impl CommandError {
 
     fn sqlstate(&self) -> SqlState {
         match self {
-            CommandError::Parse(ParseError::Lsn(_) | ParseError::Timestamp(_))
+            CommandError::Parse(
+                ParseError::Lsn(_)
+                | ParseError::Timestamp(_)
+                | ParseError::Writer(_)
+                | ParseError::Name(_),
+            )
             | CommandError::BranchName(_)
             | CommandError::Point(_) => SqlState::INVALID_TEXT_REPRESENTATION,
             CommandError::Parse(_) => SqlState::SYNTAX_ERROR,
@@ -126,14 +136,16 @@ fn of_repository(error: &RepositoryError) -> SqlState {
             SqlState::UNDEFINED_OBJECT
         }
         RepositoryError::AlreadyExists(_) => SqlState::DUPLICATE_OBJECT,
-        RepositoryError::HasChildren { .. } => DEPENDENT_OBJECTS,
+        RepositoryError::HasChildren { .. } | RepositoryError::MayBeNeeded { .. } => {
+            DEPENDENT_OBJECTS
+        }
         RepositoryError::IsDefault(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         RepositoryError::Wait(error) => of_wait(error),
         RepositoryError::Timeline(error) => of_timeline(error),
         RepositoryError::Io { source, .. } => of_io(source),
-        RepositoryError::Manifest(_) | RepositoryError::DamagedRef { .. } => {
-            SqlState::DATA_CORRUPTED
-        }
+        RepositoryError::Manifest(_)
+        | RepositoryError::DamagedRef { .. }
+        | RepositoryError::Unreadable { .. } => SqlState::DATA_CORRUPTED,
         RepositoryError::Import(_) => SqlState::INTERNAL_ERROR,
     }
 }
@@ -152,7 +164,7 @@ fn of_timeline(error: &TimelineError) -> SqlState {
         | TimelineError::DamagedWal { .. }
         | TimelineError::DamagedRecord { .. }
         | TimelineError::DamagedContent { .. }
-        | TimelineError::LostWal { .. }
+        | TimelineError::Stopped(_)
         | TimelineError::MissingWal { .. } => SqlState::DATA_CORRUPTED,
     }
 }
@@ -168,6 +180,7 @@ fn of_ingest(error: &IngestError) -> SqlState {
 fn of_wait(error: &WaitError) -> SqlState {
     match error {
         WaitError::Timeout { .. } => SqlState::QUERY_CANCELED,
+        WaitError::Stopped { .. } => SqlState::DATA_CORRUPTED,
         WaitError::ShuttingDown { .. } => SqlState::ADMIN_SHUTDOWN,
     }
 }
@@ -177,7 +190,17 @@ fn of_follow(error: &FollowError) -> SqlState {
         FollowError::Params(_) => SqlState::INVALID_PARAMETER_VALUE,
         FollowError::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
         FollowError::Io { source, .. } | FollowError::Thread(source) => of_io(source),
-        FollowError::File(_) => SqlState::IO_ERROR,
+        FollowError::File(_) | FollowError::WriterFile(WriterFileError::NewerFormat { .. }) => {
+            SqlState::IO_ERROR
+        }
+        FollowError::WriterFile(WriterFileError::Io { source, .. }) => of_io(source),
+        FollowError::WriterFile(WriterFileError::Corrupt { .. }) => SqlState::DATA_CORRUPTED,
+        FollowError::Fenced(_) => FENCED,
+        FollowError::Unnamed(_) | FollowError::Unknown(_) | FollowError::Taken { .. } => {
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+        }
+        FollowError::Alive(_) => SqlState::OBJECT_IN_USE,
+        FollowError::Ingest(error) => of_ingest(error),
     }
 }
 

@@ -2,17 +2,26 @@
 
 use std::sync::Arc;
 
-use pageserver_client::{BranchName, Point};
+use pageserver_client::{BranchName, Generation, Point};
 use postgres_formats::{TimelineId, Timestamp};
 
 use super::PageService;
 use super::command::{COMMANDS, Command};
 use super::error::CommandError;
+use super::pagestream;
 use super::table::{Rows, text};
-use crate::repository::{Branch, RepositoryError};
+use crate::error_text::with_causes;
+use crate::repository::{Branch, RepositoryError, Unreadable};
 use crate::timeline::Timeline;
 use crate::timeline::manifest::Origin;
 use crate::wal::follower::{FollowState, FollowStatus};
+use crate::wal::followers::FollowError;
+use crate::writer::{WriterFact, WriterFileError};
+
+/// The state of a timeline that takes in WAL.
+const RUNNING: &str = "running";
+/// The state of one that cannot be read.
+const DAMAGED: &str = "damaged";
 
 /// The rows of a command that answers with rows; `None` if it is another kind of command.
 pub(super) fn execute(
@@ -23,12 +32,18 @@ pub(super) fn execute(
     let rows = match command {
         Command::Status => vec![status(service)],
         Command::BranchList => {
-            repository.branches().iter().map(|branch| branch_row(service, branch)).collect()
+            repository.look_again();
+            let branches = repository.branches();
+            let mut rows: Rows = branches.iter().map(|b| branch_row(service, b)).collect();
+            rows.extend(repository.unreadable().iter().filter_map(unreadable_row));
+            rows
         }
         Command::TimelineShow { timeline } => {
             vec![timeline_row(&service.timeline(timeline)?.1)]
         }
-        Command::ComputeList => service.followers.list().iter().map(follow_row).collect(),
+        Command::ComputeList => {
+            service.followers.list().iter().map(|follow| follow_row(service, follow)).collect()
+        }
         Command::BranchCreate { name, point } => {
             let name: BranchName = name.parse()?;
             let point: Point = point.parse()?;
@@ -40,15 +55,35 @@ pub(super) fn execute(
             let branch = repository.rename_branch(&old.parse()?, &new.parse()?)?;
             vec![branch_row(service, &branch)]
         }
-        Command::CallMeMaybe { timeline, connstr } => {
+        Command::CallMeMaybe { timeline, connstr, follow_as } => {
             // Loaded first, so that what does not exist cannot be followed.
             let (id, _) = service.timeline(timeline)?;
-            service.followers.follow(id, connstr)?;
-            service.followers.status(id).iter().map(follow_row).collect()
+            service.followers.follow(id, connstr, follow_as.as_ref())?;
+            service.followers.status(id).iter().map(|follow| follow_row(service, follow)).collect()
         }
         Command::ForgetMeMaybe { timeline } => {
             let id = service.timeline_id(timeline)?;
-            service.followers.forget(id)?.iter().map(follow_row).collect()
+            let followed = service.followers.forget(id)?;
+            if let Some(timeline) = repository.loaded_timeline(id) {
+                timeline.source_is_gone();
+            }
+            followed.iter().map(|follow| follow_row(service, follow)).collect()
+        }
+        Command::WriterShow { timeline } => {
+            let (id, timeline) = service.timeline(timeline)?;
+            let fact = service.followers.writers().role(id).map_err(FollowError::from)?.fact();
+            vec![writer_row(service, id, Ok(fact.as_ref()), Some(&timeline))]
+        }
+        Command::WriterList => writer_list(service)?,
+        Command::WriterClaim { timeline, claim } => {
+            let (id, timeline) = service.timeline(timeline)?;
+            let fact = service.followers.claim(&timeline, claim.clone())?;
+            vec![writer_row(service, id, Ok(Some(&fact)), Some(&timeline))]
+        }
+        Command::WriterRelease { timeline, instance } => {
+            let (id, timeline) = service.timeline(timeline)?;
+            let fact = service.followers.release(id, instance)?;
+            vec![writer_row(service, id, Ok(fact.as_ref()), Some(&timeline))]
         }
         Command::LsnAt { timeline, time } => {
             vec![vec![text(service.timeline(timeline)?.1.lsn_at(*time)?)]]
@@ -89,7 +124,68 @@ fn status(service: &PageService) -> Vec<Option<String>> {
         text(cache.bytes),
         text(cache.hits),
         text(cache.misses),
+        problems(service),
     ]
+}
+
+/// What is wrong with which branch, in one line.
+fn problems(service: &PageService) -> Option<String> {
+    let repository = &service.repository;
+    repository.look_again();
+    service.followers.resume_damaged();
+    let problem = |branch: &Branch| {
+        let name = branch.name.as_str();
+        if let Some(failure) = repository.load_failure(branch.timeline) {
+            return Some(format!("branch {name:?} cannot be read: {failure}"));
+        }
+        let stop = repository.loaded_timeline(branch.timeline)?.stop()?;
+        Some(format!("branch {name:?} {stop}"))
+    };
+    let mut problems: Vec<String> = repository.branches().iter().filter_map(problem).collect();
+    let unreadable = repository.unreadable();
+    problems
+        .extend(unreadable.iter().map(|d| format!("{} cannot be used: {}", d.label(), d.cause)));
+    let damaged = service.followers.damaged();
+    problems.extend(
+        damaged
+            .iter()
+            .map(|(id, text)| format!("{} receives nothing: {text}", label(service, *id))),
+    );
+    if let Ok(facts) = service.followers.writers().list() {
+        for (id, error) in facts.iter().filter_map(|(id, fact)| Some((id, fact.as_ref().err()?))) {
+            if !damaged.contains_key(id) {
+                let text = with_causes(error);
+                problems.push(format!("{} can have no writer: {text}", label(service, *id)));
+            }
+        }
+    }
+    (!problems.is_empty()).then(|| problems.join(" | "))
+}
+
+fn label(service: &PageService, timeline: TimelineId) -> String {
+    match service.repository.branch_of(timeline) {
+        Some(branch) => format!("branch {:?}", branch.name.as_str()),
+        None => format!("timeline {timeline}"),
+    }
+}
+
+/// The row of a branch whose files are damaged; none for a timeline without a name.
+fn unreadable_row(damaged: &Unreadable) -> Option<Vec<Option<String>>> {
+    let name = damaged.name.as_ref()?;
+    let cause = Some(damaged.cause.clone());
+    let timeline = damaged.timeline.and_then(text);
+    let damaged = text(DAMAGED);
+    Some(vec![text(name), timeline, None, None, None, None, None, damaged, None, cause])
+}
+
+/// The columns `state`, `stopped_lsn` and `cause`; all empty if the timeline is not loaded.
+fn state_columns(timeline: Option<&Arc<Timeline>>) -> [Option<String>; 3] {
+    let Some(timeline) = timeline else { return [None, None, None] };
+    timeline.look_again();
+    match timeline.stop() {
+        None => [text(RUNNING), None, None],
+        Some(stop) => [text(stop.state()), text(stop.lsn), Some(stop.text())],
+    }
 }
 
 fn branch_delete(
@@ -103,6 +199,7 @@ fn branch_delete(
         return Err(CommandError::Followed { branch: name.to_string(), server: follow.connstr });
     }
     service.repository.delete_branch(name)?;
+    service.followers.writers().forget(branch.timeline);
     Ok(row)
 }
 
@@ -115,7 +212,11 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
     } else {
         repository.loaded_timeline(branch.timeline)
     };
-    let last_record = match timeline {
+    let [state, stopped, cause] = match (&timeline, repository.load_failure(branch.timeline)) {
+        (None, Some(failure)) => [text(DAMAGED), None, Some(failure)],
+        _ => state_columns(timeline.as_ref()),
+    };
+    let last_record = match &timeline {
         Some(timeline) => Some(timeline.last_record_lsn()),
         None => has_no_wal(service, branch.timeline).then_some(branch.start),
     };
@@ -127,6 +228,9 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
         text(branch.start),
         last_record.and_then(text),
         text(unix_seconds(branch.created)),
+        state,
+        stopped,
+        cause,
     ]
 }
 
@@ -142,6 +246,7 @@ fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {
         Origin::Ancestor(ancestor) => Some(*ancestor),
         Origin::ImageLayer(_) => None,
     };
+    let [state, stopped, cause] = state_columns(Some(timeline));
     let positions = timeline.positions();
     vec![
         text(timeline.id()),
@@ -154,10 +259,15 @@ fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {
         text(positions.flushed),
         text(timeline.version_count()),
         text(unix_seconds(manifest.created)),
+        state,
+        stopped,
+        cause,
     ]
 }
 
-fn follow_row(follow: &FollowStatus) -> Vec<Option<String>> {
+fn follow_row(service: &PageService, follow: &FollowStatus) -> Vec<Option<String>> {
+    let timeline = service.repository.loaded_timeline(follow.timeline);
+    let [_, stopped, cause] = state_columns(timeline.as_ref());
     vec![
         text(follow.timeline),
         text(&follow.connstr),
@@ -165,10 +275,64 @@ fn follow_row(follow: &FollowStatus) -> Vec<Option<String>> {
         follow.received.and_then(text),
         follow.flushed.and_then(text),
         follow.message.clone(),
+        stopped,
+        cause,
+    ]
+}
+
+fn writer_list(service: &PageService) -> Result<Rows, CommandError> {
+    let path = service.repository.dir().join("timelines");
+    let facts = service.followers.writers().list();
+    let facts = facts.map_err(|source| FollowError::Io { path, source })?;
+    let row = |(id, fact): &(TimelineId, Result<WriterFact, WriterFileError>)| {
+        writer_row(service, *id, fact.as_ref().map(Some), None)
+    };
+    Ok(facts.iter().map(row).collect())
+}
+
+/// A timeline's writer and how it is followed; how far its WAL has come only if it is loaded.
+fn writer_row(
+    service: &PageService,
+    id: TimelineId,
+    fact: Result<Option<&WriterFact>, &WriterFileError>,
+    timeline: Option<&Arc<Timeline>>,
+) -> Vec<Option<String>> {
+    let follow = service.followers.status(id);
+    let positions = timeline.map(|timeline| timeline.positions());
+    let generation = fact.map(|fact| fact.map_or(Generation::NONE, |fact| fact.generation));
+    let message = match fact {
+        Err(error) => Some(with_causes(error)),
+        Ok(_) => follow.as_ref().and_then(|follow| follow.message.clone()),
+    };
+    let fact = fact.ok().flatten();
+    vec![
+        text(id),
+        generation.ok().and_then(text),
+        fact.and_then(|fact| text(&fact.instance)),
+        fact.and_then(|fact| text(&fact.name)),
+        fact.and_then(|fact| text(fact.held)),
+        fact.and_then(|fact| text(fact.since())),
+        fact.and_then(|fact| text(fact.lsn)),
+        follow.and_then(|follow| text(follow.state.name())),
+        positions.and_then(|positions| text(positions.last_record)),
+        positions.and_then(|positions| text(positions.received)),
+        positions.and_then(|positions| text(positions.flushed)),
+        message,
     ]
 }
 
 impl PageService {
+    /// The compute that got the role of `timeline`'s writer as `generation`. Where it is not known
+    /// who has it, nobody is fenced: pages do no harm.
+    pub(super) fn compute(
+        &self,
+        timeline: TimelineId,
+        generation: Generation,
+    ) -> Option<pagestream::Compute> {
+        let role = self.followers.writers().role(timeline).ok()?;
+        Some(pagestream::Compute { role, generation })
+    }
+
     /// The timeline that a client means by an id or the name of a branch.
     pub(super) fn timeline_id(&self, named: &str) -> Result<TimelineId, CommandError> {
         // 32 hexadecimal digits are an id, whatever branches are called.

@@ -106,16 +106,21 @@ impl Connection {
             return Ok(send_rows(spec, &rows, out)?);
         }
         match command {
-            Command::PageStream { timeline } => {
-                let (_, timeline) = self.service.timeline(&timeline)?;
+            Command::PageStream { timeline, generation } => {
+                let (id, timeline) = self.service.timeline(&timeline)?;
+                let compute = match generation {
+                    Some(generation) => self.service.compute(id, generation),
+                    None => None,
+                };
                 let mut copy = out.copy_both()?;
-                pagestream::serve(&timeline, self.service.lsn_timeout, &self.log, &mut copy)?;
+                let timeout = self.service.lsn_timeout;
+                pagestream::serve(&timeline, compute, timeout, &self.log, &mut copy)?;
                 out.complete("PAGESTREAM")?;
             }
-            Command::BaseBackup { timeline, lsn } => {
+            Command::BaseBackup { timeline, lsn, slrus } => {
                 let (_, timeline) = self.service.timeline(&timeline)?;
                 let began = Instant::now();
-                let backup = BaseBackup::prepare(timeline, lsn, self.service.lsn_timeout)?;
+                let backup = BaseBackup::prepare(timeline, lsn, slrus, self.service.lsn_timeout)?;
                 let copy = backup.write_to(out.copy_out()?)?;
                 copy.finish()?;
                 out.complete("BASEBACKUP")?;

@@ -12,32 +12,43 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pageserver_client::Generation;
 use pageserver_client::protocol::{ErrorCode, Request, RequestKind, Response, ResponseBody};
 use postgres_formats::slru::SlruKind;
-use postgres_formats::{BLCKSZ, BlockNumber, Lsn, PageImage};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, PageImage, RelTag};
 use postgres_wire::server::{CopyBoth, QueryError};
 use postgres_wire::{ConnectionError, SqlState};
 use slog::{Logger, warn};
 
 use crate::error_text::with_causes;
+use crate::key::PageKey;
 use crate::object::{ObjectPage, ObjectTag};
 use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
 use crate::timeline::{GetPageError, PageRequest, Timeline};
+use crate::writer::WriterRole;
 
 /// Pages at which a batch is full.
 const BATCH_PAGES_MAX: usize = 512;
 /// Requests at which a batch is full, whatever they ask for.
 const BATCH_REQUESTS_MAX: usize = 1024;
 
+/// The compute that asks, if it says so: one whose role has gone to another gets no page, so that it
+/// is noticed there.
+pub(super) struct Compute {
+    pub(super) role: Arc<WriterRole>,
+    pub(super) generation: Generation,
+}
+
 /// Answers the requests of one client until it ends its side.
 pub(super) fn serve(
     timeline: &Arc<Timeline>,
+    compute: Option<Compute>,
     lsn_timeout: Duration,
     log: &Logger,
     copy: &mut CopyBoth<'_>,
 ) -> Result<(), QueryError> {
-    let mut stream = PageStream { timeline, lsn_timeout, log, copy };
+    let mut stream = PageStream { timeline, compute, lsn_timeout, log, copy };
     while let Some(first) = stream.copy.recv()? {
         let batch = stream.gather(first)?;
         stream.answer(batch)?;
@@ -47,6 +58,7 @@ pub(super) fn serve(
 
 struct PageStream<'a, 'c> {
     timeline: &'a Arc<Timeline>,
+    compute: Option<Compute>,
     lsn_timeout: Duration,
     log: &'a Logger,
     copy: &'a mut CopyBoth<'c>,
@@ -71,6 +83,13 @@ impl PageStream<'_, '_> {
     }
 
     fn answer(&mut self, batch: Vec<Request>) -> Result<(), QueryError> {
+        if let Some(text) = self.compute.as_ref().and_then(|c| c.role.fenced(c.generation)) {
+            for request in batch {
+                self.send(&Response::error(request.id, ErrorCode::Fenced, &*text))?;
+            }
+            self.copy.flush()?;
+            return Ok(());
+        }
         let arrived = Instant::now();
         let is_there =
             |request: &Request| self.timeline.wait_lsn(request.lsn, Duration::ZERO).is_ok();
@@ -96,7 +115,9 @@ impl PageStream<'_, '_> {
         let mut pages = self.timeline.get_pages(&wanted, Duration::ZERO).into_iter();
         for request in requests {
             match request.kind {
-                RequestKind::GetPages { count, .. } => {
+                RequestKind::GetPages { count, .. } | RequestKind::GetSlruPages { count, .. }
+                    if page_keys(request).is_some() =>
+                {
                     let own: Vec<_> = pages.by_ref().take(usize::from(count)).collect();
                     match own.into_iter().collect::<Result<Vec<_>, _>>() {
                         Ok(own) => self.send_pages(request.id, &own)?,
@@ -127,6 +148,11 @@ impl PageStream<'_, '_> {
             }
             RequestKind::SlruSegment { kind, segment } => self.slru_segment(kind, segment, lsn)?,
             RequestKind::GetPages { .. } => unreachable!("pages are answered together"),
+            // Of a kind that there is not.
+            RequestKind::GetSlruPages { kind, .. } => ResponseBody::Error {
+                code: ErrorCode::NotFound,
+                message: format!("there is no SLRU {kind}"),
+            },
         })
     }
 
@@ -164,7 +190,9 @@ impl PageStream<'_, '_> {
     ) -> Result<(), ConnectionError> {
         let code = code_of(error);
         let message = with_causes(error);
-        if matches!(code, ErrorCode::Corrupt | ErrorCode::Internal) {
+        // A stop has been logged when it was found.
+        let is_stop = matches!(error, GetPageError::Wait(WaitError::Stopped { .. }));
+        if matches!(code, ErrorCode::Corrupt | ErrorCode::Internal) && !is_stop {
             warn!(self.log, "a page request failed: {}", message;
                 "timeline" => %self.timeline.id(), "request" => ?request.kind);
         }
@@ -180,24 +208,40 @@ impl PageStream<'_, '_> {
 
 fn pages_of(request: &Request) -> usize {
     match request.kind {
-        RequestKind::GetPages { count, .. } => usize::from(count),
+        RequestKind::GetPages { count, .. } | RequestKind::GetSlruPages { count, .. } => {
+            usize::from(count)
+        }
         RequestKind::SlruSegment { .. } => 32,
         _ => 0,
     }
 }
 
+/// The pages that a request asks for; `None` if it asks for something else.
+fn page_keys(request: &Request) -> Option<impl Iterator<Item = PageKey> + use<>> {
+    // Decoding has checked that the number of the last page exists.
+    let (object, first, count) = match request.kind {
+        RequestKind::GetPages { rel, first, count } => (Asked::Rel(rel), first.0, count),
+        RequestKind::GetSlruPages { kind, first, count } => {
+            (Asked::Slru(SlruKind::from_u8(kind)?), first, count)
+        }
+        _ => return None,
+    };
+    Some((first..first.saturating_add(u32::from(count))).map(move |page| match object {
+        Asked::Rel(rel) => PageKey::Rel { rel, block: BlockNumber(page) },
+        Asked::Slru(kind) => PageKey::Slru { kind, page },
+    }))
+}
+
+/// Whose pages are asked for.
+#[derive(Clone, Copy)]
+enum Asked {
+    Rel(RelTag),
+    Slru(SlruKind),
+}
+
 fn page_requests(request: &Request) -> impl Iterator<Item = PageRequest> + use<> {
     let lsn = request.lsn;
-    let range = match request.kind {
-        // Decoding has checked that the last block number exists.
-        RequestKind::GetPages { rel, first, count } => {
-            Some((rel, first.0..first.0.saturating_add(u32::from(count))))
-        }
-        _ => None,
-    };
-    range.into_iter().flat_map(move |(rel, blocks)| {
-        blocks.map(move |block| PageRequest::rel(rel, BlockNumber(block), lsn))
-    })
+    page_keys(request).into_iter().flatten().map(move |page| PageRequest { page: page.into(), lsn })
 }
 
 /// What the client can do about an error.

@@ -37,6 +37,26 @@ pub enum RepositoryError {
         /// Those that stand on it.
         children: Vec<BranchName>,
     },
+    /// Its files are damaged.
+    #[error("branch \"{name}\" cannot be used: {cause}")]
+    Unreadable {
+        /// The branch.
+        name: BranchName,
+        /// Which file, and what is wrong with it.
+        cause: String,
+    },
+    /// What stands on it cannot be told.
+    #[error(
+        "branch \"{name}\" cannot be deleted: {by} may be made from it and cannot be read: {cause}"
+    )]
+    MayBeNeeded {
+        /// The branch.
+        name: BranchName,
+        /// What cannot be read.
+        by: String,
+        /// Why.
+        cause: String,
+    },
     /// The default branch stays.
     #[error("branch \"{0}\" is the default branch: it can be neither deleted nor renamed")]
     IsDefault(BranchName),

@@ -33,6 +33,17 @@ impl Timeline {
             return ancestor.state_at(lsn.min(*at));
         }
         let lsn = lsn.min(self.last_record_lsn());
+        match self.own_state_at(lsn) {
+            // Another file may have been put in the place of the one that is open.
+            Err(error) if error.is_damaged_wal() => {
+                self.wal.forget_open();
+                self.own_state_at(lsn)
+            }
+            other => other,
+        }
+    }
+
+    fn own_state_at(&self, lsn: Lsn) -> Result<StateAt, TimelineError> {
         let kept = self.index.read().checkpoint(lsn);
         let (mut base, mut state) = kept.unwrap_or((self.manifest.start, self.manifest.state));
         base = base.normalized(self.cluster.segment_size);

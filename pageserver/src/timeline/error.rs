@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use postgres_formats::control_file::ControlFileError;
 use postgres_formats::wal::records::RecordContentError;
@@ -10,6 +11,7 @@ use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use super::manifest::ManifestError;
 use crate::layer::image::LayerError;
+use crate::stop::Stop;
 
 /// Why a timeline could not be opened or asked about its objects.
 #[derive(Debug, thiserror::Error)]
@@ -77,21 +79,10 @@ pub enum TimelineError {
         /// Where.
         lsn: Lsn,
     },
-    /// WAL that had been reported as durable is damaged or gone.
-    #[error(
-        "WAL of timeline {timeline} is damaged at {lsn}, but was durable up to {flushed}: {what}"
-    )]
-    LostWal {
-        /// Whose WAL.
-        timeline: TimelineId,
-        /// Where what can be read ends.
-        lsn: Lsn,
-        /// How far it had been durable.
-        flushed: Lsn,
-        /// What is found there.
-        what: String,
-    },
-    /// What is on disk cannot be brought into the index.
+    /// Asked for the end of history, or for what comes last before a time, where that is not known.
+    #[error("the end of the history of this timeline is not known: WAL {0}")]
+    Stopped(Arc<Stop>),
+    /// WAL cannot be taken in or made durable.
     #[error(transparent)]
     Ingest(#[from] super::IngestError),
     /// Asked for a state before the beginning of all history.
@@ -112,4 +103,17 @@ pub enum TimelineError {
         /// The oldest that can be.
         oldest: Timestamp,
     },
+}
+
+impl TimelineError {
+    /// Whether WAL on disk is not as it was when it was indexed.
+    pub fn is_damaged_wal(&self) -> bool {
+        matches!(
+            self,
+            TimelineError::DamagedWal { .. }
+                | TimelineError::DamagedRecord { .. }
+                | TimelineError::DamagedContent { .. }
+                | TimelineError::MissingWal { .. }
+        )
+    }
 }

@@ -14,6 +14,7 @@ use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, page_checksum};
 
 use super::error::TimelineError;
 use super::{Below, Timeline};
+use crate::damage;
 use crate::index::{Foundation, Version};
 use crate::layer::image::LayerError;
 use crate::object::{ObjectPage, ObjectTag};
@@ -155,7 +156,9 @@ impl Timeline {
             set(number, self.wait_for_other(request, waiter));
         }
         let missing = || unreachable!("every request was answered above");
-        results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
+        let results = results.into_iter().map(|result| result.unwrap_or_else(missing));
+        let named = results.zip(requests);
+        named.map(|(result, request)| Ok(damage::page(request.page, result?))).collect()
     }
 
     /// Reads one page; see `get_pages`.
@@ -267,8 +270,20 @@ impl Timeline {
         Plan { base, versions, newest }
     }
 
-    /// Reads a record again whose start is known.
-    fn read_record(&self, start: Lsn) -> Result<WalRecord, TimelineError> {
+    /// Reads a record again whose place is known.
+    fn read_record(&self, version: Version) -> Result<WalRecord, TimelineError> {
+        match self.try_read_record(version) {
+            // Another file may have been put in the place of the one that is open.
+            Err(error) if error.is_damaged_wal() => {
+                self.wal.forget_open();
+                self.try_read_record(version)
+            }
+            other => other,
+        }
+    }
+
+    fn try_read_record(&self, version: Version) -> Result<WalRecord, TimelineError> {
+        let start = version.start();
         let io = |source: io::Error| TimelineError::Io { path: self.wal.dir().to_owned(), source };
         let mut want = RECORD_READ_FIRST;
         loop {
@@ -278,9 +293,9 @@ impl Timeline {
             let damaged =
                 |source| TimelineError::DamagedWal { timeline: self.id(), lsn: start, source };
             match reassemble(start, &raw, self.cluster.segment_size).map_err(damaged)? {
-                Reassembled::Complete(record) => return Ok(record),
+                Reassembled::Complete(record) if record.end == version.end() => return Ok(record),
                 Reassembled::NeedMore(more) if got == want && more > want => want = more,
-                Reassembled::NeedMore(_) => {
+                Reassembled::Complete(_) | Reassembled::NeedMore(_) => {
                     return Err(TimelineError::MissingWal { timeline: self.id(), lsn: start });
                 }
             }
@@ -318,16 +333,12 @@ impl Plan {
         let mut base = self.base.read()?.map(|page| PageImage::clone(&page));
         let mut records = Vec::with_capacity(self.versions.len());
         for PlannedVersion { timeline, version, page } in self.versions {
-            let record = timeline.read_record(version.start())?;
+            let record = timeline.read_record(version)?;
             let damaged = |source| TimelineError::DamagedRecord {
                 timeline: timeline.id(),
                 lsn: record.start,
                 source,
             };
-            if record.end != version.end() {
-                let (timeline, lsn) = (timeline.id(), version.start());
-                return Err(TimelineError::MissingWal { timeline, lsn }.into());
-            }
             let decoded = DecodedRecord::parse(&record.bytes).map_err(damaged)?;
             // An image answers without any redo.
             if version.will_init()
@@ -361,11 +372,8 @@ impl GetPageError {
     pub fn is_corruption(&self) -> bool {
         match self {
             GetPageError::Layer(LayerError::Corrupt { .. }) => true,
-            GetPageError::Timeline(
-                TimelineError::DamagedWal { .. }
-                | TimelineError::DamagedRecord { .. }
-                | TimelineError::MissingWal { .. },
-            ) => true,
+            GetPageError::Timeline(error) => error.is_damaged_wal(),
+            GetPageError::Wait(WaitError::Stopped { .. }) => true,
             GetPageError::Make { source, .. } => {
                 !matches!(source, MakeError::Redo(walredo_pool::RedoError::ShuttingDown))
             }

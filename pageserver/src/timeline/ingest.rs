@@ -1,31 +1,33 @@
 //! Taking in WAL: onto disk, through the decoder, into the index.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use postgres_formats::checkpoint::CheckpointState;
-use postgres_formats::slru::SlruKind;
 use postgres_formats::wal::records::RecordContentError;
 use postgres_formats::wal::{
-    DecodedRecord, RecordParseError, WalDecodeError, WalRecord, WalStreamDecoder,
+    DecodedRecord, RecordParseError, WalDecodeError, WalRecord, WalStreamDecoder, rmgr,
 };
 use postgres_formats::{Lsn, TimelineId};
+use walredo_pool::CustomManagers;
 
-use super::error::TimelineError;
+use super::Timeline;
+use super::heal::Probe;
+use super::load::kind_of;
 use super::manifest::Manifest;
 use super::tip::{At, Tip};
-use super::{Positions, Timeline};
 use crate::cluster::Cluster;
 use crate::index::IndexOp;
 use crate::ingest;
+use crate::page_maker::MakeError;
+use crate::stop::{Stop, StopKind};
 
 /// A checkpoint state is kept each time this many bytes of WAL have passed, so that the state at
 /// any LSN is found by decoding no more than that.
 const CHECKPOINT_STATE_EVERY: u64 = 256 * 1024;
 /// Steps gathered before the index is locked to apply them.
 const BATCH_STEPS_MAX: usize = 4096;
-/// How much WAL is read at once when it is indexed from disk.
-const READ_CHUNK: usize = 1 << 20;
 
 /// Why WAL was not taken in. Everything before it is kept and stays readable.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,16 @@ pub enum IngestError {
         /// Why.
         source: ingest::IngestError,
     },
+    /// Whether the resource manager of an extension is known cannot be found out.
+    #[error("WAL record of timeline {timeline} at {lsn} is an extension's")]
+    Managers {
+        /// Whose WAL.
+        timeline: TimelineId,
+        /// Where the record begins.
+        lsn: Lsn,
+        /// Why.
+        source: MakeError,
+    },
     /// A record's content is malformed.
     #[error("WAL record of timeline {timeline} at {lsn} makes no sense")]
     Content {
@@ -85,19 +97,43 @@ pub enum IngestError {
         source: io::Error,
     },
     /// Syncing failed before, so that nothing is known of what is on disk.
-    #[error("WAL of timeline {0} could not be synced; it is taken up again after a restart")]
+    #[error("WAL of timeline {0} could not be synced")]
     SyncFailed(TimelineId),
+    /// The timeline's own WAL on disk has to be mended first, or an ancestor's.
+    #[error("WAL is {0}")]
+    Stopped(Arc<Stop>),
+}
+
+impl IngestError {
+    /// What kind of stop it makes.
+    pub fn stop_kind(&self) -> StopKind {
+        match self {
+            IngestError::Gap { .. } => StopKind::Missing,
+            IngestError::Decode { source, .. } => kind_of(&source.kind),
+            IngestError::Parse { .. }
+            | IngestError::Record { .. }
+            | IngestError::Managers { .. }
+            | IngestError::Content { .. } => StopKind::NotUnderstood,
+            IngestError::Io { .. } | IngestError::SyncFailed(_) => StopKind::Disk,
+            IngestError::Stopped(stop) => stop.kind,
+        }
+    }
 }
 
 /// The state of the one who writes a timeline.
 pub(super) struct Writer {
-    decoder: WalStreamDecoder,
+    pub(super) decoder: WalStreamDecoder,
     tip: Tip,
     state: CheckpointState,
     /// End of the last complete record, which may be the beginning of a page.
     record_end: Lsn,
     state_kept_at: Lsn,
-    sync_failed: bool,
+    pub(super) sync_failed: bool,
+    /// Why the WAL on disk is not indexed to its end. Nothing behind that is changed as long as it
+    /// is so.
+    pub(super) on_disk: Option<StopKind>,
+    /// What is received in place of WAL that is damaged on disk.
+    pub(super) probe: Option<Probe>,
 }
 
 impl Writer {
@@ -110,31 +146,67 @@ impl Writer {
             record_end: manifest.start,
             state_kept_at: manifest.start,
             sync_failed: false,
+            on_disk: None,
+            probe: None,
         }
+    }
+
+    /// Begins anew behind the last complete record.
+    pub(super) fn begin_decoding(&mut self, cluster: &Cluster) {
+        self.decoder = self.next_decoder(cluster);
+        self.probe = None;
+    }
+
+    fn next_decoder(&self, cluster: &Cluster) -> WalStreamDecoder {
+        decoder(self.record_end, self.state.prev_record, cluster)
+    }
+
+    /// End of the last complete record, which may be the beginning of a page.
+    pub(super) fn record_end(&self) -> Lsn {
+        self.record_end
     }
 }
 
 /// A decoder that begins at the record behind the one that begins at `prev`.
 fn decoder(from: Lsn, prev: Lsn, cluster: &Cluster) -> WalStreamDecoder {
-    let decoder = WalStreamDecoder::new(from, cluster.segment_size, Some(cluster.system_id));
+    // All of a cluster's history that is kept here is on one of PostgreSQL's timelines: computes
+    // are begun on it, and what a promoted server writes may not go on where our history ends.
+    let decoder = WalStreamDecoder::new(from, cluster.segment_size, Some(cluster.system_id))
+        .with_tli(cluster.tli);
     if prev.is_valid() { decoder.with_prev(prev) } else { decoder }
 }
 
 impl Timeline {
     /// Prepares for receiving WAL anew and says from where: the end of the last complete record.
     /// Whatever was received of a record after that is given up, as its sender may be gone and
-    /// another one may go on differently.
+    /// another one may go on differently. WAL that is damaged on disk is left as it is until it has
+    /// been received again.
     ///
     /// # Errors
-    /// `Io` if the rest cannot be cut off; `SyncFailed`.
+    /// `Io` if the rest cannot be cut off, `SyncFailed`, and `Stopped` where receiving is no use.
     pub fn restart_receiving(&self) -> Result<Lsn, IngestError> {
         let mut writer = self.writer.lock();
+        let begun = self.begin_receiving(&mut writer);
+        if let Err(error) = &begun {
+            self.stop_receiving(error, error.stop_kind());
+        }
+        begun
+    }
+
+    fn begin_receiving(&self, writer: &mut Writer) -> Result<Lsn, IngestError> {
+        self.look_again_as(writer);
         if writer.sync_failed {
-            return Err(IngestError::SyncFailed(self.id()));
+            self.write_again(writer)?;
         }
         let from = writer.record_end;
-        self.wal.end_at(from).map_err(|source| self.io_error(source))?;
-        writer.decoder = decoder(from, writer.state.prev_record, &self.cluster);
+        writer.begin_decoding(&self.cluster);
+        match (writer.on_disk, self.stop()) {
+            (None, _) => self.wal.end_at(from).map_err(|source| self.io_error(source))?,
+            (Some(StopKind::Damaged | StopKind::Missing | StopKind::Foreign), _) | (_, None) => {
+                writer.probe = Some(Probe::new(writer.next_decoder(&self.cluster)));
+            }
+            (Some(_), Some(stop)) => return Err(IngestError::Stopped(stop)),
+        }
         let mut positions = self.positions.lock();
         self.restarts.fetch_add(1, Ordering::Relaxed);
         positions.received = positions.last_record;
@@ -147,54 +219,95 @@ impl Timeline {
     /// and makes the records in them readable.
     ///
     /// # Errors
-    /// See `IngestError`. After an error call `restart_receiving` before more is received.
+    /// See `IngestError`. Everything before the first record that is wrong has been taken in, and
+    /// nothing is left on disk behind it. After an error call `restart_receiving` before more is
+    /// received.
     pub fn receive_wal(&self, start: Lsn, bytes: &[u8]) -> Result<(), IngestError> {
         let mut writer = self.writer.lock();
+        let taken = self.take_in(&mut writer, start, bytes);
+        if let Err(error) = &taken {
+            self.cut_off_bad(&writer, error);
+            self.stop_receiving(error, error.stop_kind());
+        }
+        taken
+    }
+
+    fn take_in(&self, writer: &mut Writer, start: Lsn, bytes: &[u8]) -> Result<(), IngestError> {
         if writer.sync_failed {
             return Err(IngestError::SyncFailed(self.id()));
         }
+        let Some(probe) = writer.probe.take() else {
+            return self.take_in_good(writer, start, bytes);
+        };
+        match self.probe(writer, probe, start, bytes)? {
+            Some((start, bytes)) => self.take_in_good(writer, start, &bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn take_in_good(
+        &self,
+        writer: &mut Writer,
+        start: Lsn,
+        bytes: &[u8],
+    ) -> Result<(), IngestError> {
         let expected = writer.decoder.expected_lsn();
         if start != expected {
             return Err(IngestError::Gap { got: start, expected });
         }
         self.wal.write(start, bytes).map_err(|source| self.io_error(source))?;
         writer.decoder.feed(start, bytes).map_err(|source| self.decode_error(source))?;
-        self.index_decoded(&mut writer)
+        self.index_decoded(writer)
+    }
+
+    /// Removes what was written behind the last good record, so that it hides nothing that comes
+    /// in its place. `restart_receiving` would do so, but the process may end before.
+    fn cut_off_bad(&self, writer: &Writer, error: &IngestError) {
+        let is_written = !matches!(error, IngestError::Io { .. } | IngestError::SyncFailed(_));
+        if writer.on_disk.is_none()
+            && is_written
+            && let Err(error) = self.wal.end_at(writer.record_end)
+        {
+            slog::warn!(self.log, "cannot cut off bad WAL"; "error" => %error);
+        }
     }
 
     /// Makes everything received so far durable and returns how far that goes.
     ///
     /// # Errors
     /// `SyncFailed`: the kernel may have thrown the bytes away, so nothing more is taken in until
-    /// the timeline is loaded anew.
+    /// `restart_receiving` has written them again.
     pub fn sync_wal(&self) -> Result<Lsn, IngestError> {
         // Taken before the sync: bytes written during it are not covered.
-        let (received, restarts) = {
+        let (before, restarts) = {
             let positions = self.positions.lock();
-            (positions.received, self.restarts.load(Ordering::Relaxed))
+            (*positions, self.restarts.load(Ordering::Relaxed))
         };
-        if self.flushed_lsn() >= received {
-            return Ok(self.flushed_lsn());
+        if before.flushed >= before.received {
+            return Ok(before.flushed);
         }
         if let Err(error) = self.wal.sync() {
             slog::error!(self.log, "syncing WAL failed"; "error" => %error);
             self.writer.lock().sync_failed = true;
-            return Err(IngestError::SyncFailed(self.id()));
+            let error = IngestError::SyncFailed(self.id());
+            self.stop_receiving(&error, error.stop_kind());
+            return Err(error);
         }
-        let positions = {
+        let flushed = {
             let mut positions = self.positions.lock();
             // Unless what was synced has been cut off meanwhile: other bytes may stand there now.
             if self.restarts.load(Ordering::Relaxed) == restarts {
-                positions.flushed = positions.flushed.max(received);
+                positions.flushed = positions.flushed.max(before.received);
+                positions.durable = positions.durable.max(before.last_record.min(before.received));
             }
-            *positions
+            positions.flushed
         };
-        self.mark_flushed(positions);
-        Ok(positions.flushed)
+        self.mark_flushed();
+        Ok(flushed)
     }
 
     /// Indexes all records whose bytes have been fed, and makes them readable.
-    fn index_decoded(&self, writer: &mut Writer) -> Result<(), IngestError> {
+    pub(super) fn index_decoded(&self, writer: &mut Writer) -> Result<(), IngestError> {
         let mut ops = Vec::new();
         let result = loop {
             match writer.decoder.next_record() {
@@ -224,30 +337,34 @@ impl Timeline {
             lsn,
             source,
         })?;
-        let changes = ingest::changes_of(record, &decoded)
+        let custom = match decoded.header.rmid {
+            rmgr::CUSTOM_MIN.. => self
+                .maker
+                .custom_managers(&self.cluster.control_file_bytes)
+                .map_err(|source| IngestError::Managers { timeline, lsn, source })?,
+            _ => CustomManagers::default(),
+        };
+        let changes = ingest::changes_of(record, &decoded, custom)
             .map_err(|source| IngestError::Record { timeline, lsn, source })?;
-        if let Some(text) = changes.unsupported {
-            slog::error!(self.log, "WAL record is not supported yet, part of its effect is lost";
-                "lsn" => %lsn, "record" => text);
-        }
-        let newest_xid = writer.state.checkpoint.next_xid.xid().0.wrapping_sub(1);
-        let newest_clog_page = SlruKind::Clog.page_of(newest_xid);
-        let at = At { start: record.start, end: record.end };
+        let before = writer.state;
+        let mut state = before;
+        state.observe(&decoded, record).map_err(|source| IngestError::Content {
+            timeline,
+            lsn,
+            source,
+        })?;
+        let at = At { start: record.start, end: record.end, before: &before };
         for change in changes.list {
             let in_step = Tip::needs_index_in_step(&change);
             if in_step {
                 self.apply(ops);
             }
-            writer.tip.resolve(self, at, change, newest_clog_page, ops);
+            writer.tip.resolve(self, at, change, ops);
             if in_step {
                 self.apply(ops);
             }
         }
-        writer.state.observe(&decoded, record).map_err(|source| IngestError::Content {
-            timeline,
-            lsn,
-            source,
-        })?;
+        writer.state = state;
         writer.record_end = record.end;
         let passed = record.end.distance_from(writer.state_kept_at).unwrap_or(0);
         if passed >= CHECKPOINT_STATE_EVERY {
@@ -280,80 +397,29 @@ impl Timeline {
             positions.last_record = positions.last_record.max(last_record);
             positions.received = positions.received.max(received);
         }
-        // A page header behind the last record holds nothing: who asks for the place where the
-        // next record will begin need not wait for it.
-        self.readable.advance(received.max(last_record));
-    }
-
-    /// Indexes the WAL that is on disk. Where it ends in a way that a crash explains, it is taken
-    /// to end there.
-    pub(super) fn index_wal_on_disk(&self) -> Result<(), TimelineError> {
-        let io = |source| TimelineError::Io { path: self.wal.dir().to_owned(), source };
-        let mark = self.flushed_mark.read().map_err(io)?;
-        let mut writer = self.writer.lock();
-        let mut chunk = vec![0; READ_CHUNK];
-        let mut found = "nothing".to_owned();
-        loop {
-            let from = writer.decoder.expected_lsn();
-            let got = self.wal.read(from, &mut chunk).map_err(io)?;
-            let Some(bytes) = chunk.get(..got).filter(|bytes| !bytes.is_empty()) else { break };
-            let fed = writer.decoder.feed(from, bytes).map_err(|e| self.decode_error(e));
-            match fed.and_then(|()| self.index_decoded(&mut writer)) {
-                Ok(()) => {}
-                Err(IngestError::Decode { source, .. }) if self.may_be_torn(&source, mark)? => {
-                    slog::warn!(self.log, "WAL ends with an incomplete record";
-                        "lsn" => %source.lsn, "found" => %source);
-                    found = source.to_string();
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            }
+        // Not as far as was received: whether a record begins there as it seems to, and how long it
+        // is, is known only when all of it has come.
+        if let Some(stop) = self.readable.advance(last_record) {
+            slog::info!(self.log, "WAL is taken in again"; "stop" => %stop);
         }
-        let last_record = self.positions().last_record;
-        if let Some(flushed) = mark.filter(|flushed| *flushed > last_record) {
-            let (timeline, lsn) = (self.id(), writer.record_end);
-            return Err(TimelineError::LostWal { timeline, lsn, flushed, what: found });
-        }
-        self.wal.sync_recent().map_err(io)?;
-        let mut positions = self.positions.lock();
-        positions.received = positions.last_record;
-        positions.flushed = positions.last_record;
-        Ok(())
-    }
-
-    /// Whether a decoding error is what the end of the WAL looks like after a crash. With a mark
-    /// the answer is left to that; without one, nothing must have been received in later segments.
-    fn may_be_torn(
-        &self,
-        error: &WalDecodeError,
-        mark: Option<Lsn>,
-    ) -> Result<bool, TimelineError> {
-        if mark.is_some() {
-            return Ok(true);
-        }
-        let segments = self
-            .wal
-            .segments()
-            .map_err(|source| TimelineError::Io { path: self.wal.dir().to_owned(), source })?;
-        let at = error.lsn.segment(self.cluster.segment_size);
-        Ok(segments.last().is_none_or(|last| *last <= at))
     }
 
     /// Leaves word of how far the WAL is durable, for whoever loads the timeline next.
-    fn mark_flushed(&self, positions: Positions) {
-        // Never in the middle of a record: that one may be cut off again.
-        let lsn = positions.flushed.min(positions.last_record);
+    pub(super) fn mark_flushed(&self) {
+        // What was durable once is not forgotten while it is being mended.
+        let claimed = Lsn::new(self.claimed.load(Ordering::Relaxed));
+        let lsn = self.positions().durable.max(claimed);
         if let Err(error) = self.flushed_mark.write(lsn) {
             // Nothing depends on it but that damage is found out.
             slog::warn!(self.log, "cannot note how far WAL is durable"; "error" => %error);
         }
     }
 
-    fn io_error(&self, source: io::Error) -> IngestError {
+    pub(super) fn io_error(&self, source: io::Error) -> IngestError {
         IngestError::Io { timeline: self.id(), source }
     }
 
-    fn decode_error(&self, source: WalDecodeError) -> IngestError {
+    pub(super) fn decode_error(&self, source: WalDecodeError) -> IngestError {
         IngestError::Decode { timeline: self.id(), source }
     }
 }

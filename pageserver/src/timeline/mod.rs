@@ -5,9 +5,13 @@
 //! order of the locks.
 
 mod checkpoint_at;
+#[cfg(test)]
+mod damage;
 pub mod error;
 pub mod get_page;
+mod heal;
 mod ingest;
+mod load;
 pub mod manifest;
 mod objects;
 mod times;
@@ -16,9 +20,10 @@ mod tip;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
+use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::{Lsn, TimelineId};
 use slog::Logger;
 
@@ -26,7 +31,7 @@ use crate::cluster::Cluster;
 use crate::index::WalIndex;
 use crate::layer::image::ImageLayer;
 use crate::page_maker::PageMaker;
-use crate::seqwait::{SeqWait, WaitError};
+use crate::seqwait::SeqWait;
 use crate::wal::flushed_mark::FlushedMark;
 use crate::wal::store::WalStore;
 use error::TimelineError;
@@ -54,6 +59,8 @@ pub struct Positions {
     pub last_record: Lsn,
     /// Everything before this is durable.
     pub flushed: Lsn,
+    /// The same as the end of a record, where the next one begins.
+    pub durable: Lsn,
 }
 
 /// One line of history.
@@ -75,19 +82,24 @@ pub struct Timeline {
     positions: Mutex<Positions>,
     /// How often receiving was begun anew. Changed and compared under the lock of `positions`.
     restarts: AtomicU64,
+    /// How far the WAL has been durable, if it is not that far now.
+    claimed: AtomicU64,
+    /// When the WAL on disk was last looked at to see whether it has been mended.
+    // LOCK ORDER: a leaf, held for a moment.
+    looked_again: Mutex<Option<Instant>>,
     /// The position up to which reads can be answered.
     readable: SeqWait,
 }
 
 impl Timeline {
-    /// Opens the timeline in `dir` and indexes its WAL. `ancestor` is the timeline that its
-    /// manifest names, if it names one.
+    /// Opens the timeline in `dir` and indexes its WAL; where that is damaged, the timeline stops.
+    /// `ancestor` is the timeline that its manifest names, if it names one.
     ///
     /// # Errors
     /// See `TimelineError`.
     pub(crate) fn open(
         dir: &Path,
-        manifest: Manifest,
+        mut manifest: Manifest,
         ancestor: Option<Arc<Timeline>>,
         maker: Arc<PageMaker>,
         log: &Logger,
@@ -108,9 +120,23 @@ impl Timeline {
             }
             _ => return Err(TimelineError::AncestorMissing(manifest.id)),
         };
+        if !manifest.state_is_complete {
+            manifest.state = match &below {
+                Below::Ancestor(ancestor, at) => ancestor.state_at(*at)?.state,
+                Below::Image(_) => CheckpointState {
+                    parameters: cluster.control_file.parameters,
+                    ..manifest.state
+                },
+            };
+        }
         let wal = WalStore::new(dir.join("wal"), cluster.segment_size, cluster.tli);
         let flushed_mark = FlushedMark::new(wal.dir());
         let start = manifest.start;
+        // The history of an ancestor counts only as far as that has it.
+        let readable = match &below {
+            Below::Ancestor(..) => Lsn::INVALID,
+            Below::Image(_) => start,
+        };
         let timeline = Arc::new(Timeline {
             writer: Mutex::new(Writer::new(&manifest, &cluster)),
             log: log.new(slog::o!("timeline" => manifest.id.to_string())),
@@ -125,12 +151,15 @@ impl Timeline {
                 received: start,
                 last_record: start,
                 flushed: start,
+                durable: start,
             }),
             restarts: AtomicU64::new(0),
-            readable: SeqWait::new(start),
+            claimed: AtomicU64::new(0),
+            looked_again: Mutex::new(None),
+            readable: SeqWait::new(readable),
             manifest,
         });
-        timeline.index_wal_on_disk()?;
+        timeline.index_wal_on_disk(&mut timeline.writer.lock());
         Ok(timeline)
     }
 
@@ -203,14 +232,6 @@ impl Timeline {
     /// The folder with the WAL segments.
     pub fn wal_dir(&self) -> &Path {
         self.wal.dir()
-    }
-
-    /// Waits until everything up to `lsn` has been received and indexed.
-    ///
-    /// # Errors
-    /// See `WaitError`.
-    pub fn wait_lsn(&self, lsn: Lsn, timeout: Duration) -> Result<(), WaitError> {
-        self.readable.wait_for(lsn, timeout)
     }
 
     /// Ends all waits and refuses those to come.

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use postgres_formats::replication_origins::ReplicationOrigins;
 use postgres_formats::slru::SlruKind;
-use postgres_formats::{BlockNumber, Lsn, RelTag};
+use postgres_formats::{BlockNumber, Lsn, Oid, RelTag};
 
 use super::error::TimelineError;
 use super::{Below, Timeline};
+use crate::damage;
 use crate::index::{DbEvent, KnownRelMap, KnownSize};
 use crate::layer::image::SmallFile;
 use crate::object::{DbTag, ObjectTag};
@@ -33,7 +35,8 @@ impl Timeline {
 
     /// Everything that exists at `lsn`, with its size in pages.
     pub fn list_objects(&self, lsn: Lsn) -> BTreeMap<ObjectTag, u32> {
-        self.list_matching(lsn, None)
+        let objects = self.list_matching(lsn, None).into_iter();
+        objects.map(|(object, size)| (object, damage::size(object, size))).collect()
     }
 
     /// What exists at `lsn`, with its size in pages: everything, or what is in one database.
@@ -112,6 +115,40 @@ impl Timeline {
         databases
     }
 
+    /// The tablespaces of the users' own that exist at `lsn`, each with the folder that the server
+    /// which made it keeps it in; that is empty for one in the server's data directory.
+    pub fn tablespaces(&self, lsn: Lsn) -> BTreeMap<Oid, Bytes> {
+        let mut tablespaces: BTreeMap<Oid, Bytes> = match &self.below {
+            Below::Ancestor(ancestor, at) => ancestor.tablespaces(lsn.min(*at)),
+            Below::Image(layer) => {
+                let location = |(name, bytes): (SmallFile, &Bytes)| match name {
+                    SmallFile::Tablespace(spc) => Some((spc, bytes.clone())),
+                    _ => None,
+                };
+                layer.small_files().filter_map(location).collect()
+            }
+        };
+        let changed = self.index.read().tablespaces(lsn);
+        for (spc, location) in changed {
+            match location {
+                Some(location) => tablespaces.insert(spc, location),
+                None => tablespaces.remove(&spc),
+            };
+        }
+        tablespaces
+    }
+
+    /// The folders of databases in one tablespace at `lsn`, those among them that PostgreSQL makes
+    /// without a record, for the first relation of a database there.
+    pub(super) fn databases_in(&self, spc: Oid, lsn: Lsn) -> BTreeSet<DbTag> {
+        let objects = self.list_objects(lsn);
+        let implied = objects.keys().filter_map(|object| object.database());
+        let mut databases = self.databases(lsn);
+        databases.extend(implied);
+        databases.retain(|tag| tag.spc == spc);
+        databases
+    }
+
     /// A database's `pg_filenode.map` at `lsn`, `None` if it has none then.
     pub fn rel_map(&self, tag: DbTag, lsn: Lsn) -> Option<Bytes> {
         let known = self.index.read().rel_map(tag, lsn);
@@ -148,8 +185,24 @@ impl Timeline {
         prepared
     }
 
+    /// How far the logs of replication origins have been applied at `lsn`.
+    pub fn replication_origins(&self, lsn: Lsn) -> ReplicationOrigins {
+        let mut origins = match &self.below {
+            Below::Ancestor(ancestor, at) => ancestor.replication_origins(lsn.min(*at)),
+            Below::Image(layer) => layer.replication_origins().clone(),
+        };
+        let changed = self.index.read().origins(lsn);
+        for (origin, remote_lsn) in changed {
+            match remote_lsn {
+                Some(remote_lsn) => origins.insert(origin, remote_lsn),
+                None => origins.remove(&origin),
+            };
+        }
+        origins
+    }
+
     /// Size in bytes of all relations of a database at `lsn`, over all tablespaces.
-    pub fn database_size(&self, db: postgres_formats::Oid, lsn: Lsn) -> u64 {
+    pub fn database_size(&self, db: Oid, lsn: Lsn) -> u64 {
         let of_db =
             |(rel, size): (RelTag, BlockNumber)| (rel.db == db).then_some(u64::from(size.0));
         let pages: u64 = self.list_rels(lsn).into_iter().filter_map(of_db).sum();

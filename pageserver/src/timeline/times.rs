@@ -1,10 +1,13 @@
 //! From a time to an LSN and back, by the ends of transactions.
 
+use std::sync::Arc;
+
 use postgres_formats::{Lsn, Timestamp};
 
 use super::error::TimelineError;
 use super::{Below, Timeline};
 use crate::index::EndedBy;
+use crate::stop::{Place, Stop};
 
 impl Timeline {
     /// The LSN whose state is that at `time`: the end of the last transaction before the first one,
@@ -18,12 +21,13 @@ impl Timeline {
     /// took an earlier time and yet come later in the WAL. Where a clock was set back the state is
     /// that when the time was first passed.
     ///
-    /// - If no transaction is known that ended later, it is the end of what was received.
+    /// - If no transaction is known that ended later, it is the end of what was received; unless
+    ///   the timeline has stopped, for then nobody knows which transactions follow.
     /// - If every transaction known ended later, it is the beginning of all history.
     /// - On a branch, the ancestor answers with its history up to the branch point.
     ///
     /// # Errors
-    /// `TimeBeforeBeginning`.
+    /// `TimeBeforeBeginning`, `Stopped`.
     pub fn lsn_at(&self, time: Timestamp) -> Result<Lsn, TimelineError> {
         let oldest = self.oldest_time();
         if time < oldest {
@@ -32,10 +36,31 @@ impl Timeline {
         // Taken first: what is indexed meanwhile must not count as known in one place only.
         let end = self.last_record_lsn();
         match self.ended_by(time.as_postgres_micros(), end) {
-            EndedBy { later: false, .. } => Ok(end),
+            EndedBy { later: false, .. } => match self.stop() {
+                Some(stop) => Err(TimelineError::Stopped(stop)),
+                None => Ok(end),
+            },
             EndedBy { last: Some(lsn), .. } => Ok(lsn),
             EndedBy { last: None, .. } => Ok(self.oldest_lsn()),
         }
+    }
+
+    /// The end of the history that is there: where a server can go on.
+    ///
+    /// # Errors
+    /// `Stopped` if there is more of it that cannot be read. What a server has sent and could not
+    /// be taken in is no part of history yet.
+    pub fn end_lsn(&self) -> Result<Lsn, TimelineError> {
+        match self.damage_on_disk() {
+            Some(stop) => Err(TimelineError::Stopped(stop)),
+            None => Ok(self.last_record_lsn()),
+        }
+    }
+
+    /// The stop before WAL that had been durable and cannot be read, if there is one still.
+    pub fn damage_on_disk(&self) -> Option<Arc<Stop>> {
+        self.look_now();
+        self.stop().filter(|stop| stop.place == Place::OnDisk)
     }
 
     /// The time of the state at `lsn`: when the latest of the transactions in it ended, or, without

@@ -3,27 +3,34 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use postgres_formats::{ForkNumber, Lsn, TransactionId};
+use postgres_formats::checkpoint::CheckpointState;
+use postgres_formats::replication_origins::ReplicationOrigins;
+use postgres_formats::{ForkNumber, Lsn, SlruKind, TransactionId};
 
 use super::Timeline;
 use crate::index::{DbEvent, IndexOp, Version};
 use crate::ingest::{Change, SlruTruncation};
+use crate::key::PageKey;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 
 /// Sizes kept at most before they are looked up anew.
 const SIZES_MAX: usize = 1 << 20;
 
-/// The sizes of objects at the end of the WAL, looked up once and then kept in step.
+/// The sizes of objects, and the progress of replication origins, at the end of the WAL: looked up
+/// once and then kept in step.
 #[derive(Default)]
 pub(super) struct Tip {
     sizes: HashMap<ObjectTag, Option<u32>>,
+    /// Looked up when the first origin makes progress.
+    origins: Option<ReplicationOrigins>,
 }
 
-/// Where in the WAL the record stands whose changes are applied.
+/// Where in the WAL the record stands whose changes are applied, and what was known just before.
 #[derive(Clone, Copy)]
-pub(super) struct At {
+pub(super) struct At<'a> {
     pub start: Lsn,
     pub end: Lsn,
+    pub before: &'a CheckpointState,
 }
 
 impl Tip {
@@ -37,6 +44,26 @@ impl Tip {
         if self.sizes.len() >= SIZES_MAX {
             self.sizes.clear();
         }
+    }
+
+    fn origins(&mut self, timeline: &Timeline) -> &mut ReplicationOrigins {
+        self.origins.get_or_insert_with(|| timeline.replication_origins(Lsn::MAX))
+    }
+
+    fn set_origin(
+        &mut self,
+        timeline: &Timeline,
+        origin: u16,
+        lsn: Lsn,
+        remote_lsn: Option<Lsn>,
+        ops: &mut Vec<IndexOp>,
+    ) {
+        let origins = self.origins(timeline);
+        match remote_lsn {
+            Some(remote_lsn) => origins.insert(origin, remote_lsn),
+            None => origins.remove(&origin),
+        };
+        ops.push(IndexOp::Origin { origin, lsn, remote_lsn });
     }
 
     fn set_size(
@@ -74,17 +101,18 @@ impl Tip {
             Change::DbCreate { .. }
                 | Change::DbCopy { .. }
                 | Change::DbDrop { .. }
+                | Change::TablespaceDrop { .. }
                 | Change::SlruTruncate(_)
+                | Change::Parameters(_)
         )
     }
 
-    /// Resolves one change into steps. `newest_clog_page`: of the last transaction id in use.
+    /// Resolves one change into steps.
     pub(super) fn resolve(
         &mut self,
         timeline: &Timeline,
-        at: At,
+        at: At<'_>,
         change: Change,
-        newest_clog_page: u32,
         ops: &mut Vec<IndexOp>,
     ) {
         let lsn = at.end;
@@ -100,6 +128,23 @@ impl Tip {
                 if !must_exist || size.is_some_and(|size| size > page.block.0) {
                     let version = Version::new(at.start, at.end, will_init, true);
                     self.add_version(timeline, page, version, ops);
+                }
+            }
+            Change::CommitTimestamps { page } => {
+                if at.before.parameters.track_commit_timestamp {
+                    let key = PageKey::Slru { kind: SlruKind::CommitTs, page };
+                    let version = Version::new(at.start, at.end, false, true);
+                    self.add_version(timeline, ObjectPage::from(key), version, ops);
+                }
+            }
+            Change::Parameters(parameters) => {
+                let tracked = at.before.parameters.track_commit_timestamp;
+                match (tracked, parameters.track_commit_timestamp) {
+                    (false, true) => self.begin_commit_ts(timeline, at, ops),
+                    (true, false) => {
+                        self.drop_segments(timeline, lsn, SlruKind::CommitTs, |_| true, ops);
+                    }
+                    _ => {}
                 }
             }
             Change::RelCreate { rel } => {
@@ -131,18 +176,39 @@ impl Tip {
             Change::DbDrop { spc, db } => {
                 self.change_database(DbTag { spc, db }, lsn, DbEvent::Dropped, ops);
             }
+            Change::TablespaceCreate { spc, location } => {
+                ops.push(IndexOp::Tablespace { spc, lsn, location: Some(detached(&location)) });
+            }
+            Change::TablespaceDrop { spc } => {
+                ops.push(IndexOp::Tablespace { spc, lsn, location: None });
+                // Nothing but empty folders, and those have no records of their own.
+                for tag in timeline.databases_in(spc, Lsn::MAX) {
+                    self.change_database(tag, lsn, DbEvent::Dropped, ops);
+                }
+            }
             Change::RelMap { spc, db, map } => {
                 let tag = DbTag { spc, db };
                 ops.push(IndexOp::RelMap { tag, lsn, map: detached(&map) });
             }
             Change::SlruTruncate(truncation) => {
-                self.truncate_slru(timeline, lsn, truncation, newest_clog_page, ops);
+                self.truncate_slru(timeline, at, truncation, ops);
             }
             Change::TwoPhasePrepare { xid: TransactionId(xid), data } => {
                 ops.push(IndexOp::TwoPhase { xid, lsn, state: Some(detached(&data)) });
             }
             Change::TwoPhaseFinish { xid: TransactionId(xid) } => {
                 ops.push(IndexOp::TwoPhase { xid, lsn, state: None });
+            }
+            Change::OriginProgress { origin, remote_lsn, force } => {
+                let known = self.origins(timeline).get(&origin);
+                if known.is_none_or(|known| force || *known < remote_lsn) {
+                    self.set_origin(timeline, origin, lsn, Some(remote_lsn), ops);
+                }
+            }
+            Change::OriginDrop { origin } => {
+                if self.origins(timeline).contains_key(&origin) {
+                    self.set_origin(timeline, origin, lsn, None, ops);
+                }
             }
             Change::XactEnd { time, .. } => ops.push(IndexOp::XactEnd { lsn, time }),
         }
@@ -156,20 +222,44 @@ impl Tip {
     fn truncate_slru(
         &mut self,
         timeline: &Timeline,
-        lsn: Lsn,
+        at: At<'_>,
         truncation: SlruTruncation,
-        newest_clog_page: u32,
         ops: &mut Vec<IndexOp>,
     ) {
-        use postgres_formats::slru::SlruKind;
         // PostgreSQL's own guard against a wraparound that has already happened; its redo has it
         // for the commit log only.
-        let newest = (truncation.kind == SlruKind::Clog).then_some(newest_clog_page);
-        for (segment, _) in timeline.slru_segments(truncation.kind, Lsn::MAX) {
-            if truncation.removes(segment, newest) {
-                let object = ObjectTag::Slru { kind: truncation.kind, segment };
+        let newest_xid = at.before.checkpoint.next_xid.xid().0.wrapping_sub(1);
+        let newest_page = truncation.kind.page_of(newest_xid);
+        let newest = (truncation.kind == SlruKind::Clog).then_some(newest_page);
+        let goes = |segment| truncation.removes(segment, newest);
+        self.drop_segments(timeline, at.end, truncation.kind, goes, ops);
+    }
+
+    fn drop_segments(
+        &mut self,
+        timeline: &Timeline,
+        lsn: Lsn,
+        kind: SlruKind,
+        goes: impl Fn(u32) -> bool,
+        ops: &mut Vec<IndexOp>,
+    ) {
+        for (segment, _) in timeline.slru_segments(kind, Lsn::MAX) {
+            if goes(segment) {
+                let object = ObjectTag::Slru { kind, segment };
                 self.set_size(object, lsn, None, true, ops);
             }
+        }
+    }
+
+    /// `ActivateCommitTs`: from now on the page of the next transaction exists. Records begin pages
+    /// only with their first transaction.
+    fn begin_commit_ts(&mut self, timeline: &Timeline, at: At<'_>, ops: &mut Vec<IndexOp>) {
+        let kind = SlruKind::CommitTs;
+        let number = kind.page_of(at.before.checkpoint.next_xid.xid().0);
+        let page = ObjectPage::from(PageKey::Slru { kind, page: number });
+        if self.size(timeline, page.object).is_none_or(|size| size <= page.block.0) {
+            let version = Version::new(at.start, at.end, true, true);
+            self.add_version(timeline, page, version, ops);
         }
     }
 }

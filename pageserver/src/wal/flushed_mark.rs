@@ -33,13 +33,21 @@ impl FlushedMark {
         FlushedMark { path: wal_dir.join(FILE_NAME), file: Mutex::new(None) }
     }
 
-    /// The mark, if there is one that is whole.
+    /// The mark, if there is one.
     ///
     /// # Errors
-    /// Whatever reading gives, other than that there is no such file.
+    /// `InvalidData` if it is not whole; whatever reading gives, other than that there is no such
+    /// file.
     pub fn read(&self) -> io::Result<Option<Lsn>> {
         match fs::read(&self.path) {
-            Ok(bytes) => Ok(decode(&bytes)),
+            Ok(bytes) if bytes.is_empty() => Ok(None),
+            Ok(bytes) => match decode(&bytes) {
+                Some(lsn) => Ok(Some(lsn)),
+                None => {
+                    let what = format!("{} is damaged", self.path.display());
+                    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+                }
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

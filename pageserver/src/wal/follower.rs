@@ -15,10 +15,14 @@ use slog::{Logger, error, info, warn};
 use super::receiver::{ReceiveError, Receiver};
 use crate::error_text::with_causes;
 use crate::repository::Repository;
+use crate::writer::WriterRole;
 
 /// First and longest pause between two attempts to connect.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// The same where only somebody else can help: the server at that address may be exchanged, or a
+/// file mended.
+const PAUSE_BROKEN: Duration = Duration::from_secs(10);
 /// The same failure is logged again only after this long.
 const REPEAT_LOG_AFTER: Duration = Duration::from_secs(300);
 
@@ -31,7 +35,10 @@ pub enum FollowState {
     Streaming,
     /// Waiting a moment before the next attempt; the message says what went wrong.
     Retrying,
-    /// Given up until it is told anew: trying again would not help.
+    /// The server is there, but it is not the one whose WAL the timeline takes; the message says what
+    /// it is. Looked at again now and then.
+    Fenced,
+    /// Somebody has to change something; it looks now and then whether that has happened.
     Broken,
 }
 
@@ -42,6 +49,7 @@ impl FollowState {
             FollowState::Connecting => "connecting",
             FollowState::Streaming => "streaming",
             FollowState::Retrying => "retrying",
+            FollowState::Fenced => "fenced",
             FollowState::Broken => "broken",
         }
     }
@@ -96,6 +104,7 @@ impl Follower {
     pub(super) fn start(
         repository: Arc<Repository>,
         timeline: TimelineId,
+        writer: Arc<WriterRole>,
         connstr: String,
         params: ConnectParams,
         log: &Logger,
@@ -117,7 +126,8 @@ impl Follower {
             "timeline" => timeline.to_string(),
             "server" => link.address.clone(),
         ));
-        let receiver = Receiver::new(repository, timeline, params, link.clone(), log.clone());
+        let receiver =
+            Receiver::new(repository, timeline, writer, params, link.clone(), log.clone());
         let name = format!("wal-{}", timeline.to_string().get(..8).unwrap_or_default());
         let thread_link = link.clone();
         let thread = thread::Builder::new()
@@ -131,9 +141,14 @@ impl Follower {
         &self.connstr
     }
 
-    /// Ends a pause between attempts, and makes a broken one try again.
+    /// Ends a pause between attempts.
     pub(super) fn hurry(&self) {
-        self.link.state.lock().hurry = true;
+        let mut state = self.link.state.lock();
+        state.hurry = true;
+        // What it said before has nothing to say of what is there now.
+        if state.state != FollowState::Streaming {
+            state.state = FollowState::Connecting;
+        }
         self.link.changed.notify_all();
     }
 
@@ -183,6 +198,14 @@ impl Link {
         state.flushed = Some(flushed);
     }
 
+    /// Another attempt begins. A server that was refused stays so until something else is known.
+    fn set_connecting(&self) {
+        let mut state = self.state.lock();
+        if state.state != FollowState::Fenced {
+            state.state = FollowState::Connecting;
+        }
+    }
+
     fn set_state(&self, new: FollowState, message: Option<String>) {
         let mut state = self.state.lock();
         state.state = new;
@@ -191,18 +214,13 @@ impl Link {
         }
     }
 
-    /// Waits until told to stop or to hurry, at most for `pause`; `None` waits without end.
-    fn wait(&self, pause: Option<Duration>) -> Wake {
-        let deadline = pause.and_then(|pause| Instant::now().checked_add(pause));
+    /// Waits until told to stop or to hurry, at most for `pause`.
+    fn wait(&self, pause: Duration) -> Wake {
+        let deadline = Instant::now() + pause;
         let mut state = self.state.lock();
         while !self.stop.is_fired() && !state.hurry {
-            match deadline {
-                None => self.changed.wait(&mut state),
-                Some(deadline) => {
-                    if self.changed.wait_until(&mut state, deadline).timed_out() {
-                        break;
-                    }
-                }
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                break;
             }
         }
         match (self.stop.is_fired(), std::mem::take(&mut state.hurry)) {
@@ -225,7 +243,7 @@ fn follow(receiver: &Receiver, link: &Link, log: &Logger) {
     let mut pause = PAUSE_MIN;
     let mut logged = Logged::default();
     loop {
-        link.set_state(FollowState::Connecting, None);
+        link.set_connecting();
         let error = match receiver.run() {
             Ok(()) => return,
             Err(_) if link.stop.is_fired() => return,
@@ -236,16 +254,22 @@ fn follow(receiver: &Receiver, link: &Link, log: &Logger) {
             logged = Logged::default();
         }
         let text = with_causes(&error.reason);
-        let wake = if error.reason.is_permanent() {
-            error!(log, "stopped following: {}", text);
+        let wake = if error.reason.needs_somebody() {
+            if logged.is_news(&text) {
+                error!(log, "cannot follow the server: {}", text);
+            }
             link.set_state(FollowState::Broken, Some(text));
-            link.wait(None)
+            link.wait(PAUSE_BROKEN)
         } else {
             if logged.is_news(&text) {
                 warn_or_info(log, &error.reason, &text);
             }
-            link.set_state(FollowState::Retrying, Some(text));
-            link.wait(Some(pause))
+            let state = match error.reason.is_fenced() {
+                true => FollowState::Fenced,
+                false => FollowState::Retrying,
+            };
+            link.set_state(state, Some(text));
+            link.wait(pause)
         };
         match wake {
             Wake::Stop => return,

@@ -4,5 +4,7 @@ pub mod flushed_mark;
 pub mod follow_file;
 pub mod follower;
 pub mod followers;
+pub mod identity;
+mod joint;
 pub mod receiver;
 pub mod store;

@@ -5,20 +5,25 @@
 //! being synced the next one gathers in the socket, so that the slower the disk, the larger the
 //! groups.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres_formats::{Lsn, SystemId, TimelineId};
 use postgres_wire::SqlState;
-use postgres_wire::client::{ConnectParams, Timeouts};
+use postgres_wire::client::{ClientError, ConnectParams, Timeouts};
 use postgres_wire::replication::{
-    ReplicationClient, ReplicationError, ReplicationMessage, ReplicationStream,
+    IdentifySystem, ReplicationClient, ReplicationError, ReplicationMessage, ReplicationStream,
 };
 use slog::{Logger, info};
 
 use super::follower::Link;
+use super::identity::{self, Refusal};
+use super::joint::{Joint, JointError};
 use crate::repository::{Repository, RepositoryError};
+use crate::stop::StopKind;
 use crate::timeline::{IngestError, Timeline};
+use crate::writer::{WriterFact, WriterRole};
 
 /// How the page server calls itself in `pg_stat_replication` and `synchronous_standby_names`.
 pub const APPLICATION_NAME: &str = "zenith_pageserver";
@@ -35,8 +40,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 const ANNOUNCED_AFTER: Duration = Duration::from_millis(500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Somebody waits for it, and it is only a courtesy.
-const DROP_SLOT_TIMEOUT: Duration = Duration::from_secs(2);
+/// For what is asked on the side, while somebody waits.
+const SIDE_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(2),
+    read: Some(Duration::from_secs(2)),
+    write: Some(Duration::from_secs(2)),
+};
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why receiving ended.
@@ -59,6 +68,23 @@ pub enum ReceiveError {
         /// The server's.
         found: SystemId,
     },
+    /// It is not the server whose WAL the timeline takes.
+    #[error(transparent)]
+    Fenced(#[from] Refusal),
+    /// What was received before cannot be read to compare it.
+    #[error("cannot read what was received")]
+    Io(#[source] io::Error),
+    /// The server was promoted, or recovered to a point in time.
+    #[error(
+        "the server is on PostgreSQL timeline {found}, but this branch's history is on {expected}: \
+         it was promoted or recovered, and may not go on where this branch ends"
+    )]
+    OtherHistory {
+        /// The timeline's.
+        expected: u32,
+        /// The server's.
+        found: u32,
+    },
     /// The server no longer keeps the WAL that comes next.
     #[error(
         "the server cannot go on at {start}, its WAL from there is gone: the compute has to be \
@@ -79,22 +105,42 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// Whether trying again cannot help until somebody has changed something.
-    pub fn is_permanent(&self) -> bool {
+    /// Whether trying again cannot help until somebody has put something else in its place.
+    pub fn needs_somebody(&self) -> bool {
         match self {
-            ReceiveError::OtherCluster { .. } | ReceiveError::Repository(_) => true,
-            ReceiveError::Ingest(error) => match error {
-                IngestError::Decode { .. }
-                | IngestError::Parse { .. }
-                | IngestError::Record { .. }
-                | IngestError::Content { .. }
-                | IngestError::SyncFailed(_) => true,
-                IngestError::Gap { .. } | IngestError::Io { .. } => false,
-            },
-            ReceiveError::Replication(_) | ReceiveError::Silent | ReceiveError::WalGone { .. } => {
-                false
-            }
+            ReceiveError::OtherCluster { .. }
+            | ReceiveError::OtherHistory { .. }
+            | ReceiveError::Repository(_) => true,
+            // Bytes may be bad only once, and whoever mends the cause should not have to do more.
+            ReceiveError::Ingest(_)
+            | ReceiveError::Replication(_)
+            | ReceiveError::Silent
+            // Another server may come to be at that address.
+            | ReceiveError::Fenced(_)
+            | ReceiveError::Io(_)
+            | ReceiveError::WalGone { .. } => false,
         }
+    }
+
+    /// Whether it is what the server itself has said.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, ReceiveError::Replication(ReplicationError::Client(ClientError::Server(_))))
+    }
+
+    /// The kind of stop that it makes of its own: the server is there, and has nothing for us.
+    fn stop_kind(&self) -> Option<StopKind> {
+        match self {
+            ReceiveError::OtherCluster { .. } | ReceiveError::OtherHistory { .. } => {
+                Some(StopKind::Foreign)
+            }
+            ReceiveError::WalGone { .. } => Some(StopKind::Missing),
+            _ => None,
+        }
+    }
+
+    /// Whether the server is there, and must not be followed.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, ReceiveError::Fenced(_))
     }
 
     /// Whether it only says that the server is not there at the moment.
@@ -103,6 +149,15 @@ impl ReceiveError {
             ReceiveError::Silent => true,
             ReceiveError::Replication(error) => error.is_transient(),
             _ => false,
+        }
+    }
+}
+
+impl From<JointError> for ReceiveError {
+    fn from(error: JointError) -> ReceiveError {
+        match error {
+            JointError::Refused(refusal) => refusal.into(),
+            JointError::Io(source) => ReceiveError::Io(source),
         }
     }
 }
@@ -117,6 +172,8 @@ pub(super) struct Failure {
 pub(super) struct Receiver {
     repository: Arc<Repository>,
     timeline: TimelineId,
+    /// Who writes the timeline. Does not change while there is a receiver.
+    writer: Arc<WriterRole>,
     params: ConnectParams,
     link: Arc<Link>,
     log: Logger,
@@ -126,20 +183,20 @@ impl Receiver {
     pub(super) fn new(
         repository: Arc<Repository>,
         timeline: TimelineId,
+        writer: Arc<WriterRole>,
         params: ConnectParams,
         link: Arc<Link>,
         log: Logger,
     ) -> Receiver {
         let params =
             ConnectParams { application_name: Some(APPLICATION_NAME.to_owned()), ..params };
-        Receiver { repository, timeline, params, link, log }
+        Receiver { repository, timeline, writer, params, link, log }
     }
 
     /// Connects and receives until told to stop (`Ok`) or until something goes wrong.
     pub(super) fn run(&self) -> Result<(), Failure> {
         let not_yet = |reason| Failure { reason, had_settled: false };
-        let (timeline, stream) = self.connect().map_err(not_yet)?;
-        self.link.set_streaming();
+        let Connected { timeline, stream, joint, server_end } = self.connect().map_err(not_yet)?;
         let mut session = Session {
             timeline: &timeline,
             stream,
@@ -150,12 +207,15 @@ impl Receiver {
             settled: Settled { since: Instant::now(), announced: false },
             log: &self.log,
         };
+        session.close_joint(joint).map_err(not_yet)?;
+        timeline.source_ends_at(server_end);
+        self.link.set_streaming();
         let result = session.receive();
         let had_settled = session.settled.since.elapsed() >= SETTLED_AFTER;
         result.map_err(|reason| Failure { reason, had_settled })
     }
 
-    fn connect(&self) -> Result<(Arc<Timeline>, ReplicationStream), ReceiveError> {
+    fn connect(&self) -> Result<Connected, ReceiveError> {
         let timeouts = Timeouts {
             connect: CONNECT_TIMEOUT,
             read: Some(REPLY_TIMEOUT),
@@ -166,18 +226,56 @@ impl Receiver {
         let system = client.identify_system()?;
         // Only now: a timeline whose server is away for weeks need not be in memory.
         let timeline = self.repository.timeline(self.timeline)?;
-        let expected = timeline.cluster().system_id;
+        let begun = self.begin(&timeline, client, &system);
+        if let Err(error) = &begun
+            && let Some(kind) = error.stop_kind()
+        {
+            timeline.stop_receiving(error, kind);
+        }
+        let (stream, joint) = begun?;
+        Ok(Connected { timeline, stream, joint, server_end: system.wal_end })
+    }
+
+    fn begin(
+        &self,
+        timeline: &Timeline,
+        mut client: ReplicationClient,
+        system: &IdentifySystem,
+    ) -> Result<(ReplicationStream, Joint), ReceiveError> {
+        let (expected, tli) = (timeline.cluster().system_id, timeline.cluster().tli);
         if system.system_id != expected {
             return Err(ReceiveError::OtherCluster { expected, found: system.system_id });
         }
+        if system.tli != tli {
+            return Err(ReceiveError::OtherHistory { expected: tli, found: system.tli });
+        }
+        let writer = self.writer.fact();
+        let found = identity::ask(&mut client)?;
+        identity::check(self.timeline, writer.as_ref(), found.as_deref())?;
+        let received = timeline.restart_receiving()?;
+        if system.wal_end < received {
+            return Err(Refusal::Behind { end: system.wal_end, received }.into());
+        }
+        // Of a server without a name it is not known since when its WAL is its own.
+        let own_start = writer.map_or(received, |writer| writer.lsn);
+        let joint = Joint::new(timeline, own_start, received);
         let slot = slot_name(self.timeline);
         client.create_physical_slot(&slot, true, true)?;
-        let start = timeline.restart_receiving()?;
+        let start = joint.start();
         let stream = client
-            .start_physical(Some(&slot), start, system.tli)
+            .start_physical(Some(&slot), start, tli)
             .map_err(|source| stream_error(start, source))?;
-        Ok((timeline, stream))
+        Ok((stream, joint))
     }
+}
+
+/// A stream that has been begun, on a server that is the right one as far as it says.
+struct Connected {
+    timeline: Arc<Timeline>,
+    stream: ReplicationStream,
+    joint: Joint,
+    /// Where the server's WAL ended a moment ago.
+    server_end: Lsn,
 }
 
 /// Drops a timeline's slot on a server that is no longer followed, so that the server need not keep
@@ -187,18 +285,30 @@ pub(super) fn drop_slot(
     timeline: TimelineId,
     system: SystemId,
 ) -> Result<bool, ReplicationError> {
-    let timeouts = Timeouts {
-        connect: DROP_SLOT_TIMEOUT,
-        read: Some(DROP_SLOT_TIMEOUT),
-        write: Some(DROP_SLOT_TIMEOUT),
-    };
-    let mut client = ReplicationClient::connect(params, timeouts, None)?;
+    let mut client = ReplicationClient::connect(params, SIDE_TIMEOUTS, None)?;
     if client.identify_system()?.system_id != system {
         return Ok(false);
     }
     // The connection that used it has just been closed, which the server may not have noticed.
     client.drop_slot(&slot_name(timeline), true)?;
     Ok(true)
+}
+
+/// Whether the server at `params` is the present writer of a timeline. One without a name is taken
+/// for it if it belongs to the same cluster.
+pub(super) fn is_writer(
+    params: &ConnectParams,
+    timeline: TimelineId,
+    repository: &Repository,
+    present: Option<&WriterFact>,
+) -> Result<bool, ReceiveError> {
+    let mut client = ReplicationClient::connect(params, SIDE_TIMEOUTS, None)?;
+    let system = repository.timeline(timeline)?.cluster().system_id;
+    if client.identify_system()?.system_id != system {
+        return Ok(false);
+    }
+    let found = identity::ask(&mut client)?;
+    Ok(identity::check(timeline, present, found.as_deref()).is_ok())
 }
 
 /// The slot's name on the server: one per timeline, within PostgreSQL's 63 bytes.
@@ -245,6 +355,45 @@ struct Settled {
 }
 
 impl Session<'_> {
+    /// Takes what was received before once more, to see that it is the same. Until then the server is
+    /// told of nothing that it could take for an acknowledgement.
+    fn close_joint(&mut self, mut joint: Joint) -> Result<(), ReceiveError> {
+        while !joint.is_closed() {
+            let message = self
+                .stream
+                .next(STATUS_INTERVAL)
+                .map_err(|error| stream_error(joint.start(), error))?;
+            match message {
+                None if self.last_heard.elapsed() > SILENCE_MAX => {
+                    return Err(ReceiveError::Silent);
+                }
+                None => continue,
+                Some(_) => self.last_heard = Instant::now(),
+            }
+            if let Some(ReplicationMessage::XLogData { start, bytes, .. }) = message {
+                let rest = joint.compare(&bytes)?;
+                if !rest.is_empty() {
+                    let behind = bytes.len() - rest.len();
+                    self.take(start.saturating_add(behind as u64), rest)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in WAL; it is synced with its group.
+    fn take(&mut self, start: Lsn, bytes: &[u8]) -> Result<(), ReceiveError> {
+        if let Err(error) = self.timeline.receive_wal(start, bytes) {
+            // What came before it is good, and somebody may be waiting for that.
+            self.timeline.sync_wal()?;
+            self.report()?;
+            return Err(error.into());
+        }
+        let group = self.gathered.get_or_insert(Group { bytes: 0, since: Instant::now() });
+        group.bytes += bytes.len();
+        Ok(())
+    }
+
     fn receive(&mut self) -> Result<(), ReceiveError> {
         self.report()?;
         loop {
@@ -265,9 +414,7 @@ impl Session<'_> {
                 return Err(ReceiveError::Silent);
             }
             if let Some(ReplicationMessage::XLogData { start, bytes, .. }) = message {
-                self.timeline.receive_wal(start, &bytes)?;
-                let group = self.gathered.get_or_insert(Group { bytes: 0, since: Instant::now() });
-                group.bytes += bytes.len();
+                self.take(start, &bytes)?;
             }
             let complete = self.gathered.as_ref().is_some_and(|group| {
                 idle || group.bytes >= GROUP_BYTES_MAX || group.since.elapsed() >= GROUP_AGE_MAX

@@ -36,6 +36,8 @@ pub struct WalStore {
 #[derive(Default)]
 struct Syncing {
     failed: bool,
+    #[cfg(test)]
+    fail_next: bool,
 }
 
 #[derive(Default)]
@@ -56,6 +58,16 @@ impl WalStore {
     /// The size of a segment.
     pub fn segment_size(&self) -> WalSegmentSize {
         self.segment_size
+    }
+
+    /// The file that `lsn` lies in.
+    pub fn path_at(&self, lsn: Lsn) -> PathBuf {
+        self.path(lsn.segment(self.segment_size))
+    }
+
+    /// Opens files anew from now on: others may have been put in their places.
+    pub fn forget_open(&self) {
+        self.state.lock().open.clear();
     }
 
     fn path(&self, segment: SegmentNumber) -> PathBuf {
@@ -129,8 +141,26 @@ impl WalStore {
             .values()
             .try_for_each(|file| file.sync_data())
             .and_then(|()| if dir_dirty { durable::sync_dir(&self.dir) } else { Ok(()) });
+        #[cfg(test)]
+        let synced = match std::mem::take(&mut syncing.fail_next) {
+            true => Err(io::Error::other("made to fail")),
+            false => synced,
+        };
         syncing.failed = synced.is_err();
         synced
+    }
+
+    /// Lets a sync be tried again after one that failed. Only for whoever has written everything
+    /// again that is not known to be durable.
+    pub fn forgive_failed_sync(&self) {
+        self.state.lock().dir_dirty = true;
+        self.syncing.lock().failed = false;
+    }
+
+    /// Makes the next sync fail, as a disk does.
+    #[cfg(test)]
+    pub fn fail_next_sync(&self) {
+        self.syncing.lock().fail_next = true;
     }
 
     /// Makes the last segments durable whoever wrote them: an earlier process may have ended
@@ -214,6 +244,38 @@ impl WalStore {
         durable::sync_dir(&self.dir)
     }
 
+    /// Puts everything from `from` on aside, durably: segment files get names that are none of
+    /// segments, and what counts of the first of them is copied into a new one. After a crash either
+    /// that has happened, or the first one is as it was. Returns the names that were given.
+    ///
+    /// # Errors
+    /// Whatever the file system gives. What was put aside by then is not put back.
+    pub fn set_aside(&self, from: Lsn) -> io::Result<Vec<PathBuf>> {
+        let first = from.segment(self.segment_size);
+        let offset = from.segment_offset(self.segment_size);
+        let mut names = Vec::new();
+        let mut segments = self.segments()?;
+        segments.retain(|segment| *segment >= first);
+        for segment in segments.iter().rev() {
+            let path = self.path(*segment);
+            let aside = free_name_beside(&path)?;
+            if *segment > first || offset == 0 {
+                fs::rename(&path, &aside)?;
+            } else {
+                let mut head = vec![0; usize::try_from(offset).unwrap_or(usize::MAX)];
+                File::open(&path)?.read_exact_at(&mut head, 0)?;
+                fs::hard_link(&path, &aside)?;
+                durable::write_file(&path, &head)?;
+            }
+            names.push(aside);
+            let mut state = self.state.lock();
+            state.open.remove(segment);
+            state.dirty.remove(segment);
+        }
+        durable::sync_dir(&self.dir)?;
+        Ok(names)
+    }
+
     fn fill_up(&self, segment: SegmentNumber) -> io::Result<()> {
         match self.open(segment, false) {
             Ok(file) if file.metadata()?.len() < self.segment_size.bytes() => {
@@ -255,6 +317,17 @@ impl WalStore {
     }
 }
 
+/// A name for what is put aside, which no other file has.
+fn free_name_beside(path: &Path) -> io::Result<PathBuf> {
+    for number in 1..u32::MAX {
+        let free = path.with_extension(format!("aside{number}"));
+        if !free.try_exists()? {
+            return Ok(free);
+        }
+    }
+    Err(io::Error::other("there is no free name left to put a segment aside"))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -291,6 +364,28 @@ mod tests {
         assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), 5);
         wal.end_at(Lsn::new(9 << 20)).unwrap();
         assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), 5);
+    }
+
+    #[test]
+    fn what_is_put_aside_is_kept_and_out_of_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = store(dir.path());
+        wal.write(Lsn::new(1 << 20), &vec![7; 3 << 20]).unwrap();
+        wal.sync().unwrap();
+        for round in 1..=2 {
+            let names = wal.set_aside(Lsn::new((2 << 20) + 5)).unwrap();
+            assert_eq!(names.len(), 3 - round);
+            let kept = fs::read(dir.path().join(format!("000000010000000000000002.aside{round}")));
+            assert_eq!(kept.unwrap().len(), if round == 1 { 1 << 20 } else { 105 });
+            assert_eq!(wal.segments().unwrap(), [SegmentNumber(1), SegmentNumber(2)]);
+            let mut buffer = vec![0; 100];
+            assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), 5);
+            wal.write(Lsn::new((2 << 20) + 5), &[9; 100]).unwrap();
+        }
+        // From where a segment begins, and from where there is nothing.
+        assert_eq!(wal.set_aside(Lsn::new(1 << 20)).unwrap().len(), 2);
+        assert_eq!(wal.set_aside(Lsn::new(1 << 20)).unwrap().len(), 0);
+        assert_eq!(wal.segments().unwrap(), []);
     }
 
     #[test]

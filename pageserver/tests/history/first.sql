@@ -1,3 +1,6 @@
+-- Their files are gone only after a checkpoint.
+do $$ begin for i in 1..20 loop execute format('drop table old%s', i); end loop; end $$;
+checkpoint;
 -- Tables, every index type, large values, and the changes that clear visibility map bits.
 create table t (id int primary key, k int, v text) with (fillfactor = 80);
 insert into t select i, i % 100, repeat('x', i % 200) from generate_series(1, 5000) i;

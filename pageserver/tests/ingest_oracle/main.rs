@@ -10,6 +10,7 @@ mod replay;
 mod workload;
 
 use cluster::ClusterExt;
+use postgres_formats::SlruKind;
 use postgres_formats::wal::rmgr;
 use postgres_testing::{Cluster, text};
 use replay::Storage;
@@ -25,7 +26,8 @@ fn everyday_and_crash_without_images() {
 /// The same with checksums, where maps and hint bits bring page images with them.
 #[test]
 fn everyday_and_crash_with_images() {
-    everyday_and_crash(cluster::init("wal_compression = on\nwal_level = logical\n"));
+    let settings = "wal_compression = on\nwal_level = logical\ntrack_commit_timestamp = on\n";
+    everyday_and_crash(cluster::init(settings));
 }
 
 fn everyday_and_crash(mut cluster: Cluster) {
@@ -40,7 +42,6 @@ fn everyday_and_crash(mut cluster: Cluster) {
     cluster.stop();
 
     storage.replay(cluster.data_dir());
-    assert_eq!(storage.unsupported, Vec::<String>::new());
     assert_eq!(storage.differences(cluster.data_dir()), Vec::<String>::new());
 
     // What recovery found out by replaying is what we found out by observing.
@@ -55,6 +56,8 @@ fn everyday_and_crash(mut cluster: Cluster) {
         assert_eq!(before.next_multi, record.next_multi);
         assert_eq!(before.next_multi_offset, record.next_multi_offset);
         assert_eq!(before.full_page_writes, record.full_page_writes);
+        assert_eq!(before.newest_commit_ts_xid, record.newest_commit_ts_xid);
+        assert!(!record.oldest_commit_ts_xid.precedes(before.oldest_commit_ts_xid));
         assert!(!record.oldest_xid.precedes(before.oldest_xid));
         assert!(!record.oldest_multi.precedes(before.oldest_multi));
         // Prefetched: ahead of the truth by at most one batch.
@@ -82,16 +85,70 @@ fn everyday_and_crash(mut cluster: Cluster) {
     for kind in native_kinds {
         assert!(storage.native_kinds.contains(&kind), "no native page of {kind:#04x?}");
     }
-    for kind in ["DbCopy", "DbCreate", "DbDrop", "RelMap", "TwoPhasePrepare", "RelDrop"] {
+    for kind in [
+        "DbCopy",
+        "DbCreate",
+        "DbDrop",
+        "RelMap",
+        "TwoPhasePrepare",
+        "RelDrop",
+        "TablespaceCreate",
+        "TablespaceDrop",
+    ] {
         assert!(storage.change_kinds.contains(kind), "no {kind}");
     }
+}
+
+/// Commit timestamps that are tracked, no longer, and again, with a crash each time right after the
+/// server has told so; and other parameters that change.
+#[test]
+fn parameters_and_commit_timestamps() {
+    let mut cluster = cluster::init("track_commit_timestamp = on\n");
+    let mut storage = Storage::load(cluster.data_dir());
+    cluster.start();
+    workload::commits(&cluster, "a", 2000);
+    cluster.each("postgres", &["checkpoint"]);
+    cluster.configure("max_connections = 55\n");
+    cluster.crash();
+    cluster.start();
+    workload::commits(&cluster, "b", 1000);
+    cluster.configure("track_commit_timestamp = off\nwal_level = logical\n");
+    cluster.crash();
+    cluster.start();
+    workload::commits(&cluster, "c", 1000);
+    // Without it recovery would begin with counters of before, and PostgreSQL would take them over.
+    cluster.each("postgres", &["checkpoint"]);
+    cluster.configure("track_commit_timestamp = on\nwal_log_hints = on\n");
+    cluster.crash();
+    // Two starts with nothing between them but a crash: pg_control is ahead of its checkpoint.
+    cluster.start();
+    cluster.crash();
+    cluster.start();
+    workload::commits(&cluster, "d", 2000);
+    workload::origins(&cluster);
+    cluster.stop();
+
+    storage.replay(cluster.data_dir());
+    assert_eq!(storage.differences(cluster.data_dir()), Vec::<String>::new());
+    for kind in
+        [(rmgr::COMMIT_TS, rmgr::commit_ts::ZEROPAGE), (rmgr::XLOG, rmgr::xlog::PARAMETER_CHANGE)]
+    {
+        assert!(storage.native_kinds.contains(&kind), "no native page of {kind:#04x?}");
+    }
+    for kind in ["OriginProgress", "OriginDrop"] {
+        assert!(storage.change_kinds.contains(kind), "no {kind}");
+    }
+    let last = storage.shutdowns.last().unwrap();
+    assert_eq!(last.before.newest_commit_ts_xid, last.record.newest_commit_ts_xid);
+    assert_eq!(last.before.oldest_commit_ts_xid, last.record.oldest_commit_ts_xid);
+    assert!(last.record.oldest_commit_ts_xid.0 > 4000);
 }
 
 /// Transaction ids, multitransaction ids and member numbers that pass 2^32, and the truncation of
 /// what came before.
 #[test]
 fn around_the_wraparound() {
-    let mut cluster = cluster::init("full_page_writes = off\n");
+    let mut cluster = cluster::init("full_page_writes = off\ntrack_commit_timestamp = on\n");
     cluster.start();
     workload::freeze_everything(&cluster);
     cluster.stop();
@@ -128,4 +185,5 @@ fn around_the_wraparound() {
     assert_eq!(recovered.before.next_oid, recovered.record.next_oid);
     assert!(recovered.before.next_multi.0 < 1000);
     assert!(storage.change_kinds.contains("SlruTruncate"));
+    assert!(storage.truncated.contains(&SlruKind::CommitTs));
 }

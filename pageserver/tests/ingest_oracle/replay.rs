@@ -10,12 +10,14 @@ use pageserver::key::PageKey;
 use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
 use postgres_formats::control_file::ControlFile;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
-use postgres_formats::relpath::{parse_relation_path, relation_path};
+use postgres_formats::relpath::{TABLESPACE_VERSION_DIRECTORY, parse_relation_path, relation_path};
+use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH, ReplicationOrigins};
 use postgres_formats::slru::{SLRU_PAGES_PER_SEGMENT, segment_file_name};
 use postgres_formats::wal::{DecodedRecord, WalRecord, WalStreamDecoder, rmgr};
 use postgres_formats::{
     BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag, SlruKind, TransactionId,
 };
+use walredo_pool::CustomManagers;
 
 const SEGMENT_PAGES: u32 = 131_072;
 
@@ -26,15 +28,18 @@ pub struct Storage {
     pages: BTreeMap<PageKey, PageImage>,
     forks: BTreeMap<RelTag, u32>,
     databases: BTreeSet<(Oid, Oid)>,
+    /// Where each is.
+    tablespaces: BTreeMap<Oid, Bytes>,
     maps: BTreeMap<(Oid, Oid), Bytes>,
     prepared: BTreeMap<TransactionId, Bytes>,
     /// Databases created with the strategy `wal_log`.
     page_by_page: BTreeSet<(Oid, Oid)>,
+    origins: ReplicationOrigins,
     state: CheckpointState,
     start: Lsn,
-    pub unsupported: Vec<String>,
     pub native_kinds: BTreeSet<(u8, u8)>,
     pub change_kinds: BTreeSet<String>,
+    pub truncated: BTreeSet<SlruKind>,
     pub shutdowns: Vec<Shutdown>,
 }
 
@@ -53,6 +58,7 @@ impl Storage {
         let control = control.unwrap();
         storage.start = control.check_point;
         storage.state.checkpoint = control.check_point_copy;
+        storage.state.parameters = control.parameters;
 
         let shared = (Oid::GLOBAL_TABLESPACE, Oid::INVALID);
         let mut folders = vec![("global".to_owned(), shared)];
@@ -63,10 +69,24 @@ impl Storage {
             folders.push((format!("base/{name}"), database));
             storage.databases.insert(database);
         }
+        for tablespace in names(&pgdata.join("pg_tblspc")) {
+            let spc = Oid(tablespace.parse().unwrap());
+            let link = pgdata.join("pg_tblspc").join(&tablespace);
+            let location = fs::read_link(&link).unwrap().into_os_string().into_encoded_bytes();
+            storage.tablespaces.insert(spc, location.into());
+            let folder = format!("pg_tblspc/{tablespace}/{TABLESPACE_VERSION_DIRECTORY}");
+            for name in names(&pgdata.join(&folder)) {
+                let Ok(number) = name.parse() else { continue };
+                folders.push((format!("{folder}/{name}"), (spc, Oid(number))));
+                storage.databases.insert((spc, Oid(number)));
+            }
+        }
         for (folder, database) in folders {
             storage.load_relations(pgdata, &folder);
-            let map = fs::read(pgdata.join(&folder).join("pg_filenode.map")).unwrap();
-            storage.maps.insert(database, map.into());
+            // Only where the database is at home.
+            if let Ok(map) = fs::read(pgdata.join(&folder).join("pg_filenode.map")) {
+                storage.maps.insert(database, map.into());
+            }
         }
         for kind in SlruKind::ALL {
             for name in names(&pgdata.join(kind.dir())) {
@@ -83,6 +103,10 @@ impl Storage {
             let mut data = fs::read(pgdata.join("pg_twophase").join(&name)).unwrap();
             data.truncate(data.len() - 4);
             storage.prepared.insert(xid, data.into());
+        }
+        // A new cluster does not have it yet.
+        if let Ok(file) = fs::read(pgdata.join(REPLICATION_ORIGINS_PATH)) {
+            storage.origins = replication_origins::decode(&file).unwrap();
         }
         storage
     }
@@ -139,19 +163,20 @@ impl Storage {
         assert_eq!(last, control.check_point, "the WAL was not read to its end");
         assert_eq!(self.state.prev_record, control.check_point);
         assert_eq!(self.state.checkpoint, control.check_point_copy);
+        assert_eq!(self.state.parameters, control.parameters);
     }
 
     fn replay_record(&mut self, rec: &WalRecord) {
         let dec = DecodedRecord::parse(&rec.bytes).unwrap();
         let info = dec.header.rmgr_info();
-        let before = self.state.checkpoint;
+        let before = self.state;
         self.state.observe(&dec, rec).unwrap();
         let is_shutdown = (dec.header.rmid, info) == (rmgr::XLOG, rmgr::xlog::CHECKPOINT_SHUTDOWN);
         if is_shutdown && rec.start != self.start {
+            let before = before.checkpoint;
             self.shutdowns.push(Shutdown { before, record: self.state.checkpoint });
         }
-        let changes = changes_of(rec, &dec).unwrap();
-        self.unsupported.extend(changes.unsupported);
+        let changes = changes_of(rec, &dec, CustomManagers::default()).unwrap();
         for change in changes.list {
             let name = format!("{change:?}");
             let name = name.split([' ', '(']).next().unwrap();
@@ -167,9 +192,27 @@ impl Storage {
         rec: &WalRecord,
         dec: &DecodedRecord,
         change: Change,
-        before: CheckPoint,
+        before: CheckpointState,
     ) {
+        let tracked = before.parameters.track_commit_timestamp;
         match change {
+            Change::CommitTimestamps { page } => {
+                let key = PageKey::Slru { kind: SlruKind::CommitTs, page };
+                if tracked {
+                    self.native_page(rec, dec, key, false);
+                }
+            }
+            Change::Parameters(parameters) => match (tracked, parameters.track_commit_timestamp) {
+                (false, true) => {
+                    let page = SlruKind::CommitTs.page_of(before.checkpoint.next_xid.xid().0);
+                    let key = PageKey::Slru { kind: SlruKind::CommitTs, page };
+                    self.native_page(rec, dec, key, true);
+                }
+                (true, false) => self.pages.retain(|key, _| {
+                    !matches!(key, PageKey::Slru { kind: SlruKind::CommitTs, .. })
+                }),
+                _ => {}
+            },
             Change::Page { rel, block, will_init } => {
                 self.extend(rel, block);
                 if rel.fork == ForkNumber::Vm {
@@ -189,15 +232,7 @@ impl Storage {
                 if must_exist && !exists {
                     return;
                 }
-                let base = self.pages.get(&key).filter(|_| !will_init).cloned();
-                let mut page = base.unwrap_or_else(PageImage::zeroed);
-                native::apply(rec, dec, &key, &mut page).unwrap();
-                self.pages.insert(key, page);
-                let opmask = match dec.header.rmid {
-                    rmgr::HEAP | rmgr::HEAP2 | rmgr::XACT => 0x70,
-                    _ => 0xF0,
-                };
-                self.native_kinds.insert((dec.header.rmid, dec.header.info & opmask));
+                self.native_page(rec, dec, key, will_init);
             }
             Change::RelCreate { rel } => {
                 self.forks.entry(rel).or_default();
@@ -224,12 +259,23 @@ impl Storage {
                 self.maps.remove(&(spc, db));
                 self.retain_relations(|r| (r.spc, r.db) != (spc, db));
             }
+            Change::TablespaceCreate { spc, location } => {
+                assert!(self.tablespaces.insert(spc, location).is_none());
+            }
+            Change::TablespaceDrop { spc } => {
+                self.tablespaces.remove(&spc).unwrap();
+                self.databases.retain(|database| database.0 != spc);
+                // The folders had to be empty, or the server would not have done it.
+                assert!(self.forks.keys().all(|rel| rel.spc != spc));
+            }
             Change::RelMap { spc, db, map } => {
                 self.maps.insert((spc, db), map);
             }
             Change::SlruTruncate(truncation) => {
-                let newest = (truncation.kind == SlruKind::Clog)
-                    .then(|| truncation.kind.page_of(before.next_xid.xid().0.wrapping_sub(1)));
+                self.truncated.insert(truncation.kind);
+                let newest = (truncation.kind == SlruKind::Clog).then(|| {
+                    truncation.kind.page_of(before.checkpoint.next_xid.xid().0.wrapping_sub(1))
+                });
                 self.pages.retain(|key, _| match *key {
                     PageKey::Slru { kind, page } if kind == truncation.kind => {
                         !truncation.removes(page / SLRU_PAGES_PER_SEGMENT, newest)
@@ -243,8 +289,27 @@ impl Storage {
             Change::TwoPhaseFinish { xid } => {
                 self.prepared.remove(&xid).unwrap();
             }
+            Change::OriginProgress { origin, remote_lsn, force } => {
+                let known = self.origins.entry(origin).or_insert(remote_lsn);
+                *known = if force { remote_lsn } else { remote_lsn.max(*known) };
+            }
+            Change::OriginDrop { origin } => {
+                self.origins.remove(&origin);
+            }
             Change::XactEnd { time, .. } => assert!(time > 0),
         }
+    }
+
+    fn native_page(&mut self, rec: &WalRecord, dec: &DecodedRecord, key: PageKey, will_init: bool) {
+        let base = self.pages.get(&key).filter(|_| !will_init).cloned();
+        let mut page = base.unwrap_or_else(PageImage::zeroed);
+        native::apply(rec, dec, &key, &mut page).unwrap();
+        self.pages.insert(key, page);
+        let opmask = match dec.header.rmid {
+            rmgr::HEAP | rmgr::HEAP2 | rmgr::XACT => 0x70,
+            _ => 0xF0,
+        };
+        self.native_kinds.insert((dec.header.rmid, dec.header.info & opmask));
     }
 
     fn extend(&mut self, rel: RelTag, block: BlockNumber) {
@@ -275,7 +340,12 @@ impl Storage {
         });
         let pages: Vec<_> = pages.collect();
         self.pages.extend(pages);
-        self.maps.insert(to, self.maps[&from].clone());
+        if self.page_by_page.contains(&from) {
+            self.page_by_page.insert(to);
+        }
+        if let Some(map) = self.maps.get(&from) {
+            self.maps.insert(to, map.clone());
+        }
     }
 
     /// Everything in which the data directory of the cleanly stopped server differs.
@@ -283,12 +353,22 @@ impl Storage {
         let pgdata = pgdata.as_ref();
         let disk = Storage::load(pgdata);
         let mut found = Vec::new();
-        if self.databases != disk.databases {
+        // Outside a database's home its folder has no record: it is made for the first relation.
+        let mut databases = self.databases.clone();
+        databases.extend(disk.databases.iter().filter(|&tag| !disk.maps.contains_key(tag)));
+        if databases != disk.databases {
             found.push(format!("databases {:?}, on disk {:?}", self.databases, disk.databases));
+        }
+        if self.tablespaces != disk.tablespaces {
+            let (ours, theirs) = (&self.tablespaces, &disk.tablespaces);
+            found.push(format!("tablespaces {ours:?}, on disk {theirs:?}"));
         }
         if self.prepared != disk.prepared {
             let ours = self.prepared.keys();
             found.push(format!("prepared {ours:?}, on disk {:?}", disk.prepared.keys()));
+        }
+        if self.origins != disk.origins {
+            found.push(format!("origins {:?}, on disk {:?}", self.origins, disk.origins));
         }
         found.extend(map_differences("relation map", &self.maps, &disk.maps));
         self.compare_relations(pgdata, &disk, &mut found);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use postgres::Client;
-use postgres_testing::Cluster;
+use postgres_testing::{Cluster, text};
 
 use crate::cluster::ClusterExt;
 
@@ -16,7 +16,10 @@ pub fn everyday(cluster: &Cluster) -> Client {
     multitransactions(cluster, 2600);
     truncation(cluster);
     databases(cluster);
+    tablespaces(cluster, ["before", "lost_before"]);
     cluster.each("postgres", &["checkpoint"]);
+    // These are replayed by the server, too.
+    tablespaces(cluster, ["after", "lost_after"]);
     visibility_again(cluster, "postgres");
     // The checkpoint must not be all that knows the counters.
     multitransactions(cluster, 30);
@@ -190,6 +193,122 @@ fn databases(cluster: &Cluster) {
     );
     visibility_again(cluster, "copied");
     visibility_again(cluster, "logged");
+}
+
+/// Everything that makes, fills, empties and drops a tablespace. The second one is gone at the end.
+fn tablespaces(cluster: &Cluster, [kept, lost]: [&str; 2]) {
+    for name in [kept, lost] {
+        let location = cluster.dir().join(name);
+        std::fs::create_dir(&location).unwrap();
+        postgres_testing::give_to_account(&location);
+        let location = text(&location);
+        cluster.each("postgres", &[&format!("create tablespace {name} location '{location}'")]);
+    }
+    let (in_kept, in_lost) = (format!("in_{kept}"), format!("in_{lost}"));
+    let each = |database: &str, texts: &[String]| {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        cluster.each(database, &texts);
+    };
+    each(
+        "postgres",
+        &[
+            format!(
+                "create database {in_kept} template copied tablespace {kept} strategy file_copy"
+            ),
+            format!("create database {in_lost} tablespace {lost} strategy wal_log"),
+        ],
+    );
+    each(
+        &in_lost,
+        &[
+            format!("create table x tablespace {kept} as select generate_series(1, 1000) i"),
+            "create table y as select generate_series(1, 1000) i".to_owned(),
+            "vacuum full pg_class".to_owned(),
+        ],
+    );
+    each(
+        "postgres",
+        &[
+            // Two folders in one go, one of which is not the database's home.
+            format!("create database copied_{in_lost} template {in_lost} strategy file_copy"),
+        ],
+    );
+    // The folder stays, empty: the server takes it away when the database comes to be at home there.
+    each(&in_lost, &["alter table x set tablespace pg_default".to_owned()]);
+    each(
+        "postgres",
+        &[
+            format!("create table {kept} tablespace {lost} as select generate_series(1, 3000) i"),
+            format!("create index on {kept} (i) tablespace {lost}"),
+            format!("alter table {kept} set tablespace {kept}"),
+            format!("alter index {kept}_i_idx set tablespace {kept}"),
+            format!("begin; create table {lost} (i int) tablespace {lost}; rollback"),
+            format!("alter database {in_lost} set tablespace {kept}"),
+            format!("alter database copied_{in_lost} set tablespace pg_default"),
+            format!("drop tablespace {lost}"),
+        ],
+    );
+    visibility_again(cluster, &in_kept);
+}
+
+/// Transactions that commit, some with subtransactions, some prepared first, some replicated.
+pub fn commits(cluster: &Cluster, table: &str, count: u32) {
+    cluster.each(
+        "postgres",
+        &[
+            &format!("create table {table} (i int)"),
+            &format!(
+                "do $$ begin for n in 1..{count} loop insert into {table} values (n); commit; \
+                 end loop; end $$"
+            ),
+            &format!(
+                "do $$ begin for n in 1..900 loop begin insert into {table} values (n); \
+                 exception when others then null; end; end loop; end $$"
+            ),
+            &format!("begin; insert into {table} values (0); prepare transaction '{table}'"),
+            &format!("begin; insert into {table} values (0); rollback"),
+            &format!("commit prepared '{table}'"),
+            &format!("select pg_replication_origin_create('{table}')"),
+            &format!(
+                "select pg_replication_origin_session_setup('{table}'); \
+                 begin; insert into {table} values (0); savepoint s; \
+                 insert into {table} values (0); \
+                 select pg_replication_origin_xact_setup('0/ABCD', '2001-02-03 04:05:06+00'); \
+                 commit; select pg_replication_origin_session_reset()"
+            ),
+        ],
+    );
+}
+
+/// Progress of replication origins by each kind of record; those of `commits` are there.
+pub fn origins(cluster: &Cluster) {
+    cluster.each(
+        "postgres",
+        &[
+            "create table origins (i int); select pg_replication_origin_create('e')",
+            "select pg_replication_origin_advance('e', '2/20')",
+            // Backwards as well.
+            "select pg_replication_origin_advance('e', '1/10')",
+            "select pg_replication_origin_session_setup('b'); \
+             begin; select pg_replication_origin_xact_setup('3/30', now()); \
+             insert into origins values (1); prepare transaction 'b'; \
+             select pg_replication_origin_session_reset()",
+            // Not backwards.
+            "select pg_replication_origin_session_setup('a'); \
+             begin; select pg_replication_origin_xact_setup('0/1', now()); \
+             insert into origins values (2); commit; \
+             select pg_replication_origin_session_reset()",
+            "select pg_replication_origin_session_setup('d'); \
+             begin; select pg_replication_origin_xact_setup('4/40', now()); \
+             insert into origins values (2); rollback; \
+             select pg_replication_origin_session_reset()",
+            "select pg_replication_origin_drop('c')",
+            "select pg_replication_origin_session_setup('b')",
+            "select pg_replication_origin_xact_setup('5/50', now())",
+            "commit prepared 'b'",
+            "select pg_replication_origin_session_reset()",
+        ],
+    );
 }
 
 /// Leaves no row in any database that depends on the commit log.

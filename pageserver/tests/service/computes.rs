@@ -1,9 +1,13 @@
 //! Computes: made from base backups at any LSN, followed, killed, and followed again.
 
+use std::collections::BTreeMap;
+use std::io::Read;
+
 use nix::sys::signal::Signal;
 use pageserver_client::PageClientError;
 use pageserver_client::protocol::ErrorCode;
-use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, RelTag};
+use postgres_formats::slru::SlruKind;
+use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, RelTag};
 use postgres_testing::{Cluster, text};
 
 use crate::fixture::{Server, wait_for};
@@ -204,4 +208,52 @@ fn page_requests_are_answered_one_by_one() {
     assert_eq!(pages.slru_segment(0, 0, end).unwrap().len(), 8192);
     let absent = RelTag { rel: Oid(99999), ..rel };
     assert_eq!(pages.rel_size(absent, end).unwrap(), None);
+}
+
+/// The same pages, whether a base backup has them or lists their files as stubs.
+#[test]
+fn slrus_can_be_left_out_of_a_base_backup() {
+    let server = Server::start_new();
+    let base = server.value("timeline_show main", "last_record_lsn");
+    let mut whole = BTreeMap::new();
+    let mut at_start = BTreeMap::new();
+    let mut list = String::new();
+    for form in ["", " stubs"] {
+        let mut connection = server.connect();
+        let tar = connection.copy_out(&format!("basebackup main {base}{form}")).unwrap();
+        let mut archive = tar::Archive::new(tar);
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().to_str().unwrap().to_owned();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            if let Some(page) = path.strip_prefix("zenith.pages/") {
+                at_start.insert(page.to_owned(), bytes);
+            } else if path == "zenith.relations" {
+                list = String::from_utf8(bytes).unwrap();
+            } else if SlruKind::ALL.iter().any(|kind| kind.dir() == folder) && !bytes.is_empty() {
+                assert_eq!(form, "", "{path} is no stub");
+                whole.insert(path, bytes);
+            }
+        }
+    }
+    assert!(whole.contains_key("pg_xact/0000") && whole.contains_key("pg_multixact/offsets/0000"));
+    let mut pages = server.pages("main");
+    for (path, bytes) in &whole {
+        assert!(list.lines().any(|line| line == format!("{path} {}", bytes.len())), "{list}");
+        let (folder, _) = path.rsplit_once('/').unwrap();
+        let kind = SlruKind::ALL.into_iter().find(|kind| kind.dir() == folder).unwrap() as u8;
+        let count = u16::try_from(bytes.len() / BLCKSZ).unwrap();
+        let got = pages.get_slru_pages(kind, 0, count, base.parse().unwrap()).unwrap();
+        assert_eq!(got, bytes, "{path}");
+        assert_eq!(at_start.get(&format!("{path}/0")), Some(&bytes[..BLCKSZ].to_vec()));
+    }
+    for (kind, first) in [(0, 1000), (9, 0)] {
+        let error = pages.get_slru_pages(kind, first, 1, base.parse().unwrap()).unwrap_err();
+        assert!(
+            matches!(error, PageClientError::Refused { code: ErrorCode::NotFound, .. }),
+            "{error}"
+        );
+    }
 }

@@ -42,17 +42,32 @@ fn damaged_wal_is_named_and_not_taken() {
     let damaged = good.saturating_add(100_000);
     flip_bits(&main, damaged);
     server.follow("main", &main);
-    let message = failure(&server, "broken");
+    let message = failure(&server, "retrying");
     assert!(message.contains("is not valid at 0/"), "{message}");
     // What came before it is still there.
     let last: Lsn = server.value("timeline_show main", "last_record_lsn").parse().unwrap();
     assert!(good <= last && last <= damaged, "{good} {last} {damaged}");
     server.row(&format!("branch_create before main@{good}"));
-    assert!(server.log().contains("ERRO stopped following"), "{}", server.log());
+    assert!(server.log().contains("ERRO no more WAL is taken in"), "{}", server.log());
+    // Whoever asks is told at once where it stands and why.
+    let show = server.row("timeline_show main");
+    assert_eq!(show.text("state").unwrap(), "stopped");
+    assert_eq!(show.text("stopped_lsn").unwrap(), last.to_string());
+    let branches = server.try_command("branch_list").unwrap();
+    let listed = branches.into_iter().find(|row| row.text("name").unwrap() == "main").unwrap();
+    for row in [show, listed, server.row("compute_list")] {
+        assert!(row.text("cause").unwrap().contains("is not valid at 0/"));
+    }
+    assert!(server.value("status", "problems").contains(&last.to_string()));
+    let beyond = damaged.saturating_add(100_000);
+    let refused = server.try_command(&format!("branch_create behind main@{beyond}"));
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains(&format!("stopped at {last}")), "{refused}");
 
+    // It goes on by itself.
     flip_bits(&main, damaged);
-    server.follow("main", &main);
     server.catch_up("main", &main);
+    assert_eq!(server.value("timeline_show main", "state"), "running");
 }
 
 #[test]

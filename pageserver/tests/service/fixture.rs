@@ -53,7 +53,7 @@ impl Server {
         for folder in ["", "lib", "timelines", "refs/branches", "walredo"] {
             fs::create_dir_all(repo.join(folder)).unwrap();
         }
-        fs::write(repo.join("lib/zenith_walredo.so"), fs::read(redo_module()).unwrap()).unwrap();
+        redo_module(&repo.join("lib"));
         server.configure(1);
         server.give_away();
         let cluster = Cluster::init("");

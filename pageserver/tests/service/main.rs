@@ -5,6 +5,8 @@
 mod commands;
 mod computes;
 mod daemon;
+mod damaged_files;
 mod failures;
 mod fixture;
 mod times;
+mod writers;

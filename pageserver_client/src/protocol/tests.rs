@@ -23,6 +23,8 @@ fn request() -> impl Strategy<Value = Request> {
         any::<u32>().prop_map(|db| RequestKind::DbSize { db: Oid(db) }),
         (any::<u8>(), any::<u32>())
             .prop_map(|(kind, segment)| RequestKind::SlruSegment { kind, segment }),
+        (any::<u8>(), 0..=BlockNumber::MAX.0 - 255, 1..=MAX_PAGES_PER_REQUEST)
+            .prop_map(|(kind, first, count)| RequestKind::GetSlruPages { kind, first, count }),
     ];
     (any::<u64>(), any::<u64>(), kind).prop_map(|(id, lsn, kind)| Request {
         id,

@@ -12,16 +12,21 @@
 //!   by which a server reserves 8192 ids at a time: ahead of the truth, never behind it.
 //! - `oldest_xid` and `oldest_multi` move with truncations and checkpoints; they may be behind the
 //!   truth, which is the safe side.
+//! - `oldest_commit_ts_xid` and `newest_commit_ts_xid` are invalid while commit timestamps are not
+//!   tracked. Whether they are is known from the parameters alone (`CommitTsParameterChange`). The
+//!   oldest one moves like `oldest_xid`, the newest one with each commit.
+//! - The parameters are those that the server ran with when it wrote the last record.
 
 use super::CheckPoint;
 use crate::wal::records::RecordContentError;
 use crate::wal::records::clog::ClogTruncate;
+use crate::wal::records::commit_ts::CommitTsTruncate;
 use crate::wal::records::multixact::{MultiXactCreate, MultiXactTruncate};
 use crate::wal::records::standby::RunningXacts;
 use crate::wal::records::xact::{XactAssignment, XactEnd, XactPrepare};
 use crate::wal::records::xlog::{self, EndOfRecovery};
 use crate::wal::{DecodedRecord, WalRecord, rmgr};
-use crate::{FullTransactionId, Lsn, MultiXactId, Oid, TransactionId};
+use crate::{FullTransactionId, Lsn, MultiXactId, Oid, ServerParameters, TransactionId};
 
 /// Counters and limits as of the end of the last record observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -29,6 +34,8 @@ pub struct CheckpointState {
     /// The counters. `redo`, `time` and `oldest_active_xid` are those of the last record that had
     /// them: whoever writes a checkpoint from this state has to say where replay begins.
     pub checkpoint: CheckPoint,
+    /// The server's settings.
+    pub parameters: ServerParameters,
     /// Start of the last record observed: `xl_prev` of the record that comes next.
     pub prev_record: Lsn,
 }
@@ -51,13 +58,17 @@ impl CheckpointState {
         let data = &dec.main_data;
         match dec.header.rmid {
             rmgr::XLOG => self.observe_xlog(info, data),
-            rmgr::XACT => self.observe_xact(info, data),
+            rmgr::XACT => self.observe_xact(TransactionId(dec.header.xid), info, data),
             rmgr::CLOG if info == rmgr::clog::TRUNCATE => {
                 let truncate = ClogTruncate::parse(data)?;
                 self.advance_oldest_xid(truncate.oldest_xid, truncate.oldest_xid_db);
                 Ok(())
             }
             rmgr::MULTIXACT => self.observe_multixact(info, data),
+            rmgr::COMMIT_TS if info == rmgr::commit_ts::TRUNCATE => {
+                self.advance_oldest_commit_ts(CommitTsTruncate::parse(data)?.oldest_xid);
+                Ok(())
+            }
             rmgr::STANDBY if info == rmgr::standby::RUNNING_XACTS => {
                 let running = RunningXacts::parse(data)?;
                 self.advance_to_xid(running.next_xid);
@@ -71,7 +82,10 @@ impl CheckpointState {
     fn observe_xlog(&mut self, info: u8, data: &[u8]) -> Result<(), RecordContentError> {
         match info {
             // Nothing ran while it was taken: every field is the truth.
-            rmgr::xlog::CHECKPOINT_SHUTDOWN => self.checkpoint = decode_checkpoint(data)?,
+            rmgr::xlog::CHECKPOINT_SHUTDOWN => {
+                self.checkpoint = decode_checkpoint(data)?;
+                self.forget_commit_ts_unless_tracked();
+            }
             rmgr::xlog::CHECKPOINT_ONLINE => self.merge_online(&decode_checkpoint(data)?),
             rmgr::xlog::NEXTOID => self.checkpoint.next_oid = xlog::parse_next_oid(data)?,
             rmgr::xlog::FPW_CHANGE => {
@@ -81,6 +95,12 @@ impl CheckpointState {
                 let end = EndOfRecovery::parse(data)?;
                 self.checkpoint.this_tli = end.tli;
                 self.checkpoint.prev_tli = end.previous_tli;
+            }
+            rmgr::xlog::PARAMETER_CHANGE => {
+                let changed = ServerParameters::decode_record(data).map_err(|source| {
+                    RecordContentError::Truncated { what: "parameters", source }
+                })?;
+                self.change_parameters(changed);
             }
             _ => {}
         }
@@ -94,6 +114,8 @@ impl CheckpointState {
         self.advance_multi(seen.next_multi, seen.next_multi_offset);
         self.advance_oldest_xid(seen.oldest_xid, seen.oldest_xid_db);
         self.advance_oldest_multi(seen.oldest_multi, seen.oldest_multi_db);
+        self.advance_oldest_commit_ts(seen.oldest_commit_ts_xid);
+        self.advance_newest_commit_ts(seen.newest_commit_ts_xid);
         let before = self.checkpoint;
         self.checkpoint = CheckPoint {
             next_xid: before.next_xid.max(seen.next_xid),
@@ -104,11 +126,38 @@ impl CheckpointState {
             oldest_xid_db: before.oldest_xid_db,
             oldest_multi: before.oldest_multi,
             oldest_multi_db: before.oldest_multi_db,
+            oldest_commit_ts_xid: before.oldest_commit_ts_xid,
+            newest_commit_ts_xid: before.newest_commit_ts_xid,
             ..*seen
         };
     }
 
-    fn observe_xact(&mut self, info: u8, data: &[u8]) -> Result<(), RecordContentError> {
+    /// The server was started with other settings. When it begins to track commit timestamps,
+    /// those of transactions before count as absent (`ActivateCommitTs`); when it stops, all do.
+    fn change_parameters(&mut self, changed: ServerParameters) {
+        let tracked = self.parameters.track_commit_timestamp;
+        self.parameters = changed;
+        if !tracked && changed.track_commit_timestamp {
+            let next = self.checkpoint.next_xid.xid();
+            self.checkpoint.oldest_commit_ts_xid = next;
+            self.checkpoint.newest_commit_ts_xid = next;
+        }
+        self.forget_commit_ts_unless_tracked();
+    }
+
+    fn forget_commit_ts_unless_tracked(&mut self) {
+        if !self.parameters.track_commit_timestamp {
+            self.checkpoint.oldest_commit_ts_xid = TransactionId::INVALID;
+            self.checkpoint.newest_commit_ts_xid = TransactionId::INVALID;
+        }
+    }
+
+    fn observe_xact(
+        &mut self,
+        xid: TransactionId,
+        info: u8,
+        data: &[u8],
+    ) -> Result<(), RecordContentError> {
         let advance_past = |state: &mut CheckpointState, subxacts: &[TransactionId]| {
             subxacts.iter().for_each(|&xid| state.advance_past_xid(xid));
         };
@@ -120,6 +169,10 @@ impl CheckpointState {
                 let end = XactEnd::parse(info, data)?;
                 end.prepared_xid.iter().for_each(|&xid| self.advance_past_xid(xid));
                 advance_past(self, &end.subxacts);
+                if end.commit {
+                    let xid = end.prepared_xid.unwrap_or(xid);
+                    self.advance_newest_commit_ts(*end.subxacts.last().unwrap_or(&xid));
+                }
             }
             rmgr::xact::PREPARE => {
                 let prepare = XactPrepare::parse(data)?;
@@ -185,6 +238,21 @@ impl CheckpointState {
         if self.checkpoint.oldest_xid.precedes(xid) {
             self.checkpoint.oldest_xid = xid;
             self.checkpoint.oldest_xid_db = db;
+        }
+    }
+
+    /// No id is invalid while timestamps are tracked; before that there is nothing to advance.
+    fn advance_oldest_commit_ts(&mut self, xid: TransactionId) {
+        let oldest = &mut self.checkpoint.oldest_commit_ts_xid;
+        if self.parameters.track_commit_timestamp && oldest.precedes(xid) {
+            *oldest = xid;
+        }
+    }
+
+    fn advance_newest_commit_ts(&mut self, xid: TransactionId) {
+        let newest = &mut self.checkpoint.newest_commit_ts_xid;
+        if self.parameters.track_commit_timestamp && newest.precedes(xid) {
+            *newest = xid;
         }
     }
 

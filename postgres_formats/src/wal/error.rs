@@ -61,6 +61,14 @@ pub enum WalDecodeErrorKind {
         /// `xlp_tli` of an earlier page.
         before: u32,
     },
+    /// The page is of another of PostgreSQL's timelines than the only one there should be.
+    #[error("the page is of PostgreSQL timeline {found}, not {expected}")]
+    WrongTimeline {
+        /// `xlp_tli` of the page.
+        found: u32,
+        /// What it should be.
+        expected: u32,
+    },
     /// The segment belongs to another cluster.
     #[error("the segment belongs to the cluster with system identifier {found}, not {expected}")]
     WrongSystemId {

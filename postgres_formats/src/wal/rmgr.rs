@@ -49,6 +49,9 @@ pub const REPLORIGIN: u8 = 19;
 pub const GENERIC: u8 = 20;
 /// `RM_LOGICALMSG_ID`: messages for logical decoding.
 pub const LOGICALMSG: u8 = 21;
+/// The first of the ids that extensions can register for themselves (`RM_MIN_CUSTOM_ID`); all above
+/// it are such as well.
+pub const CUSTOM_MIN: u8 = 128;
 
 const NAMES: [&str; 22] = [
     "XLOG",

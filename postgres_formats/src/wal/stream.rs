@@ -37,6 +37,8 @@ pub struct WalRecord {
 pub struct WalStreamDecoder {
     seg_size: WalSegmentSize,
     system_id: Option<SystemId>,
+    /// The only `xlp_tli` that pages may have.
+    only_tli: Option<u32>,
     input: Input,
     /// Position of the first byte of `input`.
     position: Lsn,
@@ -80,6 +82,7 @@ impl WalStreamDecoder {
         WalStreamDecoder {
             seg_size,
             system_id,
+            only_tli: None,
             input: Input::default(),
             position,
             state: State::Boundary,
@@ -94,6 +97,12 @@ impl WalStreamDecoder {
     /// Makes the first record's `xl_prev` be checked too: it must be `prev`.
     pub fn with_prev(mut self, prev: Lsn) -> WalStreamDecoder {
         self.prev = Some(prev);
+        self
+    }
+
+    /// Makes pages of any other PostgreSQL timeline than `tli` be refused.
+    pub fn with_tli(mut self, tli: u32) -> WalStreamDecoder {
+        self.only_tli = Some(tli);
         self
     }
 
@@ -197,10 +206,6 @@ impl WalStreamDecoder {
                 return Ok(Joined::GivenUp);
             };
             let (start, tot_len) = (*start, *tot_len);
-            if !*header_checked && bytes.len() >= RECORD_HEADER_SIZE {
-                check_header(bytes, start, self.prev)?;
-                *header_checked = true;
-            }
             let missing = tot_len - bytes.len() as u32;
             if missing == 0 {
                 return Ok(Joined::Complete(start, std::mem::take(bytes).freeze()));
@@ -210,6 +215,11 @@ impl WalStreamDecoder {
                 let wanted = u64::from(missing).min(page_left);
                 let taken = self.input.append_to(bytes, wanted);
                 self.position = self.position.saturating_add(taken);
+                // A wrong header is an error as soon as it is there, not with the next bytes.
+                if !*header_checked && bytes.len() >= RECORD_HEADER_SIZE {
+                    check_header(bytes, start, self.prev)?;
+                    *header_checked = true;
+                }
                 if taken < wanted {
                     return Ok(Joined::NeedMore);
                 }
@@ -237,6 +247,9 @@ impl WalStreamDecoder {
         let Some(bytes) = self.input.take(size as usize) else { return Ok(None) };
         let header = PageHeader::decode_checked(&bytes, page, self.seg_size, self.system_id)
             .map_err(|kind| at(page, kind))?;
+        if let Some(expected) = self.only_tli.filter(|only| *only != header.tli) {
+            return Err(at(page, Kind::WrongTimeline { found: header.tli, expected }));
+        }
         if header.tli < self.tli {
             let kind = Kind::TimelineWentBack { found: header.tli, before: self.tli };
             return Err(at(page, kind));

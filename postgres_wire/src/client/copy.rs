@@ -112,6 +112,23 @@ impl ClientCopyBoth {
             .map_err(|error| last_words(reader, error))
     }
 
+    /// Sends one message at once, if anybody is left to hear it. To a server that has closed its side
+    /// it is not sent, and that is no error: what the server said before is still to be received, and
+    /// then the end of the connection.
+    pub(crate) fn tell(&mut self, parts: &[&[u8]]) -> Result<(), ClientError> {
+        let (reader, writer) = self.connection.halves();
+        if writer.is_torn() {
+            return Ok(());
+        }
+        let told = writer
+            .copy_data(parts, &mut |readable| read_meanwhile(reader, readable))
+            .and_then(|()| writer.flush_with(&mut |readable| read_meanwhile(reader, readable)));
+        match told {
+            Err(ConnectionError::Closed) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     /// The next message; `None` once the server has ended its side. Flushes before it waits, for as
     /// long as `Timeouts::read` says.
     pub fn recv(&mut self) -> Result<Option<Bytes>, ClientError> {

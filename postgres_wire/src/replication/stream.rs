@@ -94,6 +94,9 @@ impl ReplicationStream {
 
     /// Tells the server how far its WAL is written, flushed to disk and applied here. What is flushed
     /// the server may forget; synchronous commits wait for it. `Lsn::INVALID` stands for "unknown".
+    ///
+    /// That the server has closed the connection is no error here: `next` tells, after everything that
+    /// was sent before, so that an orderly stop is not taken for a lost connection.
     pub fn send_status(
         &mut self,
         write: Lsn,
@@ -102,8 +105,7 @@ impl ReplicationStream {
         reply_requested: bool,
     ) -> Result<(), ReplicationError> {
         self.status = Status { write, flush, apply };
-        self.copy.send(&[&status_update(write, flush, apply, reply_requested)])?;
-        Ok(self.copy.flush()?)
+        Ok(self.copy.tell(&[&status_update(write, flush, apply, reply_requested)])?)
     }
 
     /// Where the next piece of WAL will begin: everything before it has been given out.

@@ -5,6 +5,8 @@ from typing import Any, Literal, final, overload
 
 import psycopg
 
+from .verification import RecordsVerification, Verification
+
 @final
 class Lsn:
     """A position in the write-ahead log, immutable and ordered.
@@ -79,6 +81,21 @@ class Repository:
         """All computes, sorted by name."""
     def compute(self, name: str) -> Compute:
         """The compute with this name."""
+    def verify(self, point: _Point | None = None, *, deep: bool = False) -> Verification:
+        """Compares everything the page server has at a point, by default the default branch's end,
+        with what stock PostgreSQL makes of the same WAL.
+
+        If ``deep``, runs ``pg_amcheck`` on a throw-away compute, too, compares dumps of that and of
+        the stock server, and computes the checksums of all pages.
+        """
+    def verify_records(
+        self, point: _Point | None = None, *, since: Lsn | str | int | None = None
+    ) -> RecordsVerification:
+        """Compares pages with the image that each WAL record has of them, at that record's LSN.
+
+        There are such images where ``wal_consistency_checking`` was on, and full-page images.
+        Records that end at or before ``since`` are left out.
+        """
     def __enter__(self) -> Repository: ...
     def __exit__(
         self,
@@ -101,6 +118,9 @@ class Branch:
         """The line of history that it left, and where; ``None`` for a root."""
     @property
     def is_default(self) -> bool: ...
+    @property
+    def stop(self) -> tuple[Lsn | None, str] | None:
+        """Up to where all WAL is there, and why no more was taken in; as of when asked for."""
     @property
     def last_record_lsn(self) -> Lsn:
         """The end of the last WAL record that the page server has of it now."""
@@ -187,6 +207,9 @@ class Compute:
     def pid(self) -> int | None: ...
     @property
     def state(self) -> Literal["running", "busy", "stopped"]: ...
+    @property
+    def fenced(self) -> bool:
+        """Whether another compute writes its branch by now."""
     def start(self) -> bool:
         """Starts it and waits until it accepts connections; ``False`` if it ran already."""
     def stop(self, *, immediate: bool = False) -> bool:
@@ -194,12 +217,23 @@ class Compute:
     def restart(self, *, immediate: bool = False) -> None: ...
     def kill(self) -> None:
         """Kills its first process with signal 9; the others notice and follow."""
+    def advance_base(self, lsn: Lsn | str | int | None = None) -> Lsn:
+        """Moves its base LSN forward, to ``lsn`` or as far as the page server has its WAL.
+
+        Possible at any time; the page server need not keep history before it for this compute.
+        Gives the base LSN that it has now.
+        """
     def destroy(self) -> None:
         """Stops it at once and removes its directory; what the page server has received stays."""
     def psql(self, sql: str, *, dbname: str = "postgres", user: str | None = None) -> str:
         """Runs statements with psql; returns what they print, unaligned."""
     def connect(self, *, dbname: str = "postgres", **options: Any) -> psycopg.Connection[Any]:
         """A psycopg connection; options are those of ``psycopg.connect``."""
+    def verify(self) -> Verification:
+        """Compares its whole data directory with what the page server has at its end.
+
+        It must have been stopped cleanly, and continue its branch.
+        """
     def __enter__(self) -> Compute: ...
     def __exit__(
         self,

@@ -82,6 +82,7 @@ pub fn config(dir: &Path, control_file: Vec<u8>, processes: usize) -> WalRedoCon
     WalRedoConfig {
         postgres_bin_dir: bin_dir(),
         module_path,
+        libraries: Vec::new(),
         work_dir: dir.join("walredo"),
         control_file,
         processes,

@@ -28,6 +28,9 @@ pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format)
         }
     } else {
         list(&repository.branches()?, format)?;
+        for damaged in repository.damaged_branches()? {
+            output::say(&format!("branch {}: it cannot be used: {}", damaged.name, damaged.cause));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -48,7 +51,13 @@ fn list(branches: &[Branch], format: Format) -> Result<(), crate::failure::Failu
             ]
         })
         .collect();
-    output::table(&["  BRANCH", "FROM LSN", "LAST LSN", "TIMELINE"], rows)
+    output::table(&["  BRANCH", "FROM LSN", "LAST LSN", "TIMELINE"], rows)?;
+    for branch in branches {
+        if let Some(stop) = &branch.stop {
+            output::say(&format!("branch {}: {stop}", branch.name));
+        }
+    }
+    Ok(())
 }
 
 fn origin(branch: &Branch) -> String {
@@ -74,6 +83,8 @@ fn value(branch: &Branch) -> Value {
         "ancestor_lsn": ancestor.map(|from| from.lsn.to_string()),
         "last_record_lsn": branch.last_record_lsn.map(|lsn| lsn.to_string()),
         "is_default": branch.is_default,
+        "stopped_lsn": branch.stop.as_ref().and_then(|stop| stop.lsn).map(|lsn| lsn.to_string()),
+        "cause": branch.stop.as_ref().map(|stop| &stop.cause),
     })
 }
 
@@ -130,6 +141,7 @@ mod tests {
             }),
             last_record_lsn: None,
             is_default: false,
+            stop: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use control_plane::{Compute, ComputeOptions, Error, Mode, Outcome, Repository};
+use control_plane::{Advance, Compute, ComputeOptions, Error, Mode, Outcome, Repository};
 use serde_json::{Value, json};
 
 use super::{Ended, stop_mode};
@@ -30,11 +30,24 @@ pub fn run(repository: &Repository, command: PgCommand, format: Format) -> Ended
             }
             print(&compute, format)?;
         }
+        PgCommand::Advance(arguments) => {
+            let compute = repository.compute(&arguments.name)?;
+            let Advance { from, to } = compute.advance_base(arguments.lsn)?;
+            output::say(&format!("base LSN of compute {}: {from} -> {to}", compute.name()));
+            print(&compute, format)?;
+        }
         PgCommand::List => list(repository, format)?,
         PgCommand::Destroy(arguments) => {
             let compute = repository.compute(&arguments.name)?;
+            let outside = compute.outside_tablespaces();
             compute.destroy()?;
             output::say(&format!("compute {} is gone", compute.name()));
+            for folder in outside {
+                output::say(&format!(
+                    "its tablespace in {} was left as it is; nothing here needs those files",
+                    folder.display()
+                ));
+            }
         }
         PgCommand::Logs(arguments) => logs(&repository.compute(&arguments.name)?)?,
         PgCommand::Connstr(arguments) => {
@@ -55,6 +68,17 @@ fn create(repository: &Repository, arguments: &CreateArguments) -> Result<Comput
         port: arguments.port,
     };
     let compute = Compute::create(repository, &arguments.name, &options)?;
+    if let Some(replaced) = compute.replaced() {
+        output::say(&format!(
+            "compute {} of branch {} is gone; compute {} takes over at {}, the end of what the page \
+             server has received, with durability {}; if the old one comes back it is refused",
+            replaced.name,
+            compute.branch(),
+            compute.name(),
+            replaced.at,
+            compute.durability(),
+        ));
+    }
     let place = format!("{}@{}", compute.branch(), compute.base_lsn());
     output::say(&match compute.mode() {
         Mode::ReadWrite => format!("made compute {} at {place}", compute.name()),
@@ -110,8 +134,15 @@ fn refuse_changes(compute: &Compute, arguments: &CreateArguments) -> Result<(), 
 
 fn list(repository: &Repository, format: Format) -> Result<(), Failure> {
     let computes = repository.computes()?;
+    let fenced = repository.fenced_computes()?;
+    let is_fenced = |compute: &Compute| fenced.contains(compute.name());
     if format == Format::Json {
-        return output::json(&computes.iter().map(value).collect::<Vec<_>>());
+        let values = computes.iter().map(|compute| {
+            let mut value = value(compute);
+            value["fenced"] = json!(is_fenced(compute));
+            value
+        });
+        return output::json(&values.collect::<Vec<_>>());
     }
     let rows = computes
         .iter()
@@ -120,7 +151,10 @@ fn list(repository: &Repository, format: Format) -> Result<(), Failure> {
             vec![
                 compute.name().to_owned(),
                 compute.branch().to_owned(),
-                status.state.to_string(),
+                match is_fenced(compute) {
+                    true => format!("{}, fenced", status.state),
+                    false => status.state.to_string(),
+                },
                 compute.mode().to_string(),
                 compute.port().to_string(),
                 status.pid.map(|pid| pid.to_string()).unwrap_or_default(),

@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use control_plane::{Count, Difference, Repository, Verification, VerifyStep, Watcher};
+use control_plane::{
+    DeepCounts, Difference, ManagerCounts, RecordsVerification, Repository, Verification,
+    VerifyStep, Watcher,
+};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 
 use super::Ended;
 use crate::args::VerifyArguments;
@@ -22,17 +24,36 @@ pub fn run(repository: &Repository, arguments: &VerifyArguments, format: Format)
     let bar = Bar::new();
     let mut progress = |step| bar.show(step);
     let watcher = &mut Watcher { progress: &mut progress, interrupted: &interrupted };
-    let verified = repository.verify(arguments.point.as_ref(), watcher);
+    let point = arguments.point.as_ref();
+    if arguments.records {
+        let verified = repository.verify_records(point, arguments.since, watcher);
+        bar.0.finish_and_clear();
+        let report = verified?;
+        match format {
+            Format::Json => output::json(&report)?,
+            Format::Table => records_table(&report)?,
+        }
+        return Ok(ended(report.different()));
+    }
+    let verified = match &arguments.compute {
+        Some(name) => repository.compute(name).and_then(|compute| compute.verify(watcher)),
+        None if arguments.deep => repository.verify_deep(point, watcher),
+        None => repository.verify(point, watcher),
+    };
     bar.0.finish_and_clear();
     let report = verified?;
     match format {
-        Format::Json => output::json(&value(&report))?,
+        Format::Json => output::json(&report)?,
         Format::Table => table(&report)?,
     }
-    Ok(match report.different() {
+    Ok(ended(report.different()))
+}
+
+fn ended(different: u64) -> ExitCode {
+    match different {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(failure::DIFFERENT),
-    })
+    }
 }
 
 /// A progress bar on stderr; nothing is seen of it if that is no terminal.
@@ -54,7 +75,12 @@ impl Bar {
             VerifyStep::Copying => ("copying the base image and the WAL", 0, 0),
             VerifyStep::Recovering => ("recovering with stock PostgreSQL", 0, 0),
             VerifyStep::Comparing { done, total } => ("comparing pages", done, total),
+            VerifyStep::Records { done, total } => ("comparing images in the WAL", done, total),
             VerifyStep::Judging { done, total } => ("comparing under masks", done, total),
+            VerifyStep::Checksums { done, total } => ("computing checksums", done, total),
+            VerifyStep::Starting => ("starting a compute and a stock server", 0, 0),
+            VerifyStep::Dumping { bytes } => ("comparing dumps", bytes, 0),
+            VerifyStep::Amcheck => ("pg_amcheck", 0, 0),
         };
         if self.0.message() != message {
             self.0.set_message(message);
@@ -74,7 +100,11 @@ fn table(report: &Verification) -> Result<(), Failure> {
         ("pages equal under PostgreSQL's masks".to_owned(), pages.masked_equal),
     ];
     for (reason, count) in &pages.permitted {
-        rows.push((format!("pages permitted: {}", reason.name().replace('_', " ")), *count));
+        rows.push((format!("permitted: {}", reason.name().replace('_', " ")), *count));
+    }
+    if report.compute.is_some() {
+        rows.push(("pages that the compute does not have".to_owned(), pages.absent));
+        rows.push(("bytes of WAL compared".to_owned(), report.wal_bytes));
     }
     rows.extend([
         ("pages different".to_owned(), pages.different),
@@ -83,30 +113,106 @@ fn table(report: &Verification) -> Result<(), Failure> {
         ("other files compared".to_owned(), report.files.compared),
         ("other files different".to_owned(), report.files.different),
     ]);
+    rows.extend(report.deep.iter().flat_map(deep_rows));
     let rows = rows.into_iter().map(|(name, count)| vec![name, count.to_string()]).collect();
     output::table(&["RESULT", "COUNT"], rows)?;
-    if !report.differences.is_empty() {
-        output::line("")?;
-        let rows = report.differences.iter().map(difference_row).collect();
-        let headings = ["DIFFERENT", "WHERE", "BLOCK", "OUR LSN", "STOCK LSN", "WHAT"];
-        output::table(&headings, rows)?;
-    }
+    differences_table(&report.differences, "STOCK LSN")?;
     let seconds = report.seconds;
+    let deep_seconds = report.deep.map_or(0.0, |deep| deep.seconds);
+    let deep = report.deep.map_or(String::new(), |deep| format!(", deep {:.1}", deep.seconds));
+    let what = match &report.compute {
+        Some(compute) => format!("compute {compute} and {}@{}", report.branch, report.lsn),
+        None => format!("{}@{}", report.branch, report.lsn),
+    };
     output::say(&format!(
-        "{}@{}: {} in {:.1} s (copying {:.1}, recovery {:.1}, comparing {:.1}, masks {:.1})",
-        report.branch,
-        report.lsn,
-        match report.different() {
-            0 => "no difference".to_owned(),
-            n => format!("{n} differences"),
-        },
-        seconds.copying + seconds.recovering + seconds.comparing + seconds.judging,
+        "{what}: {} in {:.1} s (copying {:.1}, recovery {:.1}, comparing {:.1}, masks {:.1}{deep})",
+        number(report.different()),
+        seconds.copying + seconds.recovering + seconds.comparing + seconds.judging + deep_seconds,
         seconds.copying,
         seconds.recovering,
         seconds.comparing,
         seconds.judging,
     ));
     Ok(())
+}
+
+fn deep_rows(deep: &DeepCounts) -> Vec<(String, u64)> {
+    let DeepCounts { amcheck, checksums, dump, .. } = deep;
+    let mut rows = Vec::new();
+    if checksums.enabled {
+        rows.extend([
+            ("checksums computed".to_owned(), checksums.pages - checksums.new_pages),
+            ("checksums wrong".to_owned(), checksums.different),
+        ]);
+    }
+    rows.extend([
+        ("bytes of dumps equal".to_owned(), dump.bytes),
+        ("dumps different".to_owned(), dump.different),
+        ("relations looked at by amcheck".to_owned(), amcheck.relations),
+        ("found by amcheck".to_owned(), amcheck.different),
+    ]);
+    rows
+}
+
+fn records_table(report: &RecordsVerification) -> Result<(), Failure> {
+    let images = &report.images;
+    let mut rows = vec![
+        ("records".to_owned(), report.records),
+        ("images compared".to_owned(), images.compared),
+        ("images equal".to_owned(), images.equal),
+        ("images equal under PostgreSQL's masks".to_owned(), images.masked_equal),
+    ];
+    for (reason, count) in &images.permitted {
+        rows.push((format!("images permitted: {}", reason.name().replace('_', " ")), *count));
+    }
+    rows.push(("images different".to_owned(), images.different));
+    let rows = rows.into_iter().map(|(name, count)| vec![name, count.to_string()]).collect();
+    output::table(&["RESULT", "COUNT"], rows)?;
+    output::line("")?;
+    let headings =
+        ["RESOURCE MANAGER", "RECORDS", "CONSISTENCY IMAGES", "APPLIED IMAGES", "DIFFERENT"];
+    let rows = report.managers.iter().map(|(name, counts)| {
+        let ManagerCounts { records, consistency_images, applied_images, different } = *counts;
+        let counts = [records, consistency_images, applied_images, different];
+        let counts = counts.into_iter().map(|count| count.to_string());
+        std::iter::once(name.clone()).chain(counts).collect()
+    });
+    output::table(&headings, rows.collect())?;
+    differences_table(&report.differences, "RECORD END")?;
+    if report.managers.values().all(|counts| counts.consistency_images == 0) {
+        output::say(
+            "there are no images but those that redo applies; a server writes others with \
+             wal_consistency_checking = all",
+        );
+    }
+    output::say(&format!(
+        "{} from {} to {}: {} in {:.1} s",
+        report.branch,
+        report.since,
+        report.lsn,
+        number(report.different()),
+        report.seconds
+    ));
+    Ok(())
+}
+
+fn number(different: u64) -> String {
+    match different {
+        0 => "no difference".to_owned(),
+        1 => "1 difference".to_owned(),
+        n => format!("{n} differences"),
+    }
+}
+
+/// The differences, if there are any.
+fn differences_table(differences: &[Difference], their_lsn: &str) -> Result<(), Failure> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    let rows = differences.iter().map(difference_row).collect();
+    let headings = ["DIFFERENT", "WHERE", "BLOCK", "OUR LSN", their_lsn, "RECORD", "WHAT"];
+    output::table(&headings, rows)
 }
 
 fn difference_row(difference: &Difference) -> Vec<String> {
@@ -120,52 +226,7 @@ fn difference_row(difference: &Difference) -> Vec<String> {
         text(difference.block),
         text(difference.our_lsn),
         text(difference.their_lsn),
+        [text(difference.record), text(difference.manager.as_ref())].join(" ").trim().to_owned(),
         difference.detail.clone(),
     ]
-}
-
-fn value(report: &Verification) -> Value {
-    let count = |count: Count| json!({"compared": count.compared, "different": count.different});
-    let pages = &report.pages;
-    let permitted: serde_json::Map<String, Value> = pages
-        .permitted
-        .iter()
-        .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
-        .collect();
-    json!({
-        "branch": report.branch,
-        "timeline": report.timeline.to_string(),
-        "lsn": report.lsn.to_string(),
-        "different": report.different(),
-        "relations": count(report.relations),
-        "pages": {
-            "compared": pages.compared,
-            "equal": pages.equal,
-            "masked_equal": pages.masked_equal,
-            "permitted": permitted,
-            "different": pages.different,
-        },
-        "slru_segments": count(report.slru_segments),
-        "files": count(report.files),
-        "differences": report.differences.iter().map(difference_value).collect::<Vec<_>>(),
-        "seconds": {
-            "copying": report.seconds.copying,
-            "recovering": report.seconds.recovering,
-            "comparing": report.seconds.comparing,
-            "judging": report.seconds.judging,
-        },
-    })
-}
-
-fn difference_value(difference: &Difference) -> Value {
-    json!({
-        "kind": difference.kind,
-        "relation": difference.relation.map(|rel| rel.locator().to_string()),
-        "fork": difference.relation.map(|rel| rel.fork.name()),
-        "name": difference.name,
-        "block": difference.block.map(|block| block.0),
-        "our_lsn": difference.our_lsn.map(|lsn| lsn.to_string()),
-        "their_lsn": difference.their_lsn.map(|lsn| lsn.to_string()),
-        "detail": difference.detail,
-    })
 }

@@ -6,4 +6,5 @@ pub mod cluster;
 pub mod page_server;
 pub mod stubs;
 
+#[allow(unused_imports, reason = "as above")]
 pub use cluster::{Cluster, Server};

@@ -1,4 +1,4 @@
-//! A cluster whose relation files are stubs, and the library that fills them.
+//! A cluster whose relations and SLRUs are stubs, and the library that fills them.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -8,9 +8,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use lazyfiles_core::presence::{BootId, Map};
-use lazyfiles_core::{presence, settings};
-use postgres_formats::relpath::parse_relation_path;
-use postgres_formats::{BLCKSZ, ForkNumber};
+use lazyfiles_core::segment_file::{Object, SegmentFile};
+use lazyfiles_core::{base, presence, settings};
+use postgres_formats::slru::SlruKind;
+use postgres_formats::{BLCKSZ, ForkNumber, Lsn};
 
 use super::cluster::{Cluster, Server, postgres_program, succeed};
 use super::page_server::PageServer;
@@ -20,12 +21,23 @@ pub struct Origin {
     dir: tempfile::TempDir,
     pub cluster: Cluster,
     library: PathBuf,
-    base_lsn: String,
+    pub base_lsn: Lsn,
 }
 
 impl Origin {
     /// `sql` makes the tables.
     pub fn new(sql: &[&str]) -> Origin {
+        Origin::made_by(|cluster| {
+            let server = cluster.start(&["fsync=off"], &[]);
+            for sql in sql {
+                server.psql(sql);
+            }
+            server.stop();
+        })
+    }
+
+    /// `make` does what is to be done with the new cluster, and leaves it stopped.
+    pub fn made_by(make: impl FnOnce(&Cluster)) -> Origin {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         // The account that PostgreSQL runs as may not be able to enter the build folder.
@@ -33,19 +45,15 @@ impl Origin {
         fs::copy(built_library(), &library).unwrap();
 
         let cluster = Cluster::initdb(&dir.path().join("origin"));
-        let server = cluster.start(&["fsync=off"], &[]);
-        for sql in sql {
-            server.psql(sql);
-        }
-        server.stop();
+        make(&cluster);
         let control = succeed(
             cluster.account.command(postgres_program("pg_controldata")).arg(&cluster.pgdata),
         );
         let checkpoint = "Latest checkpoint location:";
         let line = control.lines().find_map(|line| line.strip_prefix(checkpoint)).unwrap();
         // Just behind the shutdown checkpoint's record, or a little later: nothing follows it.
-        let lsn: postgres_formats::Lsn = line.trim().parse().unwrap();
-        let base_lsn = lsn.checked_add(0x100).unwrap().to_string();
+        let lsn: Lsn = line.trim().parse().unwrap();
+        let base_lsn = lsn.checked_add(0x100).unwrap();
         Origin { dir, cluster, library, base_lsn }
     }
 
@@ -58,20 +66,21 @@ impl Origin {
         self.cluster.copy_to(&self.dir.path().join(name))
     }
 
-    /// A copy of the cluster whose relation files are stubs.
+    /// A copy of the cluster whose relations and SLRUs are stubs.
     pub fn lazy(&self, name: &str) -> LazyCluster {
         let cluster = self.plain(name);
         let maps = cluster.folder.join("presence");
         fs::create_dir(&maps).unwrap();
         let mut files = Vec::new();
-        for folder in ["base", "global"] {
+        let slrus = SlruKind::ALL.map(SlruKind::dir);
+        for folder in ["base", "global"].iter().chain(&slrus) {
             list_files(&cluster.pgdata.join(folder), &mut files);
         }
         for path in files {
             let relative = path.strip_prefix(&cluster.pgdata).unwrap().to_str().unwrap();
-            let Ok(relation) = parse_relation_path(relative) else { continue };
+            let Some(segment) = SegmentFile::parse(relative) else { continue };
             let size = fs::metadata(&path).unwrap().len();
-            if relation.tag.fork == ForkNumber::Init {
+            if matches!(segment.object, Object::Rel(rel) if rel.fork == ForkNumber::Init) {
                 continue;
             }
             let file = File::options().write(true).open(&path).unwrap();
@@ -80,18 +89,21 @@ impl Origin {
             let blocks = u32::try_from(size / BLCKSZ as u64).unwrap();
             presence::create(&maps.join(relative), blocks).unwrap();
         }
+        let base_file = cluster.folder.join("base_lsn");
+        fs::write(&base_file, base::encode(self.base_lsn)).unwrap();
+        cluster.account.give(&base_file);
         cluster.account.give(&maps);
         let variables = [
             (settings::PAGESERVER, format!("host={} port=5432", self.dir.path().display())),
             (settings::TIMELINE, "00112233445566778899aabbccddeeff".to_owned()),
-            (settings::BASE_LSN, self.base_lsn.clone()),
+            (settings::BASE, base_file.display().to_string()),
             (settings::PGDATA, cluster.pgdata.display().to_string()),
             (settings::PRESENCE, maps.display().to_string()),
             (settings::TIMEOUT_SECONDS, "2".to_owned()),
             ("LD_PRELOAD", self.library.display().to_string()),
         ];
         let environment = variables.map(|(name, value)| (name.to_owned(), value)).into();
-        LazyCluster { cluster, maps, environment }
+        LazyCluster { cluster, maps, base: base_file, environment }
     }
 }
 
@@ -128,6 +140,7 @@ fn list_files(folder: &Path, found: &mut Vec<PathBuf>) {
 pub struct LazyCluster {
     pub cluster: Cluster,
     pub maps: PathBuf,
+    pub base: PathBuf,
     pub environment: Vec<(String, String)>,
 }
 

@@ -30,25 +30,32 @@ pub(in crate::ingest) fn ending_xid(
     Ok(xid)
 }
 
-fn ended(xid: TransactionId, end: &XactEnd) -> impl Iterator<Item = TransactionId> {
+/// The transactions that the record ends: this one and its subtransactions.
+pub(super) fn ended(xid: TransactionId, end: &XactEnd) -> impl Iterator<Item = TransactionId> {
     iter::once(xid).chain(end.subxacts.iter().copied())
 }
 
 /// A new version of each page on which a transaction or subtransaction of the record stands.
 pub(in crate::ingest) fn push_status(xid: TransactionId, end: &XactEnd, changes: &mut Changes) {
-    // Ids are assigned in ascending order, so that there are few pages, in runs.
-    let mut pages: SmallVec<[u32; 4]> = SmallVec::new();
-    for xid in ended(xid, end) {
-        let page = SlruKind::Clog.page_of(xid.0);
-        if pages.last() != Some(&page) && !pages.contains(&page) {
-            pages.push(page);
-        }
-    }
+    let pages = pages_of(SlruKind::Clog, xid, end);
     changes.list.extend(pages.into_iter().map(|page| Change::NativePage {
         key: PageKey::Slru { kind: SlruKind::Clog, page },
         will_init: false,
         must_exist: false,
     }));
+}
+
+/// The pages of `kind` on which the transactions of the record stand.
+pub(super) fn pages_of(kind: SlruKind, xid: TransactionId, end: &XactEnd) -> SmallVec<[u32; 4]> {
+    // Ids are assigned in ascending order, so that there are few pages, in runs.
+    let mut pages: SmallVec<[u32; 4]> = SmallVec::new();
+    for xid in ended(xid, end) {
+        let page = kind.page_of(xid.0);
+        if pages.last() != Some(&page) && !pages.contains(&page) {
+            pages.push(page);
+        }
+    }
+    pages
 }
 
 /// Sets the status of every transaction of the record that stands on page `number`; false if there

@@ -7,6 +7,7 @@
 //! to be kept. Each module here also says which pages a record changes, beside the code that does.
 
 pub(super) mod clog_page;
+pub(super) mod commit_ts_page;
 pub(super) mod free_space_map;
 pub(super) mod multixact_page;
 pub(super) mod truncation;
@@ -14,6 +15,7 @@ pub(super) mod visibility_map;
 
 use postgres_formats::wal::records::RecordContentError;
 use postgres_formats::wal::records::clog::parse_zero_page as parse_zero_clog_page;
+use postgres_formats::wal::records::commit_ts::parse_zero_page as parse_zero_commit_ts_page;
 use postgres_formats::wal::records::multixact::{MultiXactCreate, parse_zero_page};
 use postgres_formats::wal::records::smgr::SmgrTruncate;
 use postgres_formats::wal::records::xact::XactEnd;
@@ -24,7 +26,7 @@ use super::error::{IngestError, RecordName};
 use crate::key::PageKey;
 
 /// Makes the version of the page at `key` that [`Change::NativePage`](super::Change::NativePage)
-/// announced, from the version before (zeros if the page is new). All effects that the record has
+/// or a related change announced, from the version before (zeros if the page is new). All effects that the record has
 /// on this page are applied at once; applying it twice changes nothing more.
 ///
 /// Pages of relations get the record's end as their LSN, unless they were never initialised. Those
@@ -93,13 +95,21 @@ fn apply_to_slru(
         | (SlruKind::MultixactMembers, rmgr::MULTIXACT, rmgr::multixact::ZERO_MEM_PAGE) => {
             parse_zero_page(data).map_err(content)?
         }
-        (SlruKind::Clog, rmgr::XACT, _) => {
+        (SlruKind::CommitTs, rmgr::COMMIT_TS, rmgr::commit_ts::ZEROPAGE) => {
+            parse_zero_commit_ts_page(data).map_err(content)?
+        }
+        // Which page this is depends on the next transaction then; only one is ever asked for.
+        (SlruKind::CommitTs, rmgr::XLOG, rmgr::xlog::PARAMETER_CHANGE) => number,
+        (SlruKind::Clog | SlruKind::CommitTs, rmgr::XACT, _) => {
             let end = match XactEnd::parse(record.info, data) {
                 Err(RecordContentError::WrongKind { .. }) => return Ok(false),
                 end => end.map_err(content)?,
             };
             let xid = clog_page::ending_xid(dec, &end).map_err(content)?;
-            return Ok(clog_page::apply(xid, &end, number, page));
+            return Ok(match kind {
+                SlruKind::Clog => clog_page::apply(xid, &end, number, page),
+                _ => commit_ts_page::apply(dec.origin, xid, &end, number, page),
+            });
         }
         (_, rmgr::MULTIXACT, rmgr::multixact::CREATE_ID) => {
             let create = MultiXactCreate::parse(data).map_err(content)?;

@@ -65,7 +65,7 @@ pub(super) fn apply(
 ) -> bool {
     let mut applied = false;
     match kind {
-        SlruKind::Clog => {}
+        SlruKind::Clog | SlruKind::CommitTs => {}
         SlruKind::MultixactOffsets => {
             for (multi, offset) in offsets(create) {
                 if kind.page_of(multi.0) == number {

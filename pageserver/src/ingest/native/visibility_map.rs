@@ -8,6 +8,7 @@ use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, PageImage, RelTag};
 use smallvec::SmallVec;
 
 use super::sibling;
+use crate::damage;
 use crate::ingest::change::{Change, Changes};
 use crate::ingest::error::{IngestError, RecordName};
 use crate::key::PageKey;
@@ -103,7 +104,9 @@ pub(super) fn apply_clears(
     let mut applied = false;
     for clear in clears(record, dec)? {
         if clear.map == rel && clear.address.block == block {
-            page[clear.address.byte] &= !(clear.bits << clear.address.shift);
+            if !damage::keeps_visibility() {
+                page[clear.address.byte] &= !(clear.bits << clear.address.shift);
+            }
             applied = true;
         }
     }

@@ -137,6 +137,83 @@ fn small_facts() {
     assert!(observe(&mut state, 0, rmgr::XLOG, rmgr::xlog::NEXTOID, vec![1]).is_err());
 }
 
+fn commit_ts_of(state: &CheckpointState) -> (u32, u32) {
+    (state.checkpoint.oldest_commit_ts_xid.0, state.checkpoint.newest_commit_ts_xid.0)
+}
+
+fn tracking(on: bool) -> Vec<u8> {
+    let parameters = ServerParameters { track_commit_timestamp: on, ..ServerParameters::default() };
+    parameters.encode_record().to_vec()
+}
+
+#[test]
+fn parameters_are_those_of_the_last_record() {
+    let mut state = CheckpointState::default();
+    let changed = ServerParameters { wal_level: 2, max_connections: 7, ..Default::default() };
+    let data = changed.encode_record().to_vec();
+    observe(&mut state, 0, rmgr::XLOG, rmgr::xlog::PARAMETER_CHANGE, data.clone()).unwrap();
+    assert_eq!(state.parameters, changed);
+    let checkpoint = CheckPoint::default().encode().to_vec();
+    observe(&mut state, 0, rmgr::XLOG, rmgr::xlog::CHECKPOINT_SHUTDOWN, checkpoint).unwrap();
+    assert_eq!(state.parameters, changed);
+    let short = data[..20].to_vec();
+    assert!(observe(&mut state, 0, rmgr::XLOG, rmgr::xlog::PARAMETER_CHANGE, short).is_err());
+}
+
+#[test]
+fn commit_timestamps_begin_and_end_with_the_parameter() {
+    let mut state = state_with_next(0, 1000);
+    let commit = |state: &mut CheckpointState, xid| {
+        let data = 0i64.to_le_bytes().to_vec();
+        observe(state, xid, rmgr::XACT, rmgr::xact::COMMIT, data).unwrap();
+    };
+    let change = |state: &mut CheckpointState, on| {
+        let info = rmgr::xlog::PARAMETER_CHANGE;
+        observe(state, 0, rmgr::XLOG, info, tracking(on)).unwrap();
+    };
+    let truncate = |state: &mut CheckpointState, xid| {
+        let info = rmgr::commit_ts::TRUNCATE;
+        observe(state, 0, rmgr::COMMIT_TS, info, words(&[1, xid])).unwrap();
+    };
+    commit(&mut state, 1000);
+    truncate(&mut state, 900);
+    assert_eq!(commit_ts_of(&state), (0, 0));
+    change(&mut state, true);
+    assert_eq!(commit_ts_of(&state), (1001, 1001));
+    commit(&mut state, 1001);
+    commit(&mut state, 1003);
+    commit(&mut state, 1002);
+    change(&mut state, true);
+    assert_eq!(commit_ts_of(&state), (1001, 1003));
+    truncate(&mut state, 1002);
+    truncate(&mut state, 900);
+    assert_eq!(commit_ts_of(&state), (1002, 1003));
+
+    // An abort has no timestamp; with subtransactions the last of these is the newest.
+    let data = [&0i64.to_le_bytes()[..], &words(&[0x2, 2, 1005, 1006])].concat();
+    let info = rmgr::xact::HAS_INFO;
+    observe(&mut state, 1004, rmgr::XACT, rmgr::xact::ABORT | info, data.clone()).unwrap();
+    assert_eq!(commit_ts_of(&state), (1002, 1003));
+    observe(&mut state, 1004, rmgr::XACT, rmgr::xact::COMMIT | info, data).unwrap();
+    assert_eq!(commit_ts_of(&state), (1002, 1006));
+
+    // The checkpoint began before the last commits, but after a vacuum.
+    let seen = CheckPoint {
+        oldest_commit_ts_xid: TransactionId(1004),
+        newest_commit_ts_xid: TransactionId(1005),
+        ..state.checkpoint
+    };
+    let online = rmgr::xlog::CHECKPOINT_ONLINE;
+    observe(&mut state, 0, rmgr::XLOG, online, seen.encode().to_vec()).unwrap();
+    assert_eq!(commit_ts_of(&state), (1004, 1006));
+    change(&mut state, false);
+    assert_eq!(commit_ts_of(&state), (0, 0));
+    // A server that crashed right after that says so only in its next checkpoint.
+    let shutdown = rmgr::xlog::CHECKPOINT_SHUTDOWN;
+    observe(&mut state, 0, rmgr::XLOG, shutdown, seen.encode().to_vec()).unwrap();
+    assert_eq!(commit_ts_of(&state), (0, 0));
+}
+
 proptest! {
     #[test]
     fn hostile_records_never_panic_and_ids_never_go_back(

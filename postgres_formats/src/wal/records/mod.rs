@@ -5,11 +5,13 @@
 //! Records that are only page changes have no parser here, PostgreSQL's redo understands them.
 
 pub mod clog;
+pub mod commit_ts;
 pub mod dbase;
 pub mod heap;
 pub mod multixact;
 mod reader;
 pub mod relmap;
+pub mod replorigin;
 pub mod smgr;
 pub mod standby;
 pub mod tblspc;

@@ -150,6 +150,14 @@ fn visibility_map_clears_of_each_kind() {
 }
 
 #[test]
+fn progress_of_origins() {
+    let set = replorigin::OriginSet::parse(&words(&[5, 1, 0x1_0003, 0])).unwrap();
+    assert_eq!((set.remote_lsn, set.origin, set.force), (Lsn::new(0x1_0000_0005), 3, true));
+    assert_eq!(replorigin::parse_drop(&[3, 1]), Ok(0x103));
+    assert!(replorigin::parse_drop(&[3]).is_err());
+}
+
+#[test]
 fn running_transactions() {
     let running = standby::RunningXacts::parse(&words(&[1, 0, 1, 103, 101, 102, 101])).unwrap();
     assert_eq!(running.next_xid, TransactionId(103));
@@ -172,9 +180,15 @@ proptest! {
         let _ = xact::XactAssignment::parse(&data);
         let _ = clog::ClogTruncate::parse(&data);
         let _ = clog::parse_zero_page(&data);
+        let _ = commit_ts::CommitTsTruncate::parse(&data);
+        let _ = commit_ts::parse_zero_page(&data);
+        let _ = crate::ServerParameters::decode_record(&data);
         let _ = multixact::MultiXactCreate::parse(&data);
         let _ = multixact::MultiXactTruncate::parse(&data);
         let _ = relmap::RelMapUpdate::parse(&data);
+        let _ = replorigin::OriginSet::parse(&data);
+        let _ = replorigin::parse_drop(&data);
+        let _ = crate::replication_origins::decode(&data);
         let _ = dbase::DbaseCreateFileCopy::parse(&data);
         let _ = dbase::DbaseCreateWalLog::parse(&data);
         let _ = dbase::DbaseDrop::parse(&data);

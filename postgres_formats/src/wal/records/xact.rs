@@ -123,6 +123,8 @@ pub struct XactPrepare {
     pub time: i64,
     /// Its subtransactions.
     pub subxacts: Vec<TransactionId>,
+    /// Where it comes from, if it is replicated; without meaning if it is not.
+    pub origin: XactOrigin,
 }
 
 /// `TWOPHASE_MAGIC` of PostgreSQL 15 (`backend/access/transam/twophase.c`).
@@ -147,13 +149,14 @@ impl XactPrepare {
         reader.bytes("counts", 5 * 4)?;
         reader.bytes("relcache flag", 2)?;
         let gid_length = usize::from(reader.u16("GID length")?);
-        reader.bytes("origin", 16)?;
+        let origin =
+            XactOrigin { lsn: reader.lsn("origin LSN")?, time: reader.i64("origin time")? };
         // The parts that follow the header begin at multiples of 8 (MAXALIGN).
         reader.align8("padding")?;
         reader.bytes("GID", gid_length)?;
         reader.align8("padding")?;
         let subxacts = reader.xids("subtransactions", subxact_count)?;
-        Ok(XactPrepare { xid, db, time, subxacts })
+        Ok(XactPrepare { xid, db, time, subxacts, origin })
     }
 }
 

@@ -313,3 +313,17 @@ proptest! {
         let _ = crate::wal::DecodedRecord::parse(&Bytes::from(bytes));
     }
 }
+
+/// Found by the fuzz target `wal_stream`: the header of a record over several pages was only looked at
+/// when bytes came after those that had it.
+#[test]
+fn a_wrong_header_is_found_with_the_bytes_that_have_it() {
+    let start = Lsn::new(3 * u64::from(SEG) + 8192 - 2000);
+    let (writer, _) = write(start, &[Some(10_000)]);
+    let mut bytes = writer.bytes().to_vec();
+    // xl_prev: a record behind this one.
+    bytes[8..16].copy_from_slice(&(start.as_u64() + 800).to_le_bytes());
+    let (records, error) = decode(start, &bytes[..1000], 1000);
+    assert!(records.is_empty());
+    assert!(matches!(error.map(|error| error.kind), Some(WalDecodeErrorKind::WrongPrev { .. })));
+}

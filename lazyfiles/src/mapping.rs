@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The mapped bytes of one file. The file's descriptor may be closed meanwhile.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<libc::c_void>,
     size: usize,
 }
@@ -21,7 +21,7 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps the first `size` bytes of `file`, which must be that long, now and later: touching a
     /// page beyond the end of the file would kill the process.
-    pub(super) fn new(file: &File, size: usize) -> io::Result<Mapping> {
+    pub(crate) fn new(file: &File, size: usize) -> io::Result<Mapping> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
         let start = unsafe {
@@ -36,26 +36,26 @@ impl Mapping {
     fn checked(&self, at: usize, size: usize) -> *mut u8 {
         assert!(
             at.is_multiple_of(size) && at + size <= self.size,
-            "offset outside the presence map"
+            "offset outside the mapped file"
         );
         self.start.as_ptr().cast::<u8>().wrapping_add(at)
     }
 
     /// The number at byte `at`, a multiple of 4 within the file.
-    pub(super) fn u32(&self, at: usize) -> &AtomicU32 {
+    pub(crate) fn u32(&self, at: usize) -> &AtomicU32 {
         // SAFETY: `checked` has made sure of bounds and alignment (mappings begin on a page); the
         // memory stays mapped as long as `self`, and everybody uses atomics on it.
         unsafe { AtomicU32::from_ptr(self.checked(at, 4).cast()) }
     }
 
     /// The number at byte `at`, a multiple of 8 within the file.
-    pub(super) fn u64(&self, at: usize) -> &AtomicU64 {
+    pub(crate) fn u64(&self, at: usize) -> &AtomicU64 {
         // SAFETY: as for `u32`.
         unsafe { AtomicU64::from_ptr(self.checked(at, 8).cast()) }
     }
 
     /// Waits until what the file holds now is on disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         // SAFETY: exactly the range that this value has mapped.
         if unsafe { libc::msync(self.start.as_ptr(), self.size, libc::MS_SYNC) } == 0 {
             Ok(())

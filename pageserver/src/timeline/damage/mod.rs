@@ -1,0 +1,9 @@
+//! Damaged, missing and foreign WAL, received and on disk, on WAL made for the purpose: everything
+//! before it stays readable, the place is named, and it goes on once the cause is mended.
+
+#![allow(clippy::unwrap_used)]
+
+mod healing;
+mod on_disk;
+mod received;
+mod sample;

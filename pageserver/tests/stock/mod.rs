@@ -1,0 +1,73 @@
+//! A timeline that is fed with a stock server's WAL, in this process.
+
+#![allow(clippy::unwrap_used)]
+#![allow(dead_code, reason = "not every test needs all of it")]
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pageserver::page_maker::PageMaker;
+use pageserver::repository::Repository;
+use pageserver::timeline::Timeline;
+use postgres_formats::Lsn;
+use postgres_testing::{Cluster, account, bin_dir, redo_module};
+use rand::Rng;
+use walredo_pool::{Account, WalRedoConfig};
+
+/// How long anything may take.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn logger() -> slog::Logger {
+    use slog::Drain;
+    let decorator = slog_term::PlainSyncDecorator::new(slog_term::TestStdoutWriter);
+    slog::Logger::root(slog_term::FullFormat::new(decorator).build().fuse(), slog::o!())
+}
+
+/// A repository, opened.
+pub struct Opened {
+    pub repository: Arc<Repository>,
+    pub maker: Arc<PageMaker>,
+    pub dir: tempfile::TempDir,
+}
+
+/// Opens the repository in `dir`, with a cache of so many bytes.
+pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
+    let work_dir = dir.path().join("walredo");
+    fs::create_dir_all(&work_dir).unwrap();
+    postgres_testing::give_to_account(&work_dir);
+    let config = WalRedoConfig {
+        postgres_bin_dir: bin_dir(),
+        module_path: redo_module(dir.path()),
+        libraries: Vec::new(),
+        work_dir,
+        control_file: Vec::new(),
+        processes: 2,
+        account: account().map(|(uid, gid)| Account { uid, gid }),
+        request_timeout: TIMEOUT,
+    };
+    let maker = PageMaker::new(cache_bytes, config, logger());
+    let repository = Repository::open(dir.path(), "main", maker.clone(), &logger()).unwrap();
+    Opened { repository, maker, dir }
+}
+
+/// Gives a timeline the server's WAL up to `end`, in pieces of random size.
+pub fn receive(timeline: &Timeline, cluster: &Cluster, end: Lsn, rng: &mut impl Rng) {
+    let size = timeline.cluster().segment_size;
+    let mut lsn = timeline.restart_receiving().unwrap();
+    while lsn < end {
+        let segment = lsn.segment(size);
+        let name = segment.file_name(1, size);
+        let bytes = fs::read(cluster.data_dir().join("pg_wal").join(name)).unwrap();
+        let from = lsn.segment_offset(size) as usize;
+        let left = end.distance_from(lsn).unwrap() as usize;
+        let mut rest = &bytes[from..bytes.len().min(from + left)];
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at(rng.random_range(1..=100_000).min(rest.len()));
+            timeline.receive_wal(lsn, piece).unwrap();
+            lsn = lsn.checked_add(piece.len() as u64).unwrap();
+            rest = more;
+        }
+    }
+    assert_eq!(timeline.sync_wal().unwrap(), end);
+}
