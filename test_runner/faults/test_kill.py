@@ -10,6 +10,7 @@ import pytest
 import zenith
 from fixtures import pgbench, processes
 from fixtures.ledger import Ledger
+from fixtures.load import Load
 
 ROUNDS = 3
 
@@ -33,7 +34,7 @@ def redo_processes(repo: zenith.Repository) -> list[int]:
     return found
 
 
-def test_compute(repo: zenith.Repository, main: zenith.Branch, chance: random.Random) -> None:
+def test_compute(main: zenith.Branch, chance: random.Random) -> None:
     pg = main.compute()
     with pg:
         pgbench.initialise(pg.dsn)
@@ -54,52 +55,49 @@ def test_compute(repo: zenith.Repository, main: zenith.Branch, chance: random.Ra
         ledger.check_table(pg.dsn)
 
 
-def test_compute_lost_with_its_disk(
-    repo: zenith.Repository, main: zenith.Branch, chance: random.Random
-) -> None:
+def test_compute_lost_with_its_disk(main: zenith.Branch, chance: random.Random) -> None:
     """With ``--durability pageserver`` an acknowledged commit survives the compute's disk."""
     pg = main.compute(durability="pageserver")
     pg.start()
     pgbench.initialise(pg.dsn)
     for _ in range(ROUNDS):
-        ledger = Ledger(pg.dsn)
-        with ledger, pgbench.Background(pg.dsn):
-            ledger.wait_for_more()
+        with Load(pg) as load:
+            load.wait_for_more()
             time.sleep(chance.uniform(0, 0.5))
             pg.kill()
-            ledger.stop()
+            load.ledger.stop()
         pg.destroy()
         pg = main.compute(durability="pageserver")
         pg.start()
-        ledger.check_table(pg.dsn)
-        pgbench.check_sums(pg.psql(pgbench.SUMS))
+        load.check(pg)
         pg.psql("drop table ledger")
     pg.stop()
 
 
+@pytest.mark.parametrize("killed", [True, False])
 def test_page_server(
-    repo: zenith.Repository, main: zenith.Branch, chance: random.Random, allowed_log: list[str]
+    repo: zenith.Repository, main: zenith.Branch, chance: random.Random, killed: bool
 ) -> None:
-    with main.compute(durability="pageserver") as pg:
+    """Computes only wait for it, whether it is killed or restarted."""
+    with main.compute(durability="pageserver" if killed else "local") as pg:
         pgbench.initialise(pg.dsn)
-        with Ledger(pg.dsn) as ledger, pgbench.Background(pg.dsn) as load:
+        with Load(pg) as load:
             for _ in range(ROUNDS):
-                ledger.wait_for_more()
-                time.sleep(chance.uniform(0, 0.5))
-                pid = repo.pid
-                assert pid is not None
-                os.kill(pid, signal.SIGKILL)
-                processes.wait_gone([pid])
-                repo.start()
-                ledger.wait_for_more()
-            assert load.is_running(), load.output()
-        sums = pg.psql(pgbench.SUMS)
-        pgbench.check_sums(sums)
-        ledger.check_table()
-    main.compute().destroy()
-    with main.compute() as pg:
-        assert pg.psql(pgbench.SUMS) == sums
-        ledger.check_table(pg.dsn)
+                load.wait_for_more()
+                if killed:
+                    time.sleep(chance.uniform(0, 0.5))
+                    pid = repo.pid
+                    assert pid is not None
+                    os.kill(pid, signal.SIGKILL)
+                    processes.wait_gone([pid])
+                    repo.start()
+                else:
+                    repo.restart()
+                load.wait_for_more()
+            assert load.pgbench.is_running(), load.pgbench.output()
+        load.check(pg)
+    # A clean stop waits for the page server, so the branch has everything.
+    load.check_anew(main)
 
 
 def test_page_server_and_compute_at_once(
@@ -108,20 +106,16 @@ def test_page_server_and_compute_at_once(
     pg = main.compute(durability="pageserver")
     pg.start()
     pgbench.initialise(pg.dsn)
-    ledger = Ledger(pg.dsn)
-    with ledger, pgbench.Background(pg.dsn):
-        ledger.wait_for_more()
+    with Load(pg) as load:
+        load.wait_for_more()
         time.sleep(chance.uniform(0, 0.5))
         pid = repo.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         pg.kill()
-        ledger.stop()
+        load.ledger.stop()
     repo.start()
-    pg.destroy()
-    with main.compute() as pg:
-        ledger.check_table(pg.dsn)
-        pgbench.check_sums(pg.psql(pgbench.SUMS))
+    load.check_anew(main)
 
 
 def test_redo_process(

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import zenith
 from fixtures import cli as cli_fixture
 from fixtures import pgbench, postgres, processes
 from fixtures.cli import DIFFERENT, DONE, Cli
+from fixtures.verify import verified
+from fixtures.waiting import wait_until
 
 WORK = """
 create table things as
@@ -42,19 +43,8 @@ vacuum (freeze) things;
 """
 
 
-def verified(cli: Cli, point: str, env: dict[str, str] | None = None) -> tuple[int, Any]:
-    """Runs it; returns its exit code and what it printed."""
-    done = cli.run("verify", point, "-o", "json", env=env)
-    assert done.returncode in (DONE, DIFFERENT), done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
 @pytest.mark.timeout(300)
-def test_branches_and_moments(
-    fresh: Path, repo: zenith.Repository, cli: Cli, allowed_log: list[str]
-) -> None:
-    # Computes cannot use tablespaces after their start yet; that does not concern the pages.
-    allowed_log.append("tablespaces are not stored yet")
+def test_branches_and_moments(fresh: Path, repo: zenith.Repository, cli: Cli) -> None:
     main = repo.branch("main")
     elsewhere = fresh / "elsewhere"
     elsewhere.mkdir()
@@ -65,7 +55,7 @@ def test_branches_and_moments(
         pg.psql(f"create tablespace other location '{elsewhere}'")
         pg.psql("create table outside (a int) tablespace other")
         pg.psql("insert into outside select generate_series(1, 1000)")
-        middle = zenith.Lsn(pg.psql("select pg_current_wal_insert_lsn()"))
+        middle = postgres.received_lsn(pg)
         pg.psql("drop table things")
         pg.psql("commit prepared 'half'")
         pgbench.run(pg.dsn, "-c", "2", "-t", "200")
@@ -120,18 +110,107 @@ def test_differences_are_told(fresh: Path, repo: zenith.Repository, cli: Cli) ->
     assert not (repo.path / "verify").exists()
 
 
+@pytest.mark.timeout(300)
+def test_the_image_in_every_record(repo: zenith.Repository, cli: Cli) -> None:
+    main = repo.branch("main")
+    with main.compute() as pg:
+        pg.psql("alter system set wal_consistency_checking = 'all'")
+        pg.restart()
+        began = postgres.received_lsn(pg)
+        postgres.script(pg.dsn, WORK.replace("5000", "1000"))
+        middle = postgres.received_lsn(pg)
+        pg.psql("insert into things select * from things limit 100")
+        end = postgres.received_lsn(pg)
+        found = repo.verify_records(("main", end))
+        assert (found["different"], found["differences"]) == (0, []), found
+        images = found["images"]
+        assert images["compared"] == images["equal"] + images["masked_equal"] + sum(
+            images["permitted"].values()
+        )
+        managers = found["resource_managers"]
+        for name in ("Heap", "Heap2", "Btree", "Hash", "Gin", "Gist", "SPGist", "BRIN", "Sequence"):
+            assert managers[name]["consistency_images"] > 0, managers
+        assert managers["XLOG"]["applied_images"] > 0, managers
+        assert all(
+            found["images"]["compared"] >= counts["consistency_images"]
+            for counts in managers.values()
+        )
+
+        # Records from an LSN on: none before it, and all behind it.
+        later = repo.verify_records(("main", end), since=middle)
+        assert 100 <= later["records"] < found["records"] / 4
+        earlier = repo.verify_records(("main", middle), since=began)
+        assert earlier["records"] + later["records"] <= found["records"]
+        assert earlier["images"]["compared"] > found["images"]["compared"] / 2
+    # A branch has its ancestors' records, too.
+    dev = repo.create_branch("dev", at=("main", middle))
+    with dev.compute() as pg:
+        pg.psql("delete from things where id % 7 = 0")
+    done = cli.run("verify", "--records", "dev", "-o", "json")
+    assert done.returncode == DONE, done.stderr
+    on_dev = json.loads(done.stdout)
+    assert (on_dev["branch"], on_dev["different"]) == ("dev", 0)
+    assert on_dev["records"] > found["records"] / 2
+    assert not (repo.path / "verify").exists()
+    assert "before the beginning" in cli.refused("verify", "--records", "--since", "0/28")
+
+
+def test_a_record_whose_page_is_wrong(
+    repo: zenith.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = repo.branch("main")
+    with main.compute() as pg:
+        pg.psql("alter system set wal_consistency_checking = 'all'")
+        pg.restart()
+        pg.psql("create table t (a int primary key)")
+        pg.psql("insert into t select generate_series(1, 400)")
+        pg.psql("vacuum (freeze) t")
+        began = postgres.received_lsn(pg)
+        pg.psql("delete from t where a = 1")
+        pg.psql("update t set a = 1000 where a = 399")
+        pg.psql("vacuum t")
+        table, index = (
+            pg.psql(f"select 1663 || '/' || oid || '/' || pg_relation_filenode('{name}') "
+                    "from pg_database where datname = 'postgres'")
+            for name in ("t", "t_pkey")
+        )  # fmt: skip
+    assert repo.verify_records(since=began)["different"] == 0
+
+    def with_fault(fault: str) -> Any:
+        monkeypatch.setenv("ZENITH_DAMAGE", fault)
+        repo.restart()
+        return repo.verify_records(since=began)
+
+    # A bit of a row, in the main fork and in an index; neither is under a mask.
+    for relation, manager, byte in ((table, "Heap", 8180), (index, "Btree", 8100)):
+        block = 0 if relation == table else 1
+        found = with_fault(f"flip relation {relation} {block} {byte} 1")
+        assert found["different"] == len(found["differences"]) > 0, found
+        assert manager in {d["resource_manager"] for d in found["differences"]}
+        for difference in found["differences"]:
+            assert difference["kind"] == "image"
+            assert (difference["relation"], difference["block"]) == (relation, block)
+            assert f"1 bytes from byte {byte}" in difference["detail"]
+    # The image of the map in which the first page's bits are set again lacks those of the second.
+    found = with_fault("keep-visibility")
+    assert {(d["relation"], d["fork"]) for d in found["differences"]} == {(table, "vm")}, found
+
+
 def test_nothing_is_left_when_interrupted(fresh: Path, repo: zenith.Repository, cli: Cli) -> None:
     main = repo.branch("main")
     with main.compute() as pg:
         pgbench.initialise(pg.dsn)
-    command = [cli_fixture.programs() / "zenith", "verify", "main"]
+    command = [str(cli_fixture.programs() / "zenith"), "verify", "main"]
     verifying = subprocess.Popen(
         command, cwd=fresh, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 30
-    while not list((repo.path / "verify").glob("*/pgdata/PG_VERSION")):
-        assert verifying.poll() is None
-        assert time.monotonic() < deadline
+    wait_until(
+        "making a server",
+        lambda: (
+            verifying.poll() is not None
+            or any((repo.path / "verify").glob("*/pgdata/PG_VERSION"))
+        ),
+    )
     os.kill(verifying.pid, signal.SIGINT)
     _, said = verifying.communicate(timeout=60)
     assert (verifying.returncode, said) == (1, "zenith: error: interrupted\n")

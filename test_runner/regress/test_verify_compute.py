@@ -1,0 +1,149 @@
+"""A compute's data directory, as its server left it, against what the page server has."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zenith
+from fixtures import pgbench, postgres
+from fixtures.cli import DIFFERENT, Cli
+
+WORK = """
+create table things as
+    select n as id, md5(n::text) as tag, point(n % 100, n / 100) as place
+    from generate_series(1, 3000) as n;
+create index on things using btree (id);
+create index on things using hash (tag);
+create index on things using spgist (place);
+delete from things where id % 3 = 0;
+vacuum things;
+insert into things select id + 5000, tag, place from things;
+create unlogged table fleeting as select generate_series(1, 1000);
+create sequence numbers;
+select nextval('numbers') from generate_series(1, 50);
+begin;
+create table half as select generate_series(1, 1000);
+prepare transaction 'half';
+create database logged strategy wal_log;
+create database copied strategy file_copy;
+begin;
+select count(*) from (select * from things where id < 50 for share) s;
+savepoint a;
+update things set tag = 'x' where id < 20;
+rollback to a;
+commit;
+"""
+
+
+def told(found: Any) -> set[tuple[str, str | None]]:
+    """What differs, briefly."""
+    return {(d["kind"], d["relation"] or d["name"]) for d in found["differences"]}
+
+
+@pytest.mark.timeout(300)
+def test_as_its_server_left_it(repo: zenith.Repository, cli: Cli) -> None:
+    main = repo.branch("main")
+    pg = main.compute()
+    with pg:
+        pgbench.initialise(pg.dsn)
+        postgres.script(pg.dsn, WORK)
+        pgbench.run(pg.dsn, "-c", "2", "-t", "100")
+        assert "runs; stop it first" in cli.refused("verify", "--compute", "main")
+    found = pg.verify()
+    assert (found["different"], found["differences"]) == (0, []), found
+    assert found["compute"] == "main"
+    assert found["pages"]["compared"] > 2000
+    assert found["wal_bytes"] > 10_000_000
+    permitted = found["pages"]["permitted"]
+    assert permitted["settings"] >= 5
+    assert permitted["sequence_values_ahead"] >= 1
+    assert permitted["spgist_room"] == 1
+
+    # After a crash, with everything that is known made anew from the disk.
+    with pg:
+        pg.psql("insert into things select * from things")
+        pg.kill()
+        pg.start()
+        pg.psql("vacuum things")
+    assert pg.verify()["different"] == 0
+    pg.destroy()
+    # One made anew has hardly any page of its own.
+    with main.compute() as pg:
+        pg.psql("select nextval('numbers')")
+    found = pg.verify()
+    assert (found["different"], found["differences"]) == (0, []), found
+    assert found["pages"]["absent"] > found["pages"]["compared"]
+
+
+def test_what_is_wrong_is_told(
+    repo: zenith.Repository, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = repo.branch("main")
+    pg = main.compute()
+    with pg:
+        pg.psql("create table t as select generate_series(1, 400) as a")
+        pg.psql("vacuum (freeze) t")
+        pg.psql("delete from t where a = 1")
+        table = pg.psql("select pg_relation_filepath('t')").strip()
+        database = table.split("/")[1]
+        node = table.split("/")[2]
+        rel = f"1663/{database}/{node}"
+    assert pg.verify()["different"] == 0
+
+    def with_fault(fault: str) -> Any:
+        monkeypatch.setenv("ZENITH_DAMAGE", fault)
+        repo.restart()
+        return pg.verify()
+
+    for fault, expected in (
+        # A row's data.
+        (f"flip relation {rel} 0 8184 1", {("page", rel)}),
+        # A commit.
+        ("flip pg_xact/0000 0 40 1", {("file", "pg_xact/0000")}),
+        ("short pg_xact/0000", {("file", "pg_xact/0000")}),
+        (f"short relation {rel}", {("size", rel)}),
+    ):
+        found = with_fault(fault)
+        assert told(found) == expected, (fault, found)
+        assert found["different"] == len(expected)
+    # The maps of catalogs are wrong then, too.
+    found = with_fault("keep-visibility")
+    assert ("page", rel) in told(found)
+    assert {d["fork"] for d in found["differences"]} == {"vm"}
+    monkeypatch.delenv("ZENITH_DAMAGE")
+    repo.restart()
+
+    def changed(path: Path, at: int) -> None:
+        with path.open("r+b") as file:
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 1]))
+
+    stray = pg.pgdata / "global" / "stray"
+    stray.touch()
+    done = cli.run("verify", "--compute", "main", "-o", "json")
+    assert done.returncode == DIFFERENT, done.stderr
+    assert told(pg.verify()) == {("file", "global/stray")}
+    stray.unlink()
+    for name, wrong in (
+        (f"base/{database}/pg_filenode.map", ("file", f"base/{database}/pg_filenode.map")),
+        (f"base/{database}/PG_VERSION", ("file", f"base/{database}/PG_VERSION")),
+    ):
+        changed(pg.pgdata / name, 2)
+        assert told(pg.verify()) == {wrong}
+        changed(pg.pgdata / name, 2)
+    made_at = begun_at(pg)
+    segment = pg.pgdata / "pg_wal" / f"{1:08X}{0:08X}{made_at // (16 << 20):08X}"
+    at = made_at % (16 << 20) + 100
+    changed(segment, at)
+    assert {kind for kind, _ in told(pg.verify())} == {"wal"}
+    changed(segment, at)
+    assert pg.verify()["different"] == 0
+
+
+def begun_at(pg: zenith.Compute) -> int:
+    """Where a compute's own WAL begins. The LSN at which it reads pages has moved on since."""
+    text = (pg.pgdata.parent / "zenith-compute.toml").read_text()
+    return int(zenith.Lsn(tomllib.loads(text)["base_lsn"]))
