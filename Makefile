@@ -1,7 +1,7 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build wheel test demo lint clean setup
+.PHONY: build wheel test demo fuzz lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
@@ -19,6 +19,10 @@ test:
 # DEMO_SCALE sets pgbench's scale.
 demo: build
 	@scripts/demo
+
+# One fuzz target under libFuzzer, for SECONDS (60). make fuzz lists them. Needs cargo-fuzz.
+fuzz:
+	@scripts/fuzz $(TARGET) $(SECONDS)
 
 lint: setup
 	@scripts/lint
