@@ -1,7 +1,7 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build wheel test demo fuzz lint clean setup
+.PHONY: build wheel test torture demo fuzz lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
@@ -14,6 +14,12 @@ wheel: setup
 # All tests: the crates' own and the suite in test_runner. ARGS='-k branch' picks some of the latter.
 test:
 	@scripts/test $(ARGS)
+
+# The random workload: SEED=123 does that one again, MINUTES=60 new ones for an hour. STEPS says how
+# long one is.
+torture:
+	@scripts/torture $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
+		$(if $(MINUTES),--minutes $(MINUTES))
 
 # The whole idea on a real database, in a scratch folder. DEMO_KEEP=1 leaves it running,
 # DEMO_SCALE sets pgbench's scale.

@@ -1,0 +1,59 @@
+"""Pages against a stock server and against the images in records: ``zenith verify``."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fixtures.cli import DIFFERENT, DONE, Cli
+from zenith import Lsn
+
+from ..line import Line
+from ..report import Failure
+
+
+def verify_pages(line: Line, lsn: Lsn) -> None:
+    """Runs ``zenith verify`` at a point of the line."""
+    pages = _verify(line, lsn)["pages"]
+    line.report.count("points verified")
+    line.report.count("pages verified", pages["compared"])
+
+
+def verify_compute(line: Line) -> None:
+    """Runs ``zenith verify --compute`` for the line's compute, which was stopped cleanly."""
+    found = line.compute.verify()
+    shown = f"zenith verify --compute {line.compute.name}"
+    told = found["differences"]
+    left = [d for d in told if line.has_crashed and _is_left_behind(d)]
+    if len(told) > len(left) or found["different"] > len(told):
+        raise Failure(f"{shown}: {json.dumps(found, indent=1)}")
+    line.report.say(f"{shown}: no difference")
+    line.report.count("computes verified")
+    line.report.count("pages of computes verified", found["pages"]["compared"])
+
+
+def _is_left_behind(difference: Mapping[str, Any]) -> bool:
+    """Whether it is a relation that only the server has.
+
+    A crash leaves the files of relations that open transactions have made, whether or not the
+    records of that had reached the disk; no table of relations names them.
+    """
+    return difference["kind"] == "relation" and str(difference["detail"]).startswith("missing,")
+
+
+def verify_records(line: Line, lsn: Lsn) -> None:
+    """Runs ``zenith verify --records`` up to a point of the line."""
+    images = _verify(line, lsn, "--records")["images"]
+    line.report.count("images in records verified", images["compared"])
+
+
+def _verify(line: Line, lsn: Lsn, *options: str) -> dict[str, Any]:
+    point = f"{line.branch.name}@{lsn}"
+    shown = " ".join(["zenith verify", *options, point])
+    done = Cli(line.repo.path.parent).run("verify", *options, point, "-o", "json", timeout=900)
+    if done.returncode not in (DONE, DIFFERENT):
+        raise Failure(f"{shown}: {done.returncode} {done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    if done.returncode != DONE or found["different"]:
+        raise Failure(f"{shown}: {json.dumps(found, indent=1)}")
+    line.report.say(f"{shown}: no difference")
+    return found

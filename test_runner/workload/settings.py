@@ -1,0 +1,56 @@
+"""How the servers of a run are configured: decided by its seed, once."""
+
+import dataclasses
+from typing import Literal
+
+from .chance import Chance
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What differs between runs."""
+
+    durability: Literal["local", "pageserver"]
+    postgres: dict[str, str]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether every record has the pages as they are after it."""
+        return "wal_consistency_checking" in self.postgres
+
+    @property
+    def has_timestamps(self) -> bool:
+        """Whether it is known when what was committed: with nobody at work but the clients."""
+        return "track_commit_timestamp" in self.postgres and self.postgres["autovacuum"] == "off"
+
+    @staticmethod
+    def choose(chance: Chance) -> "Settings":
+        """Those of a seed."""
+        postgres = {
+            "autovacuum": "off",
+            # Servers are killed here, machines are not.
+            "fsync": chance.pick(["off", "off", "off", "on"]),
+            # Small ones make PostgreSQL write and read pages, and so our library.
+            "shared_buffers": chance.pick(["512kB", "1MB", "4MB", "32MB"]),
+            "wal_compression": chance.pick(["off", "off", "pglz", "lz4", "zstd"]),
+            "wal_level": chance.pick(["replica", "replica", "logical"]),
+            "checkpoint_timeout": chance.pick(["30s", "5min"]),
+            "max_wal_size": chance.pick(["48MB", "1GB"]),
+            "wal_log_hints": chance.pick(["off", "on"]),
+            "max_prepared_transactions": "20",
+            # Each backend would keep some of few buffers pinned.
+            "max_parallel_workers_per_gather": "0",
+            "max_parallel_maintenance_workers": "0",
+        }
+        if chance.often(0.35):
+            postgres["wal_consistency_checking"] = "all"
+        if chance.often(0.15):
+            postgres["autovacuum"] = "on"
+            postgres["autovacuum_naptime"] = "1s"
+        durability: Literal["local", "pageserver"] = chance.pick(["local", "pageserver"])
+        if chance.often(0.4):
+            postgres["track_commit_timestamp"] = "on"
+        return Settings(durability, postgres)
+
+    def __str__(self) -> str:
+        return ", ".join([self.durability, *(f"{k}={v}" for k, v in self.postgres.items())])
