@@ -1,7 +1,7 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build wheel test torture demo fuzz lint clean setup
+.PHONY: build wheel test torture demo schedules fuzz lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
@@ -25,6 +25,11 @@ torture:
 # DEMO_SCALE sets pgbench's scale.
 demo: build
 	@scripts/demo
+
+# PostgreSQL's own regression and isolation schedules on a compute beside a stock server: their results
+# must be the same. PG_SOURCE=DIR is a source tree of PostgreSQL 15, which is not part of this repository.
+schedules: build
+	@scripts/schedules "$(PG_SOURCE)"
 
 # One fuzz target under libFuzzer, for SECONDS (60). make fuzz lists them. Needs cargo-fuzz.
 fuzz:
