@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::durable;
 use crate::error::{Error, IoContext, Result};
 
 /// Name of the file within the repository's directory; it also marks a directory as a repository.
@@ -100,7 +99,8 @@ impl Config {
     pub(crate) fn persist_listen(&mut self, dir: &Path, listen: SocketAddr) -> Result<()> {
         let path = dir.join(CONFIG_FILE);
         let text = fs::read_to_string(&path).io("read", &path)?;
-        durable::write(&path, with_listen(&text, listen).as_bytes())?;
+        durable_files::write_file(&path, with_listen(&text, listen).as_bytes())
+            .io("write", &path)?;
         self.listen = Some(listen);
         Ok(())
     }

@@ -8,7 +8,6 @@ use std::process::Command;
 use crate::account::Account;
 use crate::companions;
 use crate::config::{CONFIG_FILE, Config};
-use crate::durable;
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::postgres_install::PostgresInstall;
 use crate::process;
@@ -66,7 +65,8 @@ impl Repository {
                 fs::DirBuilder::new().mode(0o700).create(&path).io("create", &path)?;
             }
             let text = Config::initial_text(postgres.bin_dir(), FIRST_BRANCH);
-            durable::write(&building.dir.join(CONFIG_FILE), text.as_bytes())?;
+            let path = building.dir.join(CONFIG_FILE);
+            durable_files::write_file(&path, text.as_bytes()).io("write", &path)?;
         }
         companions::install_libraries(&building.dir.join("lib"), &account)?;
         progress("loading it into the page server");
@@ -101,7 +101,7 @@ impl Building {
     }
 
     fn finish(mut self, dir: &Path) -> Result<()> {
-        durable::rename(&self.dir, dir)?;
+        durable_files::rename(&self.dir, dir).io("rename", &self.dir)?;
         self.finished = true;
         Ok(())
     }

@@ -6,7 +6,6 @@ mod companions;
 mod compute;
 pub mod config;
 mod control;
-mod durable;
 mod error;
 mod init;
 mod lock;

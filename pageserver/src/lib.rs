@@ -11,7 +11,6 @@ pub mod cluster;
 pub mod config;
 pub mod daemon;
 mod damage;
-pub mod durable;
 pub mod error_text;
 pub mod index;
 pub mod ingest;

@@ -18,7 +18,6 @@ use parking_lot::{Mutex, RwLock};
 use postgres_formats::{Lsn, TimelineId, Timestamp};
 use slog::Logger;
 
-use crate::durable;
 use crate::error_text::with_causes;
 use crate::layer::import::DataDirectory;
 use crate::page_maker::PageMaker;
@@ -26,7 +25,7 @@ use crate::timeline::Timeline;
 use crate::timeline::manifest::{Ancestor, Manifest, Origin};
 pub use error::RepositoryError;
 pub use scan::Unreadable;
-use scan::{Found, branches_dir, rename_folder, scan, timeline_dir, unnamed_dir};
+use scan::{Found, branches_dir, scan, timeline_dir, unnamed_dir};
 
 /// Damaged files are looked at again at most this often, unless something is decided by them.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -110,9 +109,9 @@ impl Repository {
         let size = data.cluster.segment_size;
         let (segment_start, bytes) = data.last_segment()?;
         let segment = wal.join(segment_start.segment(size).file_name(data.cluster.tli, size));
-        durable::write_file(&segment, &bytes).map_err(io(&segment))?;
+        durable_files::write_file(&segment, &bytes).map_err(io(&segment))?;
         let control = path.join("pg_control");
-        durable::write_file(&control, &data.control_file).map_err(io(&control))?;
+        durable_files::write_file(&control, &data.control_file).map_err(io(&control))?;
         let manifest = Manifest {
             id,
             origin: Origin::ImageLayer(layer),
@@ -123,11 +122,11 @@ impl Repository {
         };
         manifest.write(&path)?;
         for folder in [path.as_path(), &dir.join("timelines"), &dir.join("refs"), dir] {
-            durable::sync_dir(folder).map_err(io(folder))?;
+            durable_files::sync_dir(folder).map_err(io(folder))?;
         }
         // The name comes last: only now does the timeline exist for anybody.
-        durable::write_file(&ref_path, id.to_string().as_bytes()).map_err(io(&ref_path))?;
-        rename_folder(&path, &timeline_dir(dir, id)).map_err(io(&path))?;
+        durable_files::write_file(&ref_path, id.to_string().as_bytes()).map_err(io(&ref_path))?;
+        durable_files::rename(&path, &timeline_dir(dir, id)).map_err(io(&path))?;
         Ok(id)
     }
 
@@ -418,14 +417,14 @@ impl Repository {
             }
             manifest.write(&unnamed)?;
             let timelines = self.dir.join("timelines");
-            durable::sync_dir(&timelines).map_err(|source| io(&timelines, source))?;
-            durable::write_file(&name, branch.timeline.to_string().as_bytes())
+            durable_files::sync_dir(&timelines).map_err(|source| io(&timelines, source))?;
+            durable_files::write_file(&name, branch.timeline.to_string().as_bytes())
                 .map_err(|source| io(&name, source))?;
-            rename_folder(&unnamed, &dir).map_err(|source| io(&unnamed, source))
+            durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))
         })();
         if written.is_err() {
             // The error that matters is the first; without its name it is no branch anyway.
-            if durable::remove_file(&name).is_ok() {
+            if durable_files::remove_file(&name).is_ok() {
                 let _ = fs::remove_dir_all(&unnamed);
                 let _ = fs::remove_dir_all(&dir);
             }
@@ -467,11 +466,11 @@ impl Repository {
         // Without its name first, so that a folder of that name that nobody names is a loss.
         let dir = timeline_dir(&self.dir, branch.timeline);
         let unnamed = unnamed_dir(&self.dir, branch.timeline);
-        rename_folder(&dir, &unnamed).map_err(|source| io(&dir, source))?;
+        durable_files::rename(&dir, &unnamed).map_err(|source| io(&dir, source))?;
         let path = branches_dir(&self.dir).join(name.as_str());
-        if let Err(source) = durable::remove_file(&path) {
+        if let Err(source) = durable_files::remove_file(&path) {
             // The branch is still there, and has to be whole.
-            rename_folder(&unnamed, &dir).map_err(|source| io(&unnamed, source))?;
+            durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))?;
             return Err(io(&path, source));
         }
         self.branches.write().remove(name);
@@ -503,8 +502,7 @@ impl Repository {
             return Err(RepositoryError::IsDefault(old.clone()));
         }
         let dir = branches_dir(&self.dir);
-        fs::rename(dir.join(old.as_str()), dir.join(new.as_str()))
-            .and_then(|()| durable::sync_dir(&dir))
+        durable_files::rename(&dir.join(old.as_str()), &dir.join(new.as_str()))
             .map_err(|source| RepositoryError::Io { path: dir, source })?;
         branch.name = new.clone();
         let mut branches = self.branches.write();

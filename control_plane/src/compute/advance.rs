@@ -16,7 +16,6 @@ use postgres_wire::client::ConnectParams;
 use super::layout::Layout;
 use super::{Compute, Mode};
 use crate::control::Control;
-use crate::durable;
 use crate::error::{Error, IoContext, Result};
 use crate::process;
 
@@ -119,7 +118,7 @@ impl Compute {
         match BaseLsn::open(&path) {
             Ok(_) => Ok(()),
             Err(BaseError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                durable::write(&path, &base::encode(self.base_lsn))
+                durable_files::write_file(&path, &base::encode(self.base_lsn)).io("write", &path)
             }
             Err(error) => Err(unusable(&path, error)),
         }

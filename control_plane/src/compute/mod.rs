@@ -22,7 +22,6 @@ use postgres_formats::{Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use crate::branch::check_name;
-use crate::durable;
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::repository::Repository;
 
@@ -260,7 +259,7 @@ impl Compute {
         let path = layout.compute_file();
         let text = toml::to_string(&file)
             .map_err(|e| Error::Corrupt { path: path.clone(), detail: e.to_string() })?;
-        durable::write(&path, text.as_bytes())
+        durable_files::write_file(&path, text.as_bytes()).io("write", &path)
     }
 
     /// Its name.

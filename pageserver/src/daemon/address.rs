@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use crate::durable;
-
 /// Name of the file within the repository.
 pub const ADDRESS_FILE_NAME: &str = "pageserver.addr";
 
@@ -70,7 +68,7 @@ impl AddressFile {
             connstr(&socket_dir.display().to_string(), tcp.port()),
             connstr(&host, tcp.port()),
         );
-        durable::write_file(&path, content.as_bytes())?;
+        durable_files::write_file(&path, content.as_bytes())?;
         Ok(AddressFile { path })
     }
 }

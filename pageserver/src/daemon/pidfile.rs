@@ -7,8 +7,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::durable;
-
 /// Name of the file within the repository.
 pub const PID_FILE_NAME: &str = "pageserver.pid";
 
@@ -22,7 +20,7 @@ impl PidFile {
     /// Writes this process's id into the repository at `repo`. The caller holds the lock.
     pub fn create(repo: &Path) -> io::Result<PidFile> {
         let path = repo.join(PID_FILE_NAME);
-        durable::write_file(&path, format!("{}\n", std::process::id()).as_bytes())?;
+        durable_files::write_file(&path, format!("{}\n", std::process::id()).as_bytes())?;
         Ok(PidFile { path })
     }
 

@@ -21,7 +21,6 @@ use postgres_formats::replication_origins::{self, ReplicationOrigins};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag};
 
-use crate::durable;
 use crate::object::{DbTag, ObjectTag};
 
 const MAGIC: &[u8; 8] = b"ZENITHIM";
@@ -284,8 +283,7 @@ impl ImageLayerWriter {
         self.out.write_all(&header)?;
         self.out.flush()?;
         self.out.get_ref().sync_all()?;
-        std::fs::rename(&self.beside, &self.path)?;
-        self.path.parent().map_or(Ok(()), durable::sync_dir)
+        durable_files::rename(&self.beside, &self.path)
     }
 }
 

@@ -14,7 +14,6 @@ use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
 use super::{Branch, RepositoryError};
-use crate::durable;
 use crate::error_text::with_causes;
 use crate::timeline::manifest::{Manifest, Origin};
 
@@ -65,12 +64,6 @@ pub(super) fn timeline_dir(dir: &Path, id: TimelineId) -> PathBuf {
 /// Where a timeline's folder is while no branch is sure to name it.
 pub(super) fn unnamed_dir(dir: &Path, id: TimelineId) -> PathBuf {
     dir.join("timelines").join(format!("{id}.unnamed"))
-}
-
-/// Renames a folder in `timelines`, durably.
-pub(super) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
-    to.parent().map_or(Ok(()), durable::sync_dir)
 }
 
 /// Reads all there is. A file that is damaged hides nothing but its own branch.
@@ -138,7 +131,7 @@ fn take_branch(dir: &Path, name: BranchName, timeline: TimelineId, found: &mut F
     let file = name.clone();
     let unnamed = unnamed_dir(dir, timeline);
     // Making or deleting the branch was broken off while the name was there.
-    if !folder.exists() && unnamed.exists() && rename_folder(&unnamed, &folder).is_err() {
+    if !folder.exists() && unnamed.exists() && durable_files::rename(&unnamed, &folder).is_err() {
         // Tried again the next time; what is wrong is said by what follows.
     }
     match Manifest::read(&folder) {

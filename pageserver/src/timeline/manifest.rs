@@ -7,8 +7,6 @@ use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
 use postgres_formats::{Lsn, ServerParameters, TimelineId};
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
-
 /// 2: `parameters`, without which the state is not complete.
 const FORMAT_VERSION: u32 = 2;
 const FILE_NAME: &str = "manifest";
@@ -188,7 +186,7 @@ impl Manifest {
     /// `Io`.
     pub fn write(&self, timeline_dir: &Path) -> Result<(), ManifestError> {
         let path = timeline_dir.join(FILE_NAME);
-        durable::write_file(&path, self.text().as_bytes())
+        durable_files::write_file(&path, self.text().as_bytes())
             .map_err(|source| ManifestError::Io { path, source })
     }
 

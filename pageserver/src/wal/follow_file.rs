@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
-
 const FILE_NAME: &str = "follow.toml";
 const FORMAT_VERSION: u32 = 1;
 
@@ -89,14 +87,14 @@ impl FollowFile {
         let text = Text { format_version: FORMAT_VERSION, connstr: self.connstr.clone() };
         let text = toml::to_string(&text)
             .map_err(|e| FollowFileError::Corrupt { path: path.clone(), problem: e.to_string() })?;
-        durable::write_file(&path, text.as_bytes())
+        durable_files::write_file(&path, text.as_bytes())
             .map_err(|source| FollowFileError::Io { path, source })
     }
 
     /// Removes the file from a timeline's folder, durably. None there is no error.
     pub fn remove(timeline_dir: &Path) -> Result<(), FollowFileError> {
         let path = timeline_dir.join(FILE_NAME);
-        durable::remove_file(&path).map_err(|source| FollowFileError::Io { path, source })
+        durable_files::remove_file(&path).map_err(|source| FollowFileError::Io { path, source })
     }
 }
 

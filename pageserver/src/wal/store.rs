@@ -15,8 +15,6 @@ use parking_lot::Mutex;
 use postgres_formats::Lsn;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
 
-use crate::durable;
-
 /// Open segment files kept for reading; each is 16 MiB by default, so this covers 1 GiB.
 const OPEN_SEGMENTS_MAX: usize = 64;
 
@@ -140,7 +138,7 @@ impl WalStore {
         let synced = dirty
             .values()
             .try_for_each(|file| file.sync_data())
-            .and_then(|()| if dir_dirty { durable::sync_dir(&self.dir) } else { Ok(()) });
+            .and_then(|()| if dir_dirty { durable_files::sync_dir(&self.dir) } else { Ok(()) });
         #[cfg(test)]
         let synced = match std::mem::take(&mut syncing.fail_next) {
             true => Err(io::Error::other("made to fail")),
@@ -172,7 +170,7 @@ impl WalStore {
         for segment in self.segments()?.iter().rev().take(2) {
             self.open(*segment, false)?.sync_all()?;
         }
-        durable::sync_dir(&self.dir)
+        durable_files::sync_dir(&self.dir)
     }
 
     /// Fills `buffer` from `lsn` on as far as the store goes; returns how many bytes that was.
@@ -241,7 +239,7 @@ impl WalStore {
         {
             self.fill_up(SegmentNumber(before))?;
         }
-        durable::sync_dir(&self.dir)
+        durable_files::sync_dir(&self.dir)
     }
 
     /// Puts everything from `from` on aside, durably: segment files get names that are none of
@@ -265,14 +263,14 @@ impl WalStore {
                 let mut head = vec![0; usize::try_from(offset).unwrap_or(usize::MAX)];
                 File::open(&path)?.read_exact_at(&mut head, 0)?;
                 fs::hard_link(&path, &aside)?;
-                durable::write_file(&path, &head)?;
+                durable_files::write_file(&path, &head)?;
             }
             names.push(aside);
             let mut state = self.state.lock();
             state.open.remove(segment);
             state.dirty.remove(segment);
         }
-        durable::sync_dir(&self.dir)?;
+        durable_files::sync_dir(&self.dir)?;
         Ok(names)
     }
 

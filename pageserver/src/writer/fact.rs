@@ -9,8 +9,6 @@ use pageserver_client::{BranchName, Generation, InstanceId, WriterId};
 use postgres_formats::{Lsn, TimelineId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
-
 const FILE_NAME: &str = "writer.toml";
 const FORMAT_VERSION: u32 = 1;
 
@@ -153,7 +151,7 @@ impl WriterFact {
             path: path.clone(),
             problem: error.to_string(),
         })?;
-        durable::write_file(&path, text.as_bytes())
+        durable_files::write_file(&path, text.as_bytes())
             .map_err(|source| WriterFileError::Io { path, source })
     }
 

@@ -1,4 +1,4 @@
-//! Files that are either wholly there or not there, whatever happens to the machine.
+//! Whole files and names, changed so that a crash at any point leaves the old or the new.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -38,6 +38,17 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// Renames a file or a folder, durably, replacing a file that has the name. What is in it must
+/// have been synced before. Both names are in the same folder, or a crash may leave neither.
+///
+/// # Errors
+/// Whatever the file system gives; nothing has changed then, unless only the last step, syncing
+/// the folder, failed.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    to.parent().map_or(Ok(()), sync_dir)
+}
+
 /// Removes `path` durably. A file that is not there is no error.
 ///
 /// # Errors
@@ -65,6 +76,20 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         remove_file(&path).unwrap();
         remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn renames_files_over_files_and_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        write_file(&path("a"), b"a").unwrap();
+        write_file(&path("b"), b"b").unwrap();
+        rename(&path("a"), &path("b")).unwrap();
+        assert_eq!(fs::read(path("b")).unwrap(), b"a");
+        fs::create_dir(path("c")).unwrap();
+        rename(&path("c"), &path("d")).unwrap();
+        assert!(rename(&path("c"), &path("e")).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]
