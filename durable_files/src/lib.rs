@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod fact;
 mod replace;
 
+pub use fact::{Fact, FactError, read_fact, remove_fact, write_fact};
 pub use replace::{remove_file, rename, sync_dir, write_file};

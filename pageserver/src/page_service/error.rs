@@ -3,6 +3,7 @@
 
 use std::io;
 
+use durable_files::FactError;
 use pageserver_client::{BranchNameError, ParsePointError};
 use postgres_wire::SqlState;
 use postgres_wire::server::QueryError;
@@ -15,7 +16,6 @@ use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
 use crate::timeline::{GetPageError, IngestError};
 use crate::wal::followers::FollowError;
-use crate::writer::WriterFileError;
 
 /// `dependent_objects_still_exist`
 const DEPENDENT_OBJECTS: SqlState = code("2BP01");
@@ -190,11 +190,9 @@ fn of_follow(error: &FollowError) -> SqlState {
         FollowError::Params(_) => SqlState::INVALID_PARAMETER_VALUE,
         FollowError::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
         FollowError::Io { source, .. } | FollowError::Thread(source) => of_io(source),
-        FollowError::File(_) | FollowError::WriterFile(WriterFileError::NewerFormat { .. }) => {
-            SqlState::IO_ERROR
-        }
-        FollowError::WriterFile(WriterFileError::Io { source, .. }) => of_io(source),
-        FollowError::WriterFile(WriterFileError::Corrupt { .. }) => SqlState::DATA_CORRUPTED,
+        FollowError::Fact(FactError::NewerFormat { .. }) => SqlState::IO_ERROR,
+        FollowError::Fact(FactError::Io { source, .. }) => of_io(source),
+        FollowError::Fact(FactError::Corrupt { .. }) => SqlState::DATA_CORRUPTED,
         FollowError::Fenced(_) => FENCED,
         FollowError::Unnamed(_) | FollowError::Unknown(_) | FollowError::Taken { .. } => {
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use durable_files::FactError;
 use pageserver_client::{BranchName, Generation, Point};
 use postgres_formats::{TimelineId, Timestamp};
 
@@ -16,7 +17,7 @@ use crate::timeline::Timeline;
 use crate::timeline::manifest::Origin;
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
-use crate::writer::{WriterFact, WriterFileError};
+use crate::writer::WriterFact;
 
 /// The state of a timeline that takes in WAL.
 const RUNNING: &str = "running";
@@ -284,7 +285,7 @@ fn writer_list(service: &PageService) -> Result<Rows, CommandError> {
     let path = service.repository.dir().join("timelines");
     let facts = service.followers.writers().list();
     let facts = facts.map_err(|source| FollowError::Io { path, source })?;
-    let row = |(id, fact): &(TimelineId, Result<WriterFact, WriterFileError>)| {
+    let row = |(id, fact): &(TimelineId, Result<WriterFact, FactError>)| {
         writer_row(service, *id, fact.as_ref().map(Some), None)
     };
     Ok(facts.iter().map(row).collect())
@@ -294,7 +295,7 @@ fn writer_list(service: &PageService) -> Result<Rows, CommandError> {
 fn writer_row(
     service: &PageService,
     id: TimelineId,
-    fact: Result<Option<&WriterFact>, &WriterFileError>,
+    fact: Result<Option<&WriterFact>, &FactError>,
     timeline: Option<&Arc<Timeline>>,
 ) -> Vec<Option<String>> {
     let follow = service.followers.status(id);

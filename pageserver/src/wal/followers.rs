@@ -7,19 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use durable_files::FactError;
 use pageserver_client::{BranchName, Generation, InstanceId};
 use parking_lot::Mutex;
 use postgres_formats::TimelineId;
 use postgres_wire::client::{ConnectParams, ParamsError};
 use slog::{Logger, error, info};
 
-use super::follow_file::{FollowFile, FollowFileError};
+use super::follow_file::FollowFile;
 use super::follower::{FollowState, FollowStatus, Follower};
 use super::receiver::{drop_slot, is_writer};
 use crate::error_text::with_causes;
 use crate::repository::Repository;
 use crate::timeline::{IngestError, Timeline};
-use crate::writer::{WriterFact, WriterFileError, WriterRole, Writers};
+use crate::writer::{WriterFact, WriterRole, Writers};
 
 /// Why a timeline cannot be made to follow a server, or to stop.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +28,9 @@ pub enum FollowError {
     /// The connection string makes no sense.
     #[error("invalid connection string: {0}")]
     Params(#[from] ParamsError),
-    /// What is to be followed cannot be remembered, or forgotten.
+    /// It is not known who writes the timeline or whom it follows, or cannot be remembered.
     #[error(transparent)]
-    File(#[from] FollowFileError),
+    Fact(#[from] FactError),
     /// The timelines' folders cannot be read.
     #[error("cannot read {}", .path.display())]
     Io {
@@ -38,9 +39,6 @@ pub enum FollowError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// It is not known who writes the timeline.
-    #[error(transparent)]
-    WriterFile(#[from] WriterFileError),
     /// Another compute writes the timeline by now.
     #[error("{0}")]
     Fenced(String),

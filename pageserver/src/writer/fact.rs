@@ -1,16 +1,14 @@
 //! `WriterFact`: what is remembered of a timeline's writer, in the file `writer.toml` in the
 //! timeline's folder.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use durable_files::{Fact, FactError, read_fact, write_fact};
 use pageserver_client::{BranchName, Generation, InstanceId, WriterId};
 use postgres_formats::{Lsn, TimelineId, Timestamp};
 use serde::{Deserialize, Serialize};
 
 const FILE_NAME: &str = "writer.toml";
-const FORMAT_VERSION: u32 = 1;
 
 /// The compute that writes a timeline, or the last one that did.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,65 +27,47 @@ pub struct WriterFact {
     pub held: bool,
 }
 
-/// Why it is not known who writes a timeline.
-#[derive(Debug, thiserror::Error)]
-pub enum WriterFileError {
-    /// The file cannot be read or written.
-    #[error("cannot access {}", .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// It says nothing that makes sense.
-    #[error(
-        "{} is damaged: {problem}; put back what it was, or remove it if you know which compute is the \
-         last one, and restart the page server", .path.display()
-    )]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        problem: String,
-    },
-    /// It was written by a newer Zenith.
-    #[error(
-        "{} has format_version {found}, this program knows up to {FORMAT_VERSION}",
-        .path.display()
-    )]
-    NewerFormat {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-    },
-}
-
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]
 struct Text {
-    format_version: u32,
     generation: u64,
     instance: String,
     name: String,
     since: u64,
     lsn: String,
     held: bool,
+}
+
+/// The first format, with a checksum of the fields instead of the text.
+#[derive(Deserialize)]
+struct FirstText {
+    format_version: u32,
+    #[serde(flatten)]
+    fields: Text,
     /// Of the text of all other fields.
     crc32c: u32,
 }
 
-#[derive(Deserialize)]
-struct VersionOnly {
-    format_version: u32,
+impl FirstText {
+    fn checksum(&self) -> u32 {
+        let Text { generation, instance, name, since, lsn, held } = &self.fields;
+        let fields = (self.format_version, generation, instance, name, since, lsn, held);
+        crc32c::crc32c(format!("{fields:?}").as_bytes())
+    }
 }
 
-impl Text {
-    fn checksum(&self) -> u32 {
-        let Text { format_version, generation, instance, name, since, lsn, held, crc32c: _ } = self;
-        let fields = (format_version, generation, instance, name, since, lsn, held);
-        crc32c::crc32c(format!("{fields:?}").as_bytes())
+impl Fact for Text {
+    const FORMAT_VERSION: u32 = 2;
+    const LAST_UNFRAMED: u32 = 1;
+    const REMEDY: &'static str = "put back what it was, or remove it if you know which compute is the \
+         last one, and restart the page server";
+
+    fn parse_unframed(text: &str) -> Result<Text, String> {
+        let text: FirstText = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        match text.checksum() == text.crc32c {
+            true => Ok(text.fields),
+            false => Err("its checksum does not fit its content".to_owned()),
+        }
     }
 }
 
@@ -95,31 +75,18 @@ impl WriterFact {
     /// Reads the file in a timeline's folder; `None` if the timeline has never had a writer.
     ///
     /// # Errors
-    /// See `WriterFileError`.
-    pub fn read(timeline_dir: &Path) -> Result<Option<WriterFact>, WriterFileError> {
+    /// See `FactError`.
+    pub fn read(timeline_dir: &Path) -> Result<Option<WriterFact>, FactError> {
         let path = timeline_dir.join(FILE_NAME);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(WriterFileError::Io { path, source }),
-        };
-        let text = String::from_utf8_lossy(&text);
-        // The version first: fields of a newer format need not make sense to us.
-        if let Ok(VersionOnly { format_version: found }) = toml::from_str(&text)
-            && found > FORMAT_VERSION
-        {
-            return Err(WriterFileError::NewerFormat { path, found });
-        }
-        WriterFact::parse(&text)
-            .map(Some)
-            .map_err(|problem| WriterFileError::Corrupt { path, problem })
+        let Some(text) = read_fact::<Text>(&path)? else { return Ok(None) };
+        WriterFact::of_text(text).map(Some).map_err(|problem| FactError::Corrupt {
+            path,
+            problem,
+            remedy: Text::REMEDY,
+        })
     }
 
-    fn parse(text: &str) -> Result<WriterFact, String> {
-        let text: Text = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        if text.checksum() != text.crc32c {
-            return Err("its checksum does not fit its content".to_owned());
-        }
+    fn of_text(text: Text) -> Result<WriterFact, String> {
         Ok(WriterFact {
             generation: Generation(text.generation),
             instance: text.instance.parse().map_err(|error| format!("{error}"))?,
@@ -133,26 +100,17 @@ impl WriterFact {
     /// Writes the file in a timeline's folder, durably.
     ///
     /// # Errors
-    /// See `WriterFileError`.
-    pub fn write(&self, timeline_dir: &Path) -> Result<(), WriterFileError> {
-        let path = timeline_dir.join(FILE_NAME);
-        let mut text = Text {
-            format_version: FORMAT_VERSION,
+    /// See `FactError`.
+    pub fn write(&self, timeline_dir: &Path) -> Result<(), FactError> {
+        let text = Text {
             generation: self.generation.0,
             instance: self.instance.to_string(),
             name: self.name.to_string(),
             since: self.since,
             lsn: self.lsn.to_string(),
             held: self.held,
-            crc32c: 0,
         };
-        text.crc32c = text.checksum();
-        let text = toml::to_string(&text).map_err(|error| WriterFileError::Corrupt {
-            path: path.clone(),
-            problem: error.to_string(),
-        })?;
-        durable_files::write_file(&path, text.as_bytes())
-            .map_err(|source| WriterFileError::Io { path, source })
+        write_fact(&timeline_dir.join(FILE_NAME), &text)
     }
 
     /// How the compute names itself as the writer of `timeline`.
@@ -181,6 +139,8 @@ impl WriterFact {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 pub(super) mod tests {
+    use std::fs;
+
     use super::*;
 
     pub(in crate::writer) fn fact(generation: u64, instance: &str) -> WriterFact {
@@ -205,29 +165,42 @@ pub(super) mod tests {
         }
     }
 
+    /// As the release before facts wrote it.
+    const FIRST: &str = r#"format_version = 1
+generation = 3
+instance = "0123456789abcdef"
+name = "main"
+since = 1790000000
+lsn = "0/16B3748"
+held = true
+crc32c = 2237493631
+"#;
+
     #[test]
-    fn any_damage_is_noticed() {
+    fn the_first_format_is_read_and_its_damage_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        fact(3, "0123456789abcdef").write(dir.path()).unwrap();
         let path = dir.path().join(FILE_NAME);
-        let good = fs::read(&path).unwrap();
+        let good = FIRST.as_bytes();
+        fs::write(&path, good).unwrap();
+        let written = Some(fact(3, "0123456789abcdef"));
+        assert_eq!(WriterFact::read(dir.path()).unwrap(), written);
         for n in 0..good.len() {
             for damage in [1, 0x10] {
-                let mut bad = good.clone();
+                let mut bad = good.to_vec();
                 bad[n] ^= damage;
                 fs::write(&path, &bad).unwrap();
                 // What changes nothing but blanks between fields is no damage.
                 if let Ok(read) = WriterFact::read(dir.path()) {
-                    assert_eq!(read, Some(fact(3, "0123456789abcdef")), "byte {n}");
+                    assert_eq!(read, written, "byte {n}");
                 }
             }
             fs::write(&path, &good[..n]).unwrap();
             let whole = n + 1 == good.len();
             assert_eq!(WriterFact::read(dir.path()).is_ok(), whole, "{n} bytes");
         }
-        fs::write(&path, "format_version = 2\nwriters = []").unwrap();
+        fs::write(&path, "format_version = 3\nwriters = []").unwrap();
         let error = WriterFact::read(dir.path()).unwrap_err();
-        assert!(matches!(error, WriterFileError::NewerFormat { found: 2, .. }), "{error}");
+        assert!(matches!(error, FactError::NewerFormat { found: 3, .. }), "{error}");
     }
 
     #[test]

@@ -12,6 +12,6 @@ mod fact;
 mod registry;
 mod role;
 
-pub use fact::{WriterFact, WriterFileError};
+pub use fact::WriterFact;
 pub use registry::Writers;
 pub use role::WriterRole;

@@ -6,10 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use durable_files::FactError;
 use parking_lot::Mutex;
 use postgres_formats::TimelineId;
 
-use super::fact::{WriterFact, WriterFileError};
+use super::fact::WriterFact;
 use super::role::WriterRole;
 
 /// The roles of all timelines.
@@ -29,8 +30,8 @@ impl Writers {
     /// The role of a timeline's writer. The timeline need not be loaded.
     ///
     /// # Errors
-    /// See `WriterFileError`; what is damaged is looked at again when asked for again.
-    pub fn role(&self, timeline: TimelineId) -> Result<Arc<WriterRole>, WriterFileError> {
+    /// See `FactError`; what is damaged is looked at again when asked for again.
+    pub fn role(&self, timeline: TimelineId) -> Result<Arc<WriterRole>, FactError> {
         let mut roles = self.roles.lock();
         if let Some(role) = roles.get(&timeline) {
             return Ok(role.clone());
@@ -46,7 +47,7 @@ impl Writers {
     }
 
     /// The facts of all timelines that have one, and what keeps others from being known.
-    pub fn list(&self) -> io::Result<Vec<(TimelineId, Result<WriterFact, WriterFileError>)>> {
+    pub fn list(&self) -> io::Result<Vec<(TimelineId, Result<WriterFact, FactError>)>> {
         let mut facts = Vec::new();
         for entry in fs::read_dir(&self.timelines_dir)? {
             let Some(timeline) = entry?.file_name().to_str().and_then(|name| name.parse().ok())

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use durable_files::FactError;
 use pageserver_client::Generation;
 use parking_lot::Mutex;
 
-use super::fact::{WriterFact, WriterFileError};
+use super::fact::WriterFact;
 
 /// The present writer of one timeline.
 ///
@@ -23,8 +24,8 @@ impl WriterRole {
     /// Reads what the timeline's folder says.
     ///
     /// # Errors
-    /// See `WriterFileError`.
-    pub fn read(timeline_dir: &Path) -> Result<WriterRole, WriterFileError> {
+    /// See `FactError`.
+    pub fn read(timeline_dir: &Path) -> Result<WriterRole, FactError> {
         let fact = WriterFact::read(timeline_dir)?;
         let generation = fact.as_ref().map_or(Generation::NONE, |fact| fact.generation);
         Ok(WriterRole {
@@ -55,8 +56,8 @@ impl WriterRole {
     /// Puts another fact in place, durably. If that fails, the one before stays.
     ///
     /// # Errors
-    /// See `WriterFileError`.
-    pub(crate) fn set(&self, fact: WriterFact) -> Result<(), WriterFileError> {
+    /// See `FactError`.
+    pub(crate) fn set(&self, fact: WriterFact) -> Result<(), FactError> {
         fact.write(&self.timeline_dir)?;
         let generation = fact.generation.0;
         *self.fact.lock() = Some(fact);
