@@ -104,10 +104,15 @@ pub struct Cluster {
 impl Cluster {
     /// Runs initdb, with page checksums, and appends `settings` to postgresql.conf.
     pub fn init(settings: &str) -> Cluster {
+        Cluster::init_with(&[], settings)
+    }
+
+    /// The same with further arguments for initdb.
+    pub fn init_with(more: &[&str], settings: &str) -> Cluster {
         let cluster = Cluster { dir: scratch_dir("zenith-pg-"), running: false };
         let data = cluster.data_dir();
         let args = ["-k", "-N", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-D"];
-        cluster.run("initdb", &[&args[..], &[text(&data)]].concat());
+        cluster.run("initdb", &[&args[..], &[text(&data)], more].concat());
         cluster.configure(&format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\n{settings}",
             text(cluster.dir.path()),

@@ -19,7 +19,12 @@ autovacuum_freeze_max_age = 2000000000
 
 /// A new cluster with these settings besides ours.
 pub fn init(settings: &str) -> Cluster {
-    Cluster::init(&format!("{SETTINGS}{settings}"))
+    init_with(&[], settings)
+}
+
+/// The same with further arguments for initdb.
+pub fn init_with(args: &[&str], settings: &str) -> Cluster {
+    Cluster::init_with(args, &format!("{SETTINGS}{settings}"))
 }
 
 pub trait ClusterExt {

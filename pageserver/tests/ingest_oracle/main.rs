@@ -5,8 +5,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod base_backups;
 mod cluster;
 mod replay;
+mod small_workload;
+#[path = "../stock/mod.rs"]
+mod stock;
 mod workload;
 
 use cluster::ClusterExt;

@@ -21,22 +21,23 @@ use walredo_pool::CustomManagers;
 
 const SEGMENT_PAGES: u32 = 131_072;
 
-/// Contents of visibility maps and of the commit log and multitransactions; of everything else
-/// only that it exists, and how large it is.
+/// Contents of visibility maps, of init forks that are logged as images, and of the commit log and
+/// multitransactions; of everything else only that it exists, and how large it is.
 #[derive(Default)]
 pub struct Storage {
-    pages: BTreeMap<PageKey, PageImage>,
-    forks: BTreeMap<RelTag, u32>,
-    databases: BTreeSet<(Oid, Oid)>,
+    pub pages: BTreeMap<PageKey, PageImage>,
+    pub forks: BTreeMap<RelTag, u32>,
+    pub databases: BTreeSet<(Oid, Oid)>,
     /// Where each is.
-    tablespaces: BTreeMap<Oid, Bytes>,
-    maps: BTreeMap<(Oid, Oid), Bytes>,
-    prepared: BTreeMap<TransactionId, Bytes>,
+    pub tablespaces: BTreeMap<Oid, Bytes>,
+    pub maps: BTreeMap<(Oid, Oid), Bytes>,
+    pub prepared: BTreeMap<TransactionId, Bytes>,
     /// Databases created with the strategy `wal_log`.
     page_by_page: BTreeSet<(Oid, Oid)>,
-    origins: ReplicationOrigins,
-    state: CheckpointState,
+    pub origins: ReplicationOrigins,
+    pub state: CheckpointState,
     start: Lsn,
+    seg_size: Option<WalSegmentSize>,
     pub native_kinds: BTreeSet<(u8, u8)>,
     pub change_kinds: BTreeSet<String>,
     pub truncated: BTreeSet<SlruKind>,
@@ -57,6 +58,7 @@ impl Storage {
         let control = ControlFile::decode(&fs::read(pgdata.join("global/pg_control")).unwrap());
         let control = control.unwrap();
         storage.start = control.check_point;
+        storage.seg_size = Some(control.xlog_seg_size);
         storage.state.checkpoint = control.check_point_copy;
         storage.state.parameters = control.parameters;
 
@@ -72,8 +74,9 @@ impl Storage {
         for tablespace in names(&pgdata.join("pg_tblspc")) {
             let spc = Oid(tablespace.parse().unwrap());
             let link = pgdata.join("pg_tblspc").join(&tablespace);
-            let location = fs::read_link(&link).unwrap().into_os_string().into_encoded_bytes();
-            storage.tablespaces.insert(spc, location.into());
+            // A folder in place, instead of a link to one elsewhere, has no location.
+            let location = fs::read_link(&link).unwrap_or_default().into_os_string();
+            storage.tablespaces.insert(spc, location.into_encoded_bytes().into());
             let folder = format!("pg_tblspc/{tablespace}/{TABLESPACE_VERSION_DIRECTORY}");
             for name in names(&pgdata.join(&folder)) {
                 let Ok(number) = name.parse() else { continue };
@@ -121,7 +124,7 @@ impl Storage {
             let end = first + (fs::metadata(&full).unwrap().len() / BLCKSZ as u64) as u32;
             let size = self.forks.entry(file.tag).or_default();
             *size = end.max(*size);
-            if file.tag.fork == ForkNumber::Vm {
+            if matches!(file.tag.fork, ForkNumber::Vm | ForkNumber::Init) {
                 for (block, page) in (first..).zip(read_pages(&full)) {
                     let block = BlockNumber(block);
                     self.pages.insert(PageKey::Rel { rel: file.tag, block }, page);
@@ -132,7 +135,16 @@ impl Storage {
 
     /// Carries out all WAL since the checkpoint that was loaded.
     pub fn replay(&mut self, pgdata: impl AsRef<Path>) {
-        let seg_size = WalSegmentSize::DEFAULT;
+        self.replay_and_look(pgdata, |_, _| ());
+    }
+
+    /// The same; shows itself as it is before each record but the first, and that record.
+    pub fn replay_and_look(
+        &mut self,
+        pgdata: impl AsRef<Path>,
+        mut look: impl FnMut(&Storage, &WalRecord),
+    ) {
+        let seg_size = self.seg_size.unwrap();
         let mut decoder = WalStreamDecoder::new(self.start, seg_size, None);
         let mut number = self.start.segment(seg_size);
         let mut position = self.start;
@@ -146,6 +158,9 @@ impl Storage {
                 match decoder.next_record() {
                     Ok(Some(record)) => {
                         last = record.start;
+                        if last != self.start {
+                            look(self, &record);
+                        }
                         self.replay_record(&record);
                     }
                     Ok(None) => break,
@@ -215,11 +230,15 @@ impl Storage {
             },
             Change::Page { rel, block, will_init } => {
                 self.extend(rel, block);
+                let key = PageKey::Rel { rel, block };
                 if rel.fork == ForkNumber::Vm {
-                    let key = PageKey::Rel { rel, block };
                     let base = self.pages.remove(&key).filter(|_| !will_init);
                     let page = redo_of_map(rec, dec, rel, block, base);
                     self.pages.insert(key, page);
+                } else if rel.fork == ForkNumber::Init {
+                    self.pages.remove(&key);
+                    let image = image_of(rec, dec, rel, block);
+                    self.pages.extend(image.map(|page| (key, page)));
                 }
             }
             Change::NativePage { key, will_init, must_exist } => {
@@ -482,6 +501,18 @@ fn map_differences(
     different.map(|key| format!("{what} of {key:?}")).collect()
 }
 
+/// The page as the record has it, whole.
+fn image_of(
+    rec: &WalRecord,
+    dec: &DecodedRecord,
+    rel: RelTag,
+    block: BlockNumber,
+) -> Option<PageImage> {
+    let reference = dec.blocks.iter().find(|b| b.rel == rel && b.block == block).unwrap();
+    let image = reference.image.as_ref().filter(|image| image.apply);
+    image.map(|image| image.restore(rec.end).unwrap())
+}
+
 /// PostgreSQL's redo of a page of a visibility map: an image, or bits that are set.
 fn redo_of_map(
     rec: &WalRecord,
@@ -490,9 +521,8 @@ fn redo_of_map(
     block: BlockNumber,
     base: Option<PageImage>,
 ) -> PageImage {
-    let reference = dec.blocks.iter().find(|b| b.rel == rel && b.block == block).unwrap();
-    if let Some(image) = reference.image.as_ref().filter(|image| image.apply) {
-        return image.restore(rec.end).unwrap();
+    if let Some(image) = image_of(rec, dec, rel, block) {
+        return image;
     }
     let kind = (dec.header.rmid, dec.header.info & rmgr::heap::OPMASK);
     assert_eq!(kind, (rmgr::HEAP2, rmgr::heap2::VISIBLE));
