@@ -60,15 +60,21 @@ impl fmt::Display for Stop {
 pub struct DamagedBranch {
     /// Its name.
     pub name: BranchName,
+    /// The line of history it stands for; `None` if that is just what cannot be read.
+    pub timeline: Option<TimelineId>,
+    /// Whether it is meant where no branch is named.
+    pub is_default: bool,
     /// Which file, and what is wrong with it.
     pub cause: String,
 }
 
-fn damaged_of(rows: &[Row]) -> Result<Vec<DamagedBranch>> {
-    rows.iter()
-        .filter(|row| row.optional("start_lsn").is_none())
-        .map(|row| Ok(DamagedBranch { name: row.value("name")?, cause: row.value("cause")? }))
-        .collect()
+/// All branches at one moment, each kind sorted by name.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Branches {
+    /// Those that can be used.
+    pub usable: Vec<Branch>,
+    /// Those that cannot be used because files of theirs are damaged.
+    pub damaged: Vec<DamagedBranch>,
 }
 
 /// The stop that a row tells of.
@@ -95,13 +101,30 @@ pub struct Ancestor {
 impl Repository {
     /// All branches, sorted by name.
     pub fn branches(&self) -> Result<Vec<Branch>> {
-        let rows = self.control()?.rows("branch_list")?;
-        self.branches_of(&rows)
+        Ok(self.all_branches()?.usable)
     }
 
-    /// The branches that cannot be used because files of theirs are damaged.
-    pub fn damaged_branches(&self) -> Result<Vec<DamagedBranch>> {
-        damaged_of(&self.control()?.rows("branch_list")?)
+    /// All branches, also those that cannot be used because files of theirs are damaged.
+    pub fn all_branches(&self) -> Result<Branches> {
+        let rows = self.control()?.rows("branch_list")?;
+        Ok(Branches { usable: self.branches_of(&rows)?, damaged: self.damaged_of(&rows)? })
+    }
+
+    fn damaged_of(&self, rows: &[Row]) -> Result<Vec<DamagedBranch>> {
+        let damaged = rows.iter().filter(|row| row.optional("start_lsn").is_none());
+        let mut damaged = damaged
+            .map(|row| {
+                let name: BranchName = row.value("name")?;
+                Ok(DamagedBranch {
+                    timeline: row.optional_value("timeline")?,
+                    is_default: *name == *self.config().default_branch,
+                    cause: row.value("cause")?,
+                    name,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        damaged.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(damaged)
     }
 
     fn branches_of(&self, rows: &[Row]) -> Result<Vec<Branch>> {
@@ -136,12 +159,11 @@ impl Repository {
 
     /// The branch with this name.
     pub fn branch(&self, name: &str) -> Result<Branch> {
-        let rows = self.control()?.rows("branch_list")?;
-        let branches = self.branches_of(&rows)?;
-        if let Some(branch) = branches.into_iter().find(|branch| *branch.name == *name) {
+        let Branches { usable, damaged } = self.all_branches()?;
+        if let Some(branch) = usable.into_iter().find(|branch| *branch.name == *name) {
             return Ok(branch);
         }
-        match damaged_of(&rows)?.into_iter().find(|damaged| *damaged.name == *name) {
+        match damaged.into_iter().find(|damaged| *damaged.name == *name) {
             Some(damaged) => Err(Error::PageServer {
                 sqlstate: DATA_CORRUPTED.to_owned(),
                 message: format!("branch {name:?} cannot be used: {}", damaged.cause),

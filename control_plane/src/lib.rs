@@ -19,7 +19,7 @@ mod resolve;
 mod verify;
 
 pub use account::Account;
-pub use branch::{Ancestor, Branch, DamagedBranch, Stop};
+pub use branch::{Ancestor, Branch, Branches, DamagedBranch, Stop};
 pub use compute::{
     Advance, Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, Mode, Replaced,
     unpack_base_backup,

@@ -41,6 +41,17 @@ def test_damaged_files_of_a_branch(
         repo.start()
         assert str(path) in cli("status")
         assert str(path) in cli.run("branch").stderr
+        listed = {branch["name"]: branch for branch in cli.json("branch")}
+        assert {name: branch["usable"] for name, branch in listed.items()} == {
+            "dev": False,
+            "main": True,
+            "other": True,
+        }
+        assert str(path) in listed["dev"]["cause"]
+        # Of a damaged reference it is the timeline that is not known.
+        known = dev.timeline if path.name == "manifest" else None
+        assert listed["dev"]["timeline"] == known
+        assert set(listed["dev"]) == set(listed["main"])
         for refused in [("branch", "more", "dev"), ("branch", "--delete", "dev")]:
             line = cli.refused(*refused)
             assert "dev" in line, line

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use control_plane::{Branch, Repository};
+use control_plane::{Branch, Branches, DamagedBranch, Repository};
 use postgres_formats::TimelineId;
 use serde_json::{Value, json};
 
@@ -27,17 +27,22 @@ pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format)
             output::json(&value(&branch))?;
         }
     } else {
-        list(&repository.branches()?, format)?;
-        for damaged in repository.damaged_branches()? {
+        let branches = repository.all_branches()?;
+        list(&branches, format)?;
+        for damaged in branches.damaged {
             output::say(&format!("branch {}: it cannot be used: {}", damaged.name, damaged.cause));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn list(branches: &[Branch], format: Format) -> Result<(), crate::failure::Failure> {
+fn list(branches: &Branches, format: Format) -> Result<(), crate::failure::Failure> {
+    let Branches { usable: branches, damaged } = branches;
     if format == Format::Json {
-        return output::json(&branches.iter().map(value).collect::<Vec<_>>());
+        let mut values: Vec<Value> =
+            branches.iter().map(value).chain(damaged.iter().map(damaged_value)).collect();
+        values.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
+        return output::json(&values);
     }
     let rows = tree(branches)
         .into_iter()
@@ -85,6 +90,23 @@ fn value(branch: &Branch) -> Value {
         "is_default": branch.is_default,
         "stopped_lsn": branch.stop.as_ref().and_then(|stop| stop.lsn).map(|lsn| lsn.to_string()),
         "cause": branch.stop.as_ref().map(|stop| &stop.cause),
+        "usable": true,
+    })
+}
+
+/// Of a branch that cannot be read, with the keys of one that can; null is what is not known.
+fn damaged_value(damaged: &DamagedBranch) -> Value {
+    json!({
+        "name": damaged.name.as_str(),
+        "timeline": damaged.timeline.map(|timeline| timeline.to_string()),
+        "ancestor_branch": null,
+        "ancestor_timeline": null,
+        "ancestor_lsn": null,
+        "last_record_lsn": null,
+        "is_default": damaged.is_default,
+        "stopped_lsn": null,
+        "cause": damaged.cause,
+        "usable": false,
     })
 }
 
@@ -143,6 +165,20 @@ mod tests {
             is_default: false,
             stop: None,
         }
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_has_the_same_keys() {
+        let damaged = DamagedBranch {
+            name: "dev".parse().unwrap(),
+            timeline: None,
+            is_default: false,
+            cause: "gone".to_owned(),
+        };
+        let (whole, damaged) = (value(&branch("a", 1, None)), damaged_value(&damaged));
+        let keys =
+            |value: &Value| -> Vec<_> { value.as_object().unwrap().keys().cloned().collect() };
+        assert_eq!(keys(&whole), keys(&damaged));
     }
 
     #[test]
