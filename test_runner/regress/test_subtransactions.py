@@ -2,22 +2,15 @@
 
 import zenith
 from fixtures import postgres
+from fixtures.subtransactions import INSERT_IN_SUBTRANSACTIONS
 from fixtures.verify import Verify
 
 # More than a page of the commit log has room for (32768), from anywhere on a page on.
 MANY = 70_000
 
-TABLES = """
+TABLES = f"""
 create table t (n int, how text);
-create function insert_in_subtransactions(last int, how text) returns void as $$
-begin
-    for i in 1 .. last loop
-        begin
-            insert into t values (i, how);
-        exception when others then raise;
-        end;
-    end loop;
-end $$ language plpgsql;
+{INSERT_IN_SUBTRANSACTIONS}
 """
 COUNTS = "select how, count(*) from t group by how order by how"
 
@@ -28,12 +21,12 @@ def test_over_pages_of_the_commit_log(
     with main.compute() as pg:
         postgres.script(pg.dsn, TABLES)
         with pg.connect() as connection:
-            connection.execute("select insert_in_subtransactions(%s, 'committed')", [MANY])
+            connection.execute("select insert_in_subtransactions(1, %s, 'committed')", [MANY])
             # One record that names its parent has been written for every 64, none for its end.
             running = postgres.received_lsn(pg)
             connection.commit()
             committed = postgres.received_lsn(pg)
-            connection.execute("select insert_in_subtransactions(%s, 'rolled back')", [MANY])
+            connection.execute("select insert_in_subtransactions(1, %s, 'rolled back')", [MANY])
             connection.rollback()
         # The end of a transaction that was rolled back is not waited for.
         pg.psql("insert into t values (0, 'last')")
@@ -48,7 +41,7 @@ def test_over_pages_of_the_commit_log(
         with repo.create_branch(name, at=("main", lsn)).compute() as pg:
             assert pg.psql(COUNTS) == counts
             # No number is handed out again to whom a row of another would belong.
-            pg.psql("select insert_in_subtransactions(100, 'new')")
+            pg.psql("select insert_in_subtransactions(1, 100, 'new')")
             assert pg.psql("select count(*) from t where how = 'new'") == "100"
             assert pg.psql("select count(*) from t where how <> 'new'") == str(
                 sum(int(line.split("|")[1]) for line in counts.splitlines())

@@ -2,22 +2,15 @@
 
 import zenith
 from fixtures import postgres
+from fixtures.subtransactions import INSERT_IN_SUBTRANSACTIONS
 from fixtures.verify import Verify
 
-BEFORE = """
+BEFORE = f"""
 create table t (n int primary key, how text);
 insert into t select n, 'old' from generate_series(1, 100) n;
 create table doomed as select generate_series(1, 1000) n;
 create table altered as select generate_series(1, 1000) n;
-create function insert_in_subtransactions(first int, last int, how text) returns void as $$
-begin
-    for i in first .. last loop
-        begin
-            insert into t values (i, how);
-        exception when others then raise;
-        end;
-    end loop;
-end $$ language plpgsql;
+{INSERT_IN_SUBTRANSACTIONS}
 """
 
 # One with everything that a commit can carry: subtransactions, one of them rolled back, a relation

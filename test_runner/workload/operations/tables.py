@@ -1,6 +1,7 @@
 """Tables as wholes: made, dropped, emptied, rewritten."""
 
 import dataclasses
+from abc import abstractmethod
 
 from ..chance import Chance
 from ..contents import BODIES, Persistence, Table, create_table
@@ -90,10 +91,12 @@ class CreateAndFill(Operation):
             )
 
 
-class Rewrite(Operation):
-    """The table and its indexes written anew into other files, with a change of type or without."""
+class _AlterWithNewFiles(Operation):
+    """ALTER TABLE that writes all of a table into new files."""
 
-    weight = 1
+    @abstractmethod
+    def alter(self, table: Table, chance: Chance) -> tuple[Table, str]:
+        """The table as it is then, and what to do. ``table`` has its new files already."""
 
     def run(self, line: Line, chance: Chance) -> None:
         session = line.pick_session(chance)
@@ -101,15 +104,21 @@ class Rewrite(Operation):
         if not found:
             return
         name, table = found
-        rewritten = dataclasses.replace(table, made=line.names.next())
-        how = chance.pick(
+        altered, how = self.alter(dataclasses.replace(table, made=line.names.next()), chance)
+        line.change(session, f"alter table {name} {how}", lambda txn, _: txn.replace(name, altered))
+
+
+class Rewrite(_AlterWithNewFiles):
+    """The table and its indexes written anew into other files, with a change of type or without."""
+
+    weight = 1
+
+    def alter(self, table: Table, chance: Chance) -> tuple[Table, str]:
+        return table, chance.pick(
             [
                 "alter column note type bigint using (note::text)::bigint",
-                f"add column extra{rewritten.made} text default clock_timestamp()::text",
+                f"add column extra{table.made} text default clock_timestamp()::text",
             ]
-        )
-        line.change(
-            session, f"alter table {name} {how}", lambda txn, _: txn.replace(name, rewritten)
         )
 
 
@@ -137,23 +146,15 @@ class AlterCheaply(Operation):
         line.change(session, f"alter table {found[0]} {how}", locks(found[0]))
 
 
-class SetPersistence(Operation):
+class SetPersistence(_AlterWithNewFiles):
     """Logged to unlogged and back: rewritten, init forks appear or vanish, all of the table is in
     the WAL again."""
 
     weight = 1
 
-    def run(self, line: Line, chance: Chance) -> None:
-        session = line.pick_session(chance)
-        found = pick_table(line, session, chance, latest=True)
-        if not found:
-            return
-        name, table = found
+    def alter(self, table: Table, chance: Chance) -> tuple[Table, str]:
         other: Persistence = "logged" if table.persistence == "unlogged" else "unlogged"
-        changed = dataclasses.replace(table, persistence=other, made=line.names.next())
-        line.change(
-            session, f"alter table {name} set {other}", lambda txn, _: txn.replace(name, changed)
-        )
+        return dataclasses.replace(table, persistence=other), f"set {other}"
 
 
 class Cluster(Operation):

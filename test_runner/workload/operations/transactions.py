@@ -1,5 +1,7 @@
 """Transactions of several statements, their parts, and those that outlive their session."""
 
+from abc import abstractmethod
+
 from ..chance import Chance
 from ..contents import Table
 from ..line import Line
@@ -78,32 +80,42 @@ class Savepoint(Operation):
             transaction.savepoint(name)
 
 
-class RollbackTo(Operation):
+class _ToSavepoint(Operation):
+    """Goes back to a savepoint that chance picks, or gives it up."""
+
+    statement: str
+
+    @abstractmethod
+    def end(self, transaction: Transaction, name: str) -> None:
+        """Notes what has become of what was done since."""
+
+    def run(self, line: Line, chance: Chance) -> None:
+        found = in_transaction(line, chance)
+        if found and found[1].savepoints:
+            session, transaction = found
+            name = chance.pick([name for name, _ in transaction.savepoints])
+            session.run(f"{self.statement} savepoint {name}")
+            self.end(transaction, name)
+
+
+class RollbackTo(_ToSavepoint):
     """Aborts of subtransactions."""
 
     weight = 4
+    statement = "rollback to"
 
-    def run(self, line: Line, chance: Chance) -> None:
-        found = in_transaction(line, chance)
-        if found and found[1].savepoints:
-            session, transaction = found
-            name = chance.pick([name for name, _ in transaction.savepoints])
-            session.run(f"rollback to savepoint {name}")
-            transaction.rollback_to(name)
+    def end(self, transaction: Transaction, name: str) -> None:
+        transaction.rollback_to(name)
 
 
-class Release(Operation):
+class Release(_ToSavepoint):
     """No record; the children are then part of their parent."""
 
     weight = 2
+    statement = "release"
 
-    def run(self, line: Line, chance: Chance) -> None:
-        found = in_transaction(line, chance)
-        if found and found[1].savepoints:
-            session, transaction = found
-            name = chance.pick([name for name, _ in transaction.savepoints])
-            session.run(f"release savepoint {name}")
-            transaction.release(name)
+    def end(self, transaction: Transaction, name: str) -> None:
+        transaction.release(name)
 
 
 class ManySubtransactions(Operation):
