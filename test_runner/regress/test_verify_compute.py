@@ -143,6 +143,61 @@ def test_what_is_wrong_is_told(
     assert pg.verify()["different"] == 0
 
 
+TABLESPACE = """
+create table in_it (id int primary key using index tablespace there, v text) tablespace there;
+insert into in_it select n, repeat(md5(n::text), 20) from generate_series(1, 3000) n;
+create index on in_it using gin (to_tsvector('simple', v)) tablespace there;
+create unlogged table fleeting tablespace there as select generate_series(1, 1000);
+create table moved as select generate_series(1, 1000) as n;
+alter table moved set tablespace there;
+create database logged tablespace there strategy wal_log;
+\\c logged
+create table inside as select generate_series(1, 1000) as n;
+create table outside tablespace pg_default as select generate_series(1, 1000) as n;
+\\c postgres
+create database copied template logged tablespace there strategy file_copy;
+vacuum in_it;
+"""
+
+
+def test_with_tablespaces(fresh: Path, main: zenith.Branch) -> None:
+    """Behind a link on the compute that made it, in place on the one that is made anew."""
+    location = fresh / "there"
+    location.mkdir()
+    postgres.give_away(location)
+    pg = main.compute()
+    with pg:
+        pg.psql(f"create tablespace there location '{location}'")
+        postgres.script(pg.dsn, TABLESPACE)
+        table = pg.psql("select pg_relation_filepath('in_it')")
+    found = pg.verify()
+    assert (found["different"], found["differences"]) == (0, []), found
+    # What is in it is looked at.
+    file = pg.pgdata / table
+    assert file.resolve().is_relative_to(location)
+    spc, _, db, node = table.removeprefix("pg_tblspc/").split("/")
+    stray = location / "stray"
+    stray.touch()
+    assert told(pg.verify()) == {("file", f"pg_tblspc/{spc}/stray")}
+    stray.unlink()
+    with file.open("r+b") as data:
+        data.seek(8190)
+        data.write(b"!!")
+    assert told(pg.verify()) == {("page", f"{spc}/{db}/{node}")}
+    pg.destroy()
+    pg = main.compute()
+    with pg:
+        pg.psql("update in_it set v = v || 'x' where id % 100 = 0")
+        pg.psql("insert into inside values (0)", dbname="copied")
+        pg.kill()
+        pg.start()
+        pg.psql("alter table moved set tablespace pg_default")
+        pg.psql("drop database logged")
+    found = pg.verify()
+    assert (found["different"], found["differences"]) == (0, []), found
+    assert found["pages"]["absent"] > 0
+
+
 def begun_at(pg: zenith.Compute) -> int:
     """Where a compute's own WAL begins. The LSN at which it reads pages has moved on since."""
     text = (pg.pgdata.parent / "zenith-compute.toml").read_text()

@@ -1,13 +1,15 @@
 //! Files of a compute that a base backup does not have.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::path::Path;
 
 use postgres_formats::control_file::CONTROL_FILE_PATH;
 use postgres_formats::relpath::parse_relation_path;
 
 use crate::error::{IoContext, Result};
+use crate::verify::directory::TABLESPACES;
 use crate::verify::report::{Difference, Permitted, Verification};
 
 /// Compared elsewhere, or with the pages.
@@ -53,7 +55,7 @@ pub(super) fn compare_rest(
             let entry = entry.io("list", &dir)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-            if entry.file_type().io("look at", &dir)?.is_dir() {
+            if is_folder(&entry, &folder).io("look at", &dir)? {
                 if !COMPARED_FOLDERS.contains(&path.as_str()) {
                     folders.push(path);
                 }
@@ -63,6 +65,16 @@ pub(super) fn compare_rest(
         }
     }
     Ok(())
+}
+
+/// Whether it is a folder of the data directory. Where the compute has made a tablespace, its folder
+/// is behind a link.
+fn is_folder(entry: &DirEntry, parent: &str) -> io::Result<bool> {
+    let kind = entry.file_type()?;
+    if kind.is_symlink() && parent == TABLESPACES {
+        return Ok(fs::metadata(entry.path())?.is_dir());
+    }
+    Ok(kind.is_dir())
 }
 
 fn judge(path: &str, report: &mut Verification) {
