@@ -198,6 +198,48 @@ def test_with_tablespaces(fresh: Path, main: zenith.Branch) -> None:
     assert found["pages"]["absent"] > 0
 
 
+def test_replaced_and_advanced(repo: zenith.Repository, main: zenith.Branch, cli: Cli) -> None:
+    """One that took over from another, and reads at an LSN that was moved while it ran; and the
+    one it took over from.
+    """
+    pg = main.compute(durability="pageserver")
+    with pg:
+        pgbench.initialise(pg.dsn)
+        pgbench.run(pg.dsn, "-c", "2", "-t", "50")
+        made_at = pg.base_lsn
+        assert pg.advance_base() > made_at
+        pg.psql("create table by_first as select generate_series(1, 500) as n")
+    folder = repo.path / "computes" / "main"
+    folder.rename(repo.path / "lost")
+    cli("pg", "start", "main", "--durability", "pageserver")
+    new = repo.compute("main")
+    took_over_at = new.base_lsn
+    assert took_over_at > made_at
+    with new:
+        # Pages come while it moves: of what was there when it was made, and of what came since.
+        with pgbench.Background(new.dsn):
+            for table in ("pgbench_accounts", "by_first", "pg_proc"):
+                new.psql(f"select count(*) from {table}")
+                durable = postgres.received_lsn(new)
+                assert new.advance_base(durable) == durable
+        new.kill()
+        new.start()
+        new.psql("delete from by_first where n > 250")
+        new.psql("vacuum by_first")
+        assert new.advance_base() > took_over_at
+        pgbench.check_sums(new.psql(pgbench.SUMS))
+    found = new.verify()
+    assert (found["different"], found["differences"]) == (0, []), found
+    assert found["pages"]["absent"] > 0
+    assert found["pages"]["compared"] > 500
+
+    # The first comes back. It is not wrong, but there is nothing to compare it with.
+    (repo.path / "lost").rename(repo.path / "computes" / "old")
+    refusal = cli.refused("verify", "--compute", "old")
+    assert f'compute "main" has taken over at {took_over_at}' in refusal
+    assert new.verify()["different"] == 0
+
+
 def begun_at(pg: zenith.Compute) -> int:
     """Where a compute's own WAL begins. The LSN at which it reads pages has moved on since."""
     text = (pg.pgdata.parent / "zenith-compute.toml").read_text()

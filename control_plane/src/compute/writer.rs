@@ -225,6 +225,15 @@ impl Compute {
         Ok(self.repository.writer(self.timeline)?.fences(self))
     }
 
+    /// Refuses, with the reason, if another compute writes its branch by now. Asks the page server.
+    pub(crate) fn refuse_if_fenced(&self) -> Result<()> {
+        if self.mode != Mode::ReadWrite {
+            return Ok(());
+        }
+        let writer = self.repository.writer(self.timeline)?;
+        if writer.fences(self) { Err(self.fenced(&writer)) } else { Ok(()) }
+    }
+
     /// The compute with its role as the page server has it, before it is started. Refused if the
     /// role has gone to another one.
     pub(super) fn as_writer(&self) -> Result<Compute> {

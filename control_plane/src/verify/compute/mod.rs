@@ -29,6 +29,8 @@ impl Compute {
     pub fn verify(&self, watcher: &mut Watcher<'_>) -> Result<Verification> {
         let _lock = self.lock()?;
         self.refuse_unless_stopped()?;
+        // History has gone on without it, so that nothing in it could be as the page server has it.
+        self.refuse_if_fenced()?;
         let repository = self.repository();
         let branch = repository.branch(self.branch())?;
         let lsn = repository.last_record_lsn(self.timeline())?;
