@@ -454,17 +454,30 @@ compare_with_image(void)
 	}
 }
 
+/*
+ * Does redo of the resource manager do anything to a page that it has restored
+ * from an image?  That of GiST gives the left page of a split the record's LSN,
+ * which the image cannot have (gistRedoClearFollowRight), and that of hash
+ * indexes sets flags again (hash_xlog_split_allocate_page).  Of extensions we
+ * do not know.
+ */
+static bool
+redo_follows_image(RmgrId rmid)
+{
+	return rmid == RM_GIST_ID || rmid == RM_HASH_ID || RmgrIdIsCustom(rmid);
+}
+
 static void
 apply_decoded(int target_id)
 {
 	DecodedBkpBlock *blk = &decoded->blocks[target_id];
 	RmgrId		rmid = decoded->header.xl_rmid;
 
-	if (blk->has_image && blk->apply_image)
+	if (blk->has_image && blk->apply_image && !redo_follows_image(rmid))
 	{
 		/*
-		 * Redo functions leave a page alone that was restored from its image,
-		 * so there is nothing to call them for.
+		 * Their redo functions leave a page alone that was restored from its
+		 * image, so there is nothing to call them for.
 		 */
 		if (!RestoreBlockImage(reader, target_id, redo_page()))
 			elog(ERROR, "%s", reader->errormsg_buf);

@@ -7,8 +7,8 @@ mod common;
 
 use common::cluster::{Cluster, Pages};
 use common::wal::{self, History};
-use common::{config, log, scratch};
-use postgres_formats::{BlockNumber, ForkNumber, PageImage, RelTag};
+use common::{config, log, pool, scratch};
+use postgres_formats::{BlockNumber, ForkNumber, Lsn, PageImage, RelTag};
 use walredo_pool::{MaskKind, PendingRedo, RedoRequest, WalRedoPool};
 
 /// Every kind of page that PostgreSQL's own access methods write.
@@ -141,4 +141,36 @@ fn with_full_page_writes_and_an_image_in_every_record() {
     let written = run_workload("wal_consistency_checking = 'all'");
     assert!(written.history.largest > 64 * 1024, "no large record");
     compare_all(&written, true);
+}
+
+/// The left page of a split knows when its parent got to know of the right one. The server notes that
+/// behind the record, so no image has it.
+#[test]
+fn gist_goes_on_behind_an_image() {
+    /// `GISTPageOpaqueData` (`access/gist.h`).
+    const SPECIAL: usize = 8192 - 16;
+    const FLAGS: usize = SPECIAL + 12;
+    const LEAF: u8 = 1 << 0;
+    const FOLLOW_RIGHT: u8 = 1 << 3;
+
+    let mut image = PageImage::zeroed();
+    for (at, field) in [(12, 24), (14, SPECIAL), (16, SPECIAL), (18, 8192 | 4)] {
+        image[at..at + 2].copy_from_slice(&u16::try_from(field).unwrap().to_le_bytes());
+    }
+    image[SPECIAL + 4] = 7;
+    image[FLAGS] = LEAF | FOLLOW_RIGHT;
+    image[FLAGS + 2..].copy_from_slice(&[0x81, 0xFF]);
+    let (block, end) = (BlockNumber(3), 4096);
+    let record = wal::gist_downlink(wal::TABLE, block.0, &image, end);
+
+    let dir = scratch();
+    let request = RedoRequest { rel: wal::TABLE, block, base: None, records: vec![record] };
+    let page = pool(dir.path(), 1).request_redo(request).unwrap();
+
+    let mut expected = image;
+    expected.set_lsn(Lsn::new(end));
+    expected[SPECIAL..SPECIAL + 8].copy_from_slice(&[0, 0, 0, 0, 0, 0x10, 0, 0]);
+    expected[FLAGS] = LEAF;
+    let differing: Vec<usize> = (0..8192).filter(|at| page[*at] != expected[*at]).collect();
+    assert_eq!(differing, Vec::<usize>::new());
 }

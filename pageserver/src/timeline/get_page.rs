@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{Lookup, MakeGuard, Waiter};
-use postgres_formats::wal::{DecodedRecord, Reassembled, WalRecord, reassemble};
+use postgres_formats::wal::{DecodedRecord, Reassembled, WalRecord, reassemble, rmgr};
 use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, page_checksum};
 
 use super::error::TimelineError;
@@ -340,7 +340,7 @@ impl Plan {
                 source,
             };
             let decoded = DecodedRecord::parse(&record.bytes).map_err(damaged)?;
-            // An image answers without any redo.
+            // An image mostly answers without any redo.
             if version.will_init()
                 && !version.is_native()
                 && let Some(image) = restored_image(&decoded, page, &record)
@@ -354,6 +354,17 @@ impl Plan {
     }
 }
 
+/// Whether an image in a record of the resource manager is the page as the record leaves it.
+///
+/// Redo of GiST goes on with pages that it has restored: the left one of a split gets the record's own
+/// LSN, which no image can have (`gistRedoClearFollowRight`, `access/gist/gistxlog.c`). That of hash
+/// indexes does so, too (`hash_xlog_split_allocate_page` and others, `access/hash/hash_xlog.c`), and of
+/// extensions nobody knows.
+fn image_is_all(manager: u8) -> bool {
+    use rmgr::{BRIN, BTREE, GENERIC, GIN, HEAP, HEAP2, SEQ, SPGIST, XLOG};
+    matches!(manager, XLOG | HEAP2 | HEAP | BTREE | GIN | SEQ | SPGIST | BRIN | GENERIC)
+}
+
 /// The page image in the record that takes the place of the page, if it can be had without redo.
 fn restored_image(
     decoded: &DecodedRecord,
@@ -361,6 +372,9 @@ fn restored_image(
     record: &WalRecord,
 ) -> Option<PageImage> {
     let ObjectTag::Rel(rel) = page.object else { return None };
+    if !image_is_all(decoded.header.rmid) {
+        return None;
+    }
     let block = decoded.blocks.iter().find(|b| b.rel == rel && b.block == page.block)?;
     let image = block.image.as_ref().filter(|image| image.apply)?;
     // One that cannot be restored here is left to PostgreSQL's redo, which will say why.

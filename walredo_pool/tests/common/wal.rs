@@ -111,6 +111,7 @@ pub const TABLE: RelTag =
 const XLOG_FPI: u8 = 0xB0;
 const XLOG_HEAP_INSERT: u8 = 0x00;
 const XLOG_HEAP_INIT_PAGE: u8 = 0x80;
+const XLOG_GIST_PAGE_UPDATE: u8 = 0x00;
 /// Makes redo look for the visibility map, too.
 const INSERT_ALL_VISIBLE_CLEARED: u8 = 0x01;
 const BLOCK_HAS_DATA: u8 = 0x20;
@@ -166,6 +167,22 @@ pub fn full_page(
     body.extend(&page[..]);
     body.resize(body.len() + ballast, 7);
     record(RM_XLOG, XLOG_FPI, end, &body)
+}
+
+/// A record that completes the split of the GiST page `left`, in the parent `left + 1`, and brings an
+/// image of the former.
+pub fn gist_downlink(rel: RelTag, left: u32, page: &PageImage, end: u64) -> RedoRecord {
+    let [low, high] = (BLCKSZ as u16).to_le_bytes();
+    let image = [low, high, 0, 0, IMAGE_APPLY];
+    let mut body = block_header(rel, left + 1, 0, 0, &[]);
+    let mut child = block_header(rel, left, BLOCK_HAS_IMAGE, 0, &image);
+    child[0] = 1;
+    body.extend(child);
+    // `gistxlogPageUpdate`: how many entries of the parent go, and how many come.
+    body.extend([ID_DATA_SHORT, 4]);
+    body.extend(&page[..]);
+    body.extend([0; 4]);
+    record(RM_GIST, XLOG_GIST_PAGE_UPDATE, end, &body)
 }
 
 /// A request that makes a heap page of `tuples` tuples.
