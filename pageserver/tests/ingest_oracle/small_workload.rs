@@ -41,6 +41,9 @@ pub fn stretch(cluster: &Cluster) -> Client {
             "create unlogged table u (i int primary key, s serial); insert into u values (1)",
             "begin; create unlogged table gone (i int primary key); rollback",
             "select pg_switch_wal()",
+            "select pg_create_restore_point('here')",
+            "select pg_backup_start('b', true); insert into t values (106, 'x'); \
+             select pg_backup_stop(false)",
             "select pg_logical_emit_message(false, 'x', repeat('x', 20000))",
             // Longer than a segment.
             "select pg_logical_emit_message(true, 'x', repeat('x', 2500000))",

@@ -320,7 +320,7 @@ pub fn freeze_everything(cluster: &Cluster) {
     }
 }
 
-pub fn pass_the_wraparound(cluster: &Cluster) {
+pub fn pass_the_border(cluster: &Cluster) {
     cluster.each(
         "postgres",
         &[
@@ -338,7 +338,7 @@ pub fn pass_the_wraparound(cluster: &Cluster) {
            exception when others then null; end; end loop; end $$"],
     );
     other.batch_execute("commit").unwrap();
-    // One transaction whose subtransactions are on both sides of the wraparound or after it.
+    // One transaction whose subtransactions are on both sides of the border or after it.
     cluster.each(
         "postgres",
         &["do $$ begin for n in 1..2000 loop begin insert into w values (n + 2000); \
