@@ -2,15 +2,11 @@
 //! of `replay`, which knows no LSNs and has carried out nothing but the records before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::sync::Arc;
-use std::time::Duration;
 
-use pageserver::basebackup::{BaseBackup, SlruForm};
+use pageserver::basebackup::SlruForm;
 use pageserver::key::PageKey;
 use pageserver::layer::import::DataDirectory;
 use pageserver::repository::Repository;
-use pageserver::timeline::Timeline;
 use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
 use postgres_formats::control_file::{ClusterState, ControlFile};
 use postgres_formats::page_checksum::{set_checksum, verify};
@@ -26,6 +22,8 @@ use crate::cluster::{self, ClusterExt};
 use crate::replay::Storage;
 use crate::small_workload::{after_crash, before, stretch};
 use crate::stock;
+use crate::unpacked::{Unpacked, prepare};
+use crate::workload::freeze_everything;
 
 /// Small segments: each base backup has a whole one, and the history goes over the ends of many.
 const SEGMENT_SIZE_MB: &str = "1";
@@ -71,8 +69,15 @@ fn at_the_end_of_every_record() {
     cluster.start();
     before(&cluster);
     cluster.stop();
-    // All of them are about to go over the end of a page, and of a segment.
-    cluster.reset_ids((1 << 20) - 60, (1 << 16) - 10, 52_352 - 20);
+    // All of them are about to go over the end of a page, of a segment, and of all numbers.
+    for id in [1_500_000_000, 3_000_000_000, u32::MAX] {
+        cluster.reset_ids(id - 59, id - 9, id - 19);
+        if id != u32::MAX {
+            cluster.start();
+            freeze_everything(&cluster);
+            cluster.stop();
+        }
+    }
     cluster.start();
     cluster.each("postgres", &[PREPARED_BEFORE]);
     cluster.stop();
@@ -102,7 +107,7 @@ fn at_the_end_of_every_record() {
     storage.replay_and_look(cluster.data_dir(), |storage, next| {
         // The end of the record before, which is not where the next one begins if that page does.
         let lsn: Lsn = at.replace(next.end).unwrap_or(next.start);
-        let backup = Unpacked::take(&timeline, lsn, &mut tar);
+        let backup = Unpacked::take(&timeline, lsn, SlruForm::Whole, &mut tar);
         assert_eq!(backup.base, next.start, "at {lsn}");
         backup.compare(storage, lsn);
         for path in backup.files.keys() {
@@ -111,16 +116,24 @@ fn at_the_end_of_every_record() {
                 seen.insert(folder.to_owned());
             }
         }
+        if compared % 10 == 0 {
+            let stubs = Unpacked::take(&timeline, lsn, SlruForm::Stubs, &mut tar);
+            stubs.compare_stubs(&backup, &storage.state.checkpoint, lsn);
+        }
         compared += 1;
         // Within the record nothing of it has happened.
         let is_cut = next.start.page_start() != next.end.page_start();
         for within in [next.start.saturating_add(8), Lsn::new(next.end.as_u64() - 8)] {
             if is_cut && within < next.end {
-                assert_eq!(prepare(&timeline, within).base_lsn(), next.start, "at {within}");
+                assert_eq!(
+                    prepare(&timeline, within, SlruForm::Whole).base_lsn(),
+                    next.start,
+                    "at {within}"
+                );
             }
         }
     });
-    Unpacked::take(&timeline, end, &mut tar).compare(&storage, end);
+    Unpacked::take(&timeline, end, SlruForm::Whole, &mut tar).compare(&storage, end);
     assert_eq!(storage.differences(cluster.data_dir()), Vec::<String>::new());
     println!("{compared} base backups compared");
     assert!(compared > 1000, "only {compared} records");
@@ -134,43 +147,7 @@ fn at_the_end_of_every_record() {
     }
 }
 
-fn prepare(timeline: &Arc<Timeline>, lsn: Lsn) -> BaseBackup {
-    BaseBackup::prepare(timeline.clone(), Some(lsn), SlruForm::Whole, Duration::ZERO).unwrap()
-}
-
-/// A base backup in memory.
-struct Unpacked {
-    base: Lsn,
-    folders: BTreeSet<String>,
-    files: BTreeMap<String, Vec<u8>>,
-}
-
 impl Unpacked {
-    fn take(timeline: &Arc<Timeline>, lsn: Lsn, tar: &mut Vec<u8>) -> Unpacked {
-        let backup = prepare(timeline, lsn);
-        tar.clear();
-        backup.write_to(&mut *tar).unwrap();
-        let mut unpacked =
-            Unpacked { base: backup.base_lsn(), folders: BTreeSet::new(), files: BTreeMap::new() };
-        let mut last = String::new();
-        for entry in tar::Archive::new(&tar[..]).entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let path = entry.path().unwrap().to_str().unwrap().trim_end_matches('/').to_owned();
-            last.clone_from(&path);
-            let is_new = if entry.header().entry_type().is_dir() {
-                unpacked.folders.insert(path)
-            } else {
-                let mut bytes = Vec::new();
-                entry.read_to_end(&mut bytes).unwrap();
-                unpacked.files.insert(path, bytes).is_none()
-            };
-            assert!(is_new, "{last} is there twice");
-        }
-        // Cut off anywhere, it is nothing that a server would start from.
-        assert_eq!(last, "global/pg_control");
-        unpacked
-    }
-
     /// Compares everything in it with what it has to be.
     fn compare(&self, storage: &Storage, lsn: Lsn) {
         let checkpoint = CheckPoint {
@@ -208,9 +185,11 @@ impl Unpacked {
             }
             let theirs = expected.remove(path);
             let theirs = theirs.unwrap_or_else(|| panic!("{path} at {lsn}, which is nothing"));
-            assert_eq!(bytes.len(), theirs.len(), "{path} at {lsn}");
-            let differs = bytes.iter().zip(&theirs).position(|(a, b)| a != b);
-            assert_eq!(differs, None, "{path} at {lsn}");
+            if *bytes != theirs {
+                assert_eq!(bytes.len(), theirs.len(), "{path} at {lsn}");
+                let differs = bytes.iter().zip(&theirs).position(|(a, b)| a != b);
+                panic!("{path} at {lsn} from byte {differs:?} on");
+            }
         }
         assert!(expected.is_empty(), "missing at {lsn}: {:?}", expected.keys());
     }

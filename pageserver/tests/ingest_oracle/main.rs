@@ -11,6 +11,7 @@ mod replay;
 mod small_workload;
 #[path = "../stock/mod.rs"]
 mod stock;
+mod unpacked;
 mod workload;
 
 use cluster::ClusterExt;
