@@ -128,7 +128,8 @@ fn a_table_of_several_files() {
         rel: Oid(cluster.sql(rel).parse().unwrap()),
     };
     let last = BLOCKS_PER_SEGMENT - 1;
-    let watched = vec![0, 1, 2, VM_SPAN, 77_777, last - 1, last, last + 1, last + 2, last + 1500];
+    let mut watched = vec![0, 1, 2, VM_SPAN - 1, VM_SPAN, VM_SPAN + 1499, 77_777];
+    watched.extend([last - 1, last, last + 1, last + 2, last + 1500]);
     let table = Table { cluster: &cluster, rel, watched };
     let mut moments = Vec::new();
 
@@ -161,10 +162,22 @@ fn a_table_of_several_files() {
     cluster.sql("vacuum t");
     moments.push(table.moment());
     assert_eq!(moments[4].sizes[&ForkNumber::Main], 1);
-    table.extend(VM_SPAN + 1);
+    // Beyond the first page of the map, and back to where exactly it ends.
+    table.extend(VM_SPAN);
     table.insert(7);
+    table.extend(VM_SPAN + 1500);
+    table.insert(8);
+    cluster.sql("vacuum (freeze) t");
     moments.push(table.moment());
-    assert_eq!(moments[5].sizes[&ForkNumber::Main], VM_SPAN + 1);
+    assert_eq!(table.blocks(), format!("(0,1) ({},1) ({},1)", VM_SPAN - 1, VM_SPAN + 1499));
+    assert_eq!(moments[5].sizes[&ForkNumber::Vm], 2);
+    cluster.sql("delete from t where id = 8");
+    cluster.sql("vacuum t");
+    moments.push(table.moment());
+    assert_eq!(moments[6].sizes[&ForkNumber::Main], VM_SPAN);
+    assert_eq!(moments[6].sizes[&ForkNumber::Vm], 1);
+    table.insert(9);
+    moments.push(table.moment());
     cluster.sql("truncate t");
     cluster.sql("checkpoint");
     let after: Lsn = cluster.sql("select pg_current_wal_insert_lsn()").parse().unwrap();
