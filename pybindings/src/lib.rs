@@ -6,7 +6,6 @@ mod branch;
 mod compute;
 mod error;
 mod lsn;
-mod page_mask;
 mod pages;
 mod point;
 mod repository;
@@ -22,8 +21,6 @@ mod _native {
     use crate::compute::PyCompute;
     #[pymodule_export]
     use crate::lsn::PyLsn;
-    #[pymodule_export]
-    use crate::page_mask::PyPageMask;
     #[pymodule_export]
     use crate::repository::PyRepository;
 }

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import zenith
-from fixtures import oracle
+from fixtures import data_directory
 from fixtures.cli import USAGE, Cli, programs
 
-PG_CLASS = (oracle.DEFAULT_TABLESPACE, 1, 1259)  # In template1.
+PG_CLASS = (data_directory.DEFAULT_TABLESPACE, 1, 1259)  # In template1.
 
 
 def last_change(page: bytes) -> zenith.Lsn:
@@ -20,11 +20,11 @@ def last_change(page: bytes) -> zenith.Lsn:
 
 
 def test_what_initdb_made(scratch: Path) -> None:
-    repo, base = oracle.init_and_keep(scratch)
+    repo, base = data_directory.init_and_keep(scratch)
     pages = 0
     with repo:
         main = repo.branch("main")
-        for fork in oracle.forks_in(base):
+        for fork in data_directory.forks_in(base):
             at = fork.spc, fork.db, fork.rel
             theirs = list(fork.pages())
             assert main.rel_size(*at, fork=fork.fork) == len(theirs), fork

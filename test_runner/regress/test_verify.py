@@ -38,8 +38,40 @@ create table half as select generate_series(1, 1000);
 prepare transaction 'half';
 create database logged strategy wal_log;
 create database copied strategy file_copy;
+create database lost;
+drop database lost;
 truncate cut;
 vacuum (freeze) things;
+update things set tag = tag || 'y' where id < 500;
+
+create table wide (id serial primary key, big text);
+alter table wide alter column big set storage external;
+insert into wide (big) select repeat(md5(n::text), 500) from generate_series(1, 50) n;
+update wide set big = big || 'more' where id % 2 = 0;
+delete from wide where id % 3 = 0;
+vacuum wide;
+create table parent (id int primary key);
+create table child (id int references parent);
+insert into parent select generate_series(1, 500);
+insert into child select n % 500 + 1 from generate_series(1, 2000) n;
+begin;
+select count(*) from (select * from parent for share) s;
+savepoint a;
+select count(*) from (select * from parent for update) s;
+rollback to a;
+update parent set id = id where id < 50;
+commit;
+create table dropped as select generate_series(1, 1000);
+drop table dropped;
+begin;
+create table never as select generate_series(1, 1000);
+rollback;
+cluster things using things_id_idx;
+vacuum full wide;
+reindex table parent;
+create materialized view counts as select id, count(*) from child group by id;
+refresh materialized view counts;
+analyze;
 """
 
 
@@ -207,8 +239,7 @@ def test_nothing_is_left_when_interrupted(fresh: Path, repo: zenith.Repository, 
     wait_until(
         "making a server",
         lambda: (
-            verifying.poll() is not None
-            or any((repo.path / "verify").glob("*/pgdata/PG_VERSION"))
+            verifying.poll() is not None or any((repo.path / "verify").glob("*/pgdata/PG_VERSION"))
         ),
     )
     os.kill(verifying.pid, signal.SIGINT)

@@ -242,25 +242,4 @@ class Compute:
         trace: TracebackType | None,
     ) -> None: ...
 
-@final
-class PageMask:
-    """For tests: PostgreSQL's own masks, a page without what its WAL does not promise."""
-
-    def __init__(
-        self,
-        pg_bin_dir: str | PathLike[str],
-        module: str | PathLike[str],
-        work_dir: str | PathLike[str],
-        control_file: bytes,
-        account: tuple[int, int] | None = None,
-    ) -> None: ...
-    def __call__(self, manager: int | None, page: bytes, block: int) -> bytes: ...
-    def __enter__(self) -> PageMask: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
 _Point = str | tuple[str | Branch, Lsn | str | int] | Branch
