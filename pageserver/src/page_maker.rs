@@ -156,8 +156,21 @@ impl PageMaker {
         let pool = self.start_pool(control_file)?;
         pool.custom_managers(GREETING_TIMEOUT).ok_or_else(|| {
             let libraries = self.config.libraries.join(", ");
-            MakeError::Pool(format!("no process has started with the libraries {libraries}"))
+            MakeError::Pool(self.redo_problem().unwrap_or_else(|| {
+                format!("no process has started with the libraries {libraries}")
+            }))
         })
+    }
+
+    /// Why no page can be made that needs PostgreSQL's redo, in one line; `None` if that is not so or
+    /// not known, because nothing has needed redo yet.
+    pub fn redo_problem(&self) -> Option<String> {
+        let failure = self.pool.get()?.start_failure()?;
+        let remedy = match self.config.libraries.is_empty() {
+            true => "",
+            false => "; see [walredo] libraries in zenith.toml",
+        };
+        Some(format!("no redo process can be started: {failure}{remedy}"))
     }
 
     /// Does the jobs, the redo processes working on as many of them at once as they can. The

@@ -1,10 +1,12 @@
 """WAL of an extension's own resource manager: taken in where its library is named, else a stop."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import zenith
 from fixtures import postgres
 from fixtures.cli import Cli
@@ -105,3 +107,35 @@ def test_records_of_an_extension(
     repo.restart()
     assert main_of(cli)["stopped_lsn"] is None
     verify("main")
+
+
+def test_a_library_that_cannot_be_loaded(
+    repo: zenith.Repository, main: zenith.Branch, cli: Cli, allowed_log: list[str]
+) -> None:
+    allowed_log += ["cannot start a redo process", "redo process: FATAL"]
+    first = main.last_record_lsn
+    pg_class = 1663, 1, 1259  # In template1.
+    page = main.get_page(*pg_class, 0, lsn=first)
+    with main.compute() as pg:
+        pg.psql("create table t as select generate_series(1, 100) n")
+        at = 1663, 5, int(pg.psql("select pg_relation_filenode('t')"))
+        pg.psql("checkpoint")
+        pg.psql("delete from t where n > 50")
+        # Its second change: the first after the checkpoint is a full-page image.
+        pg.psql("delete from t where n > 25")
+        last = postgres.received_lsn(pg)
+    with open(repo.path / "zenith.toml", "a") as file:
+        file.write('\n[walredo]\nlibraries = ["no_such_library"]\n')
+    repo.restart()
+    wait_until("knowing of it", lambda: "no_such_library" in cli("status"))
+    reason = 'could not access file "no_such_library": No such file or directory'
+    problem = cli.json("status")["server"]["problems"]
+    assert reason in problem, problem
+    assert "[walredo] libraries in zenith.toml" in problem, problem
+    with pytest.raises(zenith.Error, match=re.escape(reason)):
+        main.get_page(*at, 0, lsn=last)
+    # What needs no redo is read, and the branch can be written.
+    assert main.get_page(*pg_class, 0, lsn=first) == page
+    with repo.create_branch("first", at=("main", first)).compute() as pg:
+        pg.psql("create table u as select generate_series(1, 100) n")
+        assert pg.psql("select count(*) from u") == "100"

@@ -7,77 +7,26 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{Receiver, RecvTimeoutError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use postgres_formats::{BlockNumber, Lsn, PageImage};
+use postgres_formats::Lsn;
 use slog::Logger;
 
-use crate::config::WalRedoConfig;
 use crate::error::RedoError;
+use crate::job::{Job, Work};
 use crate::limits::{
     DEATHS_PER_REQUEST_MAX, FAILED_STARTS_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_REQUESTS_MAX,
     START_PAUSE_MAX, START_PAUSE_MIN, WRITE_AHEAD_BYTES_MAX,
 };
-use crate::managers::CustomManagers;
 use crate::poison::save_poisoned;
 use crate::process::{Exchanged, RedoProcess, StartError};
 use crate::protocol::{Reply, encode_mask, encode_redo};
-use crate::request::{MaskKind, RedoRequest};
-use crate::stats::Counters;
-
-/// What a process can be asked.
-pub enum Work {
-    /// A page.
-    Redo {
-        /// Which, and from what.
-        request: RedoRequest,
-        /// Compare with images for consistency checking.
-        verify: bool,
-    },
-    /// A masked page.
-    Mask {
-        /// The mask.
-        kind: MaskKind,
-        /// The page's block number.
-        block: BlockNumber,
-        /// The page.
-        page: PageImage,
-    },
-}
-
-/// Work and who waits for it.
-pub struct Job {
-    /// Distinguishes the jobs of a pool.
-    pub id: u64,
-    /// What to do.
-    pub work: Work,
-    /// Where the result goes. Sending fails if nobody waits any more, which is fine.
-    pub result: Sender<Result<PageImage, RedoError>>,
-    /// Processes that died on it.
-    pub deaths: u32,
-}
-
-/// What all drivers of a pool share.
-pub struct Shared {
-    /// The pool's configuration.
-    pub config: WalRedoConfig,
-    /// Readable when the pool is being dropped.
-    pub stop: UnixStream,
-    /// Drivers that have a process.
-    pub ready: AtomicUsize,
-    /// Drivers that wait for a job.
-    pub idle: AtomicUsize,
-    /// What the first process had to say of resource managers; all load the same libraries.
-    pub custom: OnceLock<CustomManagers>,
-    /// What happened so far.
-    pub counters: Counters,
-}
+use crate::shared::Shared;
 
 /// One process's driver.
 pub struct Driver {
@@ -113,6 +62,7 @@ impl Driver {
                     shared.counters.starts.fetch_add(1, Ordering::Relaxed);
                     let _ = shared.custom.set(process.custom_managers());
                     shared.ready.fetch_add(1, Ordering::SeqCst);
+                    shared.set_failure(None);
                     let parting = self.serve(process);
                     shared.ready.fetch_sub(1, Ordering::SeqCst);
                     if let Parting::Stopped = parting {
@@ -121,11 +71,13 @@ impl Driver {
                 }
                 Err(StartError::Stopped) => return,
                 Err(error) => {
-                    slog::error!(self.log, "cannot start a redo process: {error}";
+                    let failure = shared.explain(&error);
+                    slog::error!(self.log, "cannot start a redo process: {failure}";
                         "next_attempt_in" => ?pause);
                     failed_starts += 1;
                     if failed_starts >= FAILED_STARTS_MAX {
-                        self.fail_waiting(&error);
+                        shared.set_failure(Some(failure.clone()));
+                        self.fail_waiting(failure);
                     }
                     if self.is_stopped_within(pause) {
                         return;
@@ -138,8 +90,8 @@ impl Driver {
 
     /// Without a process of its own a driver leaves the queue to the others; if there are none,
     /// those who wait must be told.
-    fn fail_waiting(&mut self, error: &StartError) {
-        let failure = RedoError::CannotStart { message: error.to_string() };
+    fn fail_waiting(&mut self, message: String) {
+        let failure = RedoError::CannotStart { message };
         for job in self.again.drain(..) {
             let _ = job.result.send(Err(failure.clone()));
         }
@@ -363,16 +315,6 @@ impl Driver {
                 *verify,
             ),
             Work::Mask { .. } => None,
-        }
-    }
-}
-
-impl Job {
-    /// The page, for messages.
-    fn name(&self) -> String {
-        match &self.work {
-            Work::Redo { request, .. } => format!("{} block {}", request.rel, request.block),
-            Work::Mask { block, .. } => format!("block {block} to be masked"),
         }
     }
 }

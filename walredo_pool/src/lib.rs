@@ -6,10 +6,12 @@
 
 #![forbid(unsafe_code)]
 
-pub mod config;
+pub mod command;
+mod config;
 mod datadir;
 mod driver;
 pub mod error;
+mod job;
 pub mod limits;
 pub mod managers;
 mod outbox;
@@ -18,6 +20,7 @@ pub mod pool;
 mod process;
 pub mod protocol;
 pub mod request;
+mod shared;
 mod stats;
 mod stderr;
 

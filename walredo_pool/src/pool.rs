@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,11 +18,13 @@ use slog::Logger;
 
 use crate::config::WalRedoConfig;
 use crate::datadir::{DataDirError, make_folder};
-use crate::driver::{Driver, Job, Shared, Work};
+use crate::driver::Driver;
 use crate::error::RedoError;
+use crate::job::{Job, Work};
 use crate::limits::{QUEUED_REQUESTS_MAX, RECORD_BYTES_MAX};
 use crate::managers::CustomManagers;
 use crate::request::{MaskKind, RedoRequest};
+use crate::shared::Shared;
 use crate::stats::{Counters, WalRedoStats};
 
 /// A pool cannot be made.
@@ -89,6 +91,7 @@ impl WalRedoPool {
             ready: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             custom: OnceLock::new(),
+            failure: Mutex::default(),
             counters: Counters::default(),
         });
         let mut pool = WalRedoPool {
@@ -170,6 +173,12 @@ impl WalRedoPool {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Why no process runs, in one line, after several attempts to start one; `None` if one runs or
+    /// may do so soon. The pool keeps trying.
+    pub fn start_failure(&self) -> Option<String> {
+        self.shared.start_failure()
     }
 
     /// Totals since the pool was made.

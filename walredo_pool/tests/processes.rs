@@ -121,11 +121,28 @@ fn one_that_cannot_start_fails_requests_with_the_reason() {
         panic!("another error");
     };
     assert!(message.contains("zenith_walredo.so"), "{message}");
+    assert!(pool.start_failure().is_some_and(|failure| failure.contains("zenith_walredo.so")));
 
     // It heals by itself.
     std::fs::write(&config.module_path, common::module()).unwrap();
     assert!(pool.wait_ready(Duration::from_secs(60)));
+    assert_eq!(pool.start_failure(), None);
     assert!(is_heap_page(&pool.request_redo(heap_request(1, 9)).unwrap(), 1, 9));
+}
+
+#[test]
+fn a_library_that_cannot_be_loaded_is_named() {
+    let dir = scratch();
+    let mut config = config(dir.path(), control_file(), 1);
+    config.libraries = vec!["no_such_library".to_owned()];
+    let pool = WalRedoPool::new(config, log()).unwrap();
+    wait_until("the failure is known", || pool.start_failure().is_some());
+    let failure = pool.start_failure().unwrap();
+    let error = pool.request_redo(heap_request(1, 1)).unwrap_err().to_string();
+    for text in [failure, error] {
+        let reason = "could not access file \"no_such_library\": No such file";
+        assert!(text.contains(reason) && !text.contains('\n'), "{text}");
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn status(service: &PageService) -> Vec<Option<String>> {
     ]
 }
 
-/// What is wrong with which branch, in one line.
+/// What is wrong with which branch or with all of them, in one line.
 fn problems(service: &PageService) -> Option<String> {
     let repository = &service.repository;
     repository.look_again();
@@ -160,6 +160,8 @@ fn problems(service: &PageService) -> Option<String> {
             }
         }
     }
+    // What is in an image or the cache, or needs none of PostgreSQL's redo, is read all the same.
+    problems.extend(repository.maker().redo_problem());
     (!problems.is_empty()).then(|| problems.join(" | "))
 }
 
