@@ -7,8 +7,11 @@
 //! Decoding never trusts a length or a tag: whatever the other process sends, the answer is a value
 //! or a [`DecodeError`].
 
-use bytes::{Buf, BufMut, Bytes};
-use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, RelTag};
+mod fields;
+
+use bytes::{BufMut, Bytes};
+use fields::{Fields, check};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, Oid, RelTag};
 
 /// The most pages one request may ask for; a longer answer would hold up its neighbours.
 pub const MAX_PAGES_PER_REQUEST: u16 = 256;
@@ -368,80 +371,6 @@ fn put_rel(out: &mut impl BufMut, rel: RelTag) {
     out.put_u32_le(rel.db.0);
     out.put_u32_le(rel.rel.0);
     out.put_u8(rel.fork as u8);
-}
-
-fn check(ok: bool, field: &'static str, value: impl Into<u64>) -> Result<(), DecodeError> {
-    if ok { Ok(()) } else { Err(DecodeError::BadField { field, value: value.into() }) }
-}
-
-/// The not yet decoded rest of one message.
-struct Fields<'a> {
-    rest: &'a [u8],
-    length: usize,
-}
-
-impl<'a> Fields<'a> {
-    fn new(message: &'a [u8]) -> Fields<'a> {
-        Fields { rest: message, length: message.len() }
-    }
-
-    fn short(&self) -> DecodeError {
-        DecodeError::TooShort { length: self.length }
-    }
-
-    fn u8(&mut self) -> Result<u8, DecodeError> {
-        self.rest.try_get_u8().map_err(|_| self.short())
-    }
-
-    fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.rest.try_get_u16_le().map_err(|_| self.short())
-    }
-
-    fn u32(&mut self) -> Result<u32, DecodeError> {
-        self.rest.try_get_u32_le().map_err(|_| self.short())
-    }
-
-    fn u64(&mut self) -> Result<u64, DecodeError> {
-        self.rest.try_get_u64_le().map_err(|_| self.short())
-    }
-
-    fn bool(&mut self, field: &'static str) -> Result<bool, DecodeError> {
-        let value = self.u8()?;
-        check(value <= 1, field, value)?;
-        Ok(value == 1)
-    }
-
-    fn rel(&mut self) -> Result<RelTag, DecodeError> {
-        let (spc, db, rel) = (Oid(self.u32()?), Oid(self.u32()?), Oid(self.u32()?));
-        let fork = self.u8()?;
-        let fork = ForkNumber::from_u8(fork)
-            .ok_or(DecodeError::BadField { field: "fork number", value: fork.into() })?;
-        Ok(RelTag { spc, db, rel, fork })
-    }
-
-    /// The first of some pages and how many they are. The last one's number exists.
-    fn page_range(&mut self) -> Result<(u32, u16), DecodeError> {
-        let (first, count) = (self.u32()?, self.u16()?);
-        check((1..=MAX_PAGES_PER_REQUEST).contains(&count), "page count", count)?;
-        let last = u64::from(first) + u64::from(count) - 1;
-        check(last <= u64::from(BlockNumber::MAX.0), "block number", last)?;
-        Ok((first, count))
-    }
-
-    /// Everything left, as a part of `message`, which must be what these fields are read from.
-    fn rest_of(&mut self, message: &Bytes) -> Bytes {
-        let rest = message.slice_ref(self.rest);
-        self.rest = &[];
-        rest
-    }
-
-    fn end(&self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::TrailingBytes { extra: self.rest.len() })
-        }
-    }
 }
 
 #[cfg(test)]

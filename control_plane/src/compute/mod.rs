@@ -2,7 +2,9 @@
 
 mod advance;
 mod create;
+mod follow;
 mod layout;
+mod lock_file;
 mod run;
 mod settings;
 mod settle;

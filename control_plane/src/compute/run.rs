@@ -11,9 +11,10 @@ use nix::sys::signal::Signal;
 use postgres_wire::client::{ConnectParams, Host};
 
 use super::layout::DESTROYING_PREFIX;
-use super::{Compute, ComputeState, ComputeStatus, Durability, Mode, settings, writer};
+use super::lock_file::{disarm_stale_lock_file, lock_file_says_ready};
+use super::{Compute, ComputeState, ComputeStatus, Mode, settings};
 use crate::companions;
-use crate::control::{Control, ServerAddress, quote};
+use crate::control::{Control, ServerAddress};
 use crate::error::{Error, IoContext, Result, Thing};
 use crate::lock::Lock;
 use crate::page_server::{Outcome, StopMode};
@@ -21,17 +22,13 @@ use crate::ports;
 use crate::process::{self, Running};
 
 /// How long a server may take until it accepts connections; crash recovery counts.
-const START_TIMEOUT: Duration = Duration::from_secs(300);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often a server is started that is killed while we start it.
 const START_ATTEMPTS_MAX: u32 = 3;
 /// How long the processes of a crashed server may take to notice that their parent is gone.
 const ORPHANS_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the port of a server that was killed may take to be free again.
 const CRASHED_PORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the page server may take to follow a compute whose commits wait for it.
-const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it is waited for that the page server connects, where nothing depends on it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server that is to be stopped may take to recover from a crash before.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a clean stop may take.
@@ -114,7 +111,11 @@ impl Compute {
     }
 
     /// Connects as soon as it lets anybody in, for as long as it runs.
-    fn connect_patiently(&self, socket_dir: &Path, timeout: Duration) -> Result<Control> {
+    pub(super) fn connect_patiently(
+        &self,
+        socket_dir: &Path,
+        timeout: Duration,
+    ) -> Result<Control> {
         let deadline = Instant::now() + timeout;
         loop {
             let connected = self.control_in(socket_dir);
@@ -340,120 +341,13 @@ impl Compute {
         Ok(())
     }
 
-    /// Whether `postmaster.pid` says that the server `pid` accepts connections: its eighth line is
-    /// the status (`LOCK_FILE_LINE_PM_STATUS` in PostgreSQL's `utils/pidfile.h`).
+    /// Whether `postmaster.pid` says that the server `pid` accepts connections.
     fn accepts_connections(&self, pid: i32) -> bool {
         let Ok(text) = fs::read_to_string(self.layout.postmaster_pid()) else {
             return false;
         };
         process::parse_pid(&text) == Some(pid) && lock_file_says_ready(&text)
     }
-
-    /// Tells the page server where this compute is, and waits until it streams from it. If that does
-    /// not come about, it matters only where commits wait for the page server, for they would seem to
-    /// hang.
-    ///
-    /// # Errors
-    /// `Conflict` if the page server refuses to follow it.
-    fn have_it_followed(&self, socket_dir: &Path) -> Result<()> {
-        let connstr = self.socket_connstr(socket_dir);
-        let mut command = format!(
-            "callmemaybe {} {}",
-            self.timeline,
-            quote(&format!("{connstr} application_name={}", settings::STANDBY_NAME))
-        );
-        if let Some(writer) = self.writer_id() {
-            command = format!("{command} {} {}", writer.instance, writer.generation);
-        }
-        // The first answer may be about a server that was at the same address a moment ago.
-        if self.call(&command)?.is_some()
-            && let Some(refusal) = self.call(&command)?
-        {
-            return Err(Error::Conflict(format!(
-                "the page server refuses the WAL of compute {:?}: {refusal}; `zenith pg destroy {}` \
-                 removes it",
-                self.name, self.name
-            )));
-        }
-        if self.durability == Durability::Local {
-            return Ok(());
-        }
-        let mut compute = self.connect_patiently(socket_dir, START_TIMEOUT)?;
-        let followed = format!(
-            "select 1 from pg_stat_replication \
-             where application_name = '{}' and state = 'streaming'",
-            settings::STANDBY_NAME
-        );
-        let deadline = Instant::now() + FOLLOW_TIMEOUT;
-        while compute.rows(&followed)?.is_empty() {
-            if Instant::now() >= deadline {
-                return Err(Error::Timeout(format!(
-                    "compute {:?} runs, but the page server does not follow it after {} s, so its \
-                     commits wait; see {}",
-                    self.name,
-                    FOLLOW_TIMEOUT.as_secs(),
-                    self.repository.server_log().display()
-                )));
-            }
-            std::thread::sleep(process::POLL_INTERVAL);
-        }
-        Ok(())
-    }
-}
-
-impl Compute {
-    /// Has the page server connect to this compute, and waits until it does. Gives why it refuses to
-    /// take its WAL, if so; any other trouble may pass.
-    fn call(&self, command: &str) -> Result<Option<String>> {
-        let mut control = self.repository.control()?;
-        control.rows(command).map_err(|error| match error {
-            Error::PageServer { sqlstate, message } if sqlstate == writer::FENCED => {
-                Error::Conflict(message)
-            }
-            other => other,
-        })?;
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
-        loop {
-            let writer = self.repository.writer(self.timeline)?;
-            match writer.state.as_deref() {
-                Some(writer::FENCED_STATE) => return Ok(writer.message.or(Some(String::new()))),
-                Some("connecting") if Instant::now() < deadline => {
-                    std::thread::sleep(process::POLL_INTERVAL);
-                }
-                _ => return Ok(None),
-            }
-        }
-    }
-}
-
-fn lock_file_says_ready(text: &str) -> bool {
-    text.lines().nth(7).is_some_and(|status| status.trim() == "ready")
-}
-
-/// After a crash PostgreSQL's lock files stay, and it refuses to start while any process of the same
-/// account has the number in one of them. Removing `postmaster.pid` is no way out: it also says which
-/// shared memory to check for processes of the crashed server that still run. So a number that is
-/// somebody else's by now is replaced by ours: a server does not take its parent for another server.
-/// So is what is no number at all, as a full disk leaves it: no server could start then.
-///
-/// The caller knows that our server does not run.
-fn disarm_stale_lock_file(path: &Path) -> Result<()> {
-    let Ok(bytes) = fs::read(path) else {
-        return Ok(());
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let stops_a_server = match text.lines().next().and_then(|line| line.trim().parse::<i64>().ok())
-    {
-        Some(pid) if pid > 0 => Path::new(&format!("/proc/{pid}")).exists(),
-        // That of `postgres --single`, which somebody may be running by hand.
-        Some(pid) if pid < 0 => false,
-        _ => true,
-    };
-    if !stops_a_server {
-        return Ok(());
-    }
-    let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
-    fs::write(path, format!("{}\n{rest}", std::process::id())).io("write", path)
 }
 
 /// The folder of the page server's socket, from its connection string; computes put theirs beside.
@@ -465,39 +359,5 @@ pub(super) fn socket_dir(connstr: &str) -> Result<PathBuf> {
             what: "page server".to_owned(),
             detail: format!("its address {connstr:?} names no folder of a socket"),
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn lock_files_of_nobody_are_disarmed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("postmaster.pid");
-        let ours = std::process::id();
-        disarm_stale_lock_file(&path).unwrap();
-        assert!(!path.exists());
-        for (before, disarmed) in [
-            (&b"1\n/data\n"[..], true),
-            (b"garbage\n/data\n", true),
-            (b"\xFF\xFE\n/data\n", true),
-            (b"0\n/data\n", true),
-            (b"\n/data\n", true),
-            // PostgreSQL itself sees that there is no such process.
-            (b"2000000000\n/data\n", false),
-            (b"-1\n/data\n", false),
-        ] {
-            fs::write(&path, before).unwrap();
-            disarm_stale_lock_file(&path).unwrap();
-            let after = fs::read(&path).unwrap();
-            match disarmed {
-                true => assert_eq!(after, format!("{ours}\n/data\n").as_bytes()),
-                false => assert_eq!(after, before),
-            }
-        }
     }
 }

@@ -1,10 +1,11 @@
 //! The page service: what clients can ask the page server over PostgreSQL's protocol.
 //!
-//! `command` reads a command, `execute` answers those that give rows, `pagestream` and
+//! `command_spec` lists the commands, `command` reads one, `execute` answers those that give rows, `pagestream` and
 //! `basebackup` those that copy; `error` says what a client is told when one fails. One handler
 //! serves one connection on a thread of its own.
 
 pub mod command;
+mod command_spec;
 mod error;
 mod execute;
 mod pagestream;

@@ -1,10 +1,12 @@
 //! The write-ahead log of a timeline: received, kept on disk, read back.
 
 pub mod flushed_mark;
+mod follow_error;
 pub mod follow_file;
 pub mod follower;
 pub mod followers;
 pub mod identity;
 mod joint;
+mod receive_error;
 pub mod receiver;
 pub mod store;

@@ -5,13 +5,12 @@
 //! being synced the next one gathers in the socket, so that the slower the disk, the larger the
 //! groups.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postgres_formats::{Lsn, SystemId, TimelineId};
 use postgres_wire::SqlState;
-use postgres_wire::client::{ClientError, ConnectParams, Timeouts};
+use postgres_wire::client::{ConnectParams, Timeouts};
 use postgres_wire::replication::{
     IdentifySystem, ReplicationClient, ReplicationError, ReplicationMessage, ReplicationStream,
 };
@@ -19,10 +18,10 @@ use slog::{Logger, info};
 
 use super::follower::Link;
 use super::identity::{self, Refusal};
-use super::joint::{Joint, JointError};
-use crate::repository::{Repository, RepositoryError};
-use crate::stop::StopKind;
-use crate::timeline::{IngestError, Timeline};
+use super::joint::Joint;
+pub use super::receive_error::ReceiveError;
+use crate::repository::Repository;
+use crate::timeline::Timeline;
 use crate::writer::{WriterFact, WriterRole};
 
 /// How the page server calls itself in `pg_stat_replication` and `synchronous_standby_names`.
@@ -35,7 +34,7 @@ const GROUP_AGE_MAX: Duration = Duration::from_millis(10);
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The server sends keepalives while it has nothing else, half of `wal_sender_timeout` apart. One
 /// that has been silent for longer than this is gone without a word.
-const SILENCE_MAX: Duration = Duration::from_secs(90);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// A stream that has lasted this long, or kept WAL durably, is one that works.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 const ANNOUNCED_AFTER: Duration = Duration::from_millis(500);
@@ -47,120 +46,6 @@ const SIDE_TIMEOUTS: Timeouts = Timeouts {
     write: Some(Duration::from_secs(2)),
 };
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Why receiving ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ReceiveError {
-    /// The server is not there, refused, or the connection broke.
-    #[error(transparent)]
-    Replication(#[from] ReplicationError),
-    /// Nothing was heard for too long.
-    #[error("the server has been silent for {} s", SILENCE_MAX.as_secs())]
-    Silent,
-    /// The server belongs to another cluster.
-    #[error(
-        "the server has system identifier {found}, but this timeline belongs to {expected}: \
-         it is no compute or original of this repository"
-    )]
-    OtherCluster {
-        /// The timeline's.
-        expected: SystemId,
-        /// The server's.
-        found: SystemId,
-    },
-    /// It is not the server whose WAL the timeline takes.
-    #[error(transparent)]
-    Fenced(#[from] Refusal),
-    /// What was received before cannot be read to compare it.
-    #[error("cannot read what was received")]
-    Io(#[source] io::Error),
-    /// The server was promoted, or recovered to a point in time.
-    #[error(
-        "the server is on PostgreSQL timeline {found}, but this branch's history is on {expected}: \
-         it was promoted or recovered, and may not go on where this branch ends"
-    )]
-    OtherHistory {
-        /// The timeline's.
-        expected: u32,
-        /// The server's.
-        found: u32,
-    },
-    /// The server no longer keeps the WAL that comes next.
-    #[error(
-        "the server cannot go on at {start}, its WAL from there is gone: the compute has to be \
-         made anew from this branch"
-    )]
-    WalGone {
-        /// Where receiving has to go on.
-        start: Lsn,
-        /// What the server said.
-        source: ReplicationError,
-    },
-    /// The timeline is not there or cannot be loaded.
-    #[error("cannot open the timeline")]
-    Repository(#[from] RepositoryError),
-    /// The WAL could not be taken in.
-    #[error(transparent)]
-    Ingest(#[from] IngestError),
-}
-
-impl ReceiveError {
-    /// Whether trying again cannot help until somebody has put something else in its place.
-    pub fn needs_somebody(&self) -> bool {
-        match self {
-            ReceiveError::OtherCluster { .. }
-            | ReceiveError::OtherHistory { .. }
-            | ReceiveError::Repository(_) => true,
-            // Bytes may be bad only once, and whoever mends the cause should not have to do more.
-            ReceiveError::Ingest(_)
-            | ReceiveError::Replication(_)
-            | ReceiveError::Silent
-            // Another server may come to be at that address.
-            | ReceiveError::Fenced(_)
-            | ReceiveError::Io(_)
-            | ReceiveError::WalGone { .. } => false,
-        }
-    }
-
-    /// Whether it is what the server itself has said.
-    pub fn is_answer(&self) -> bool {
-        matches!(self, ReceiveError::Replication(ReplicationError::Client(ClientError::Server(_))))
-    }
-
-    /// The kind of stop that it makes of its own: the server is there, and has nothing for us.
-    fn stop_kind(&self) -> Option<StopKind> {
-        match self {
-            ReceiveError::OtherCluster { .. } | ReceiveError::OtherHistory { .. } => {
-                Some(StopKind::Foreign)
-            }
-            ReceiveError::WalGone { .. } => Some(StopKind::Missing),
-            _ => None,
-        }
-    }
-
-    /// Whether the server is there, and must not be followed.
-    pub fn is_fenced(&self) -> bool {
-        matches!(self, ReceiveError::Fenced(_))
-    }
-
-    /// Whether it only says that the server is not there at the moment.
-    pub fn is_absence(&self) -> bool {
-        match self {
-            ReceiveError::Silent => true,
-            ReceiveError::Replication(error) => error.is_transient(),
-            _ => false,
-        }
-    }
-}
-
-impl From<JointError> for ReceiveError {
-    fn from(error: JointError) -> ReceiveError {
-        match error {
-            JointError::Refused(refusal) => refusal.into(),
-            JointError::Io(source) => ReceiveError::Io(source),
-        }
-    }
-}
 
 /// A failure, and whether all had been well before it.
 pub(super) struct Failure {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use postgres_formats::ForkNumber;
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,169 @@
+//! `CommandSpec`: the commands that there are, how they are written and what they reply.
+
+/// What is known of a command without running it.
+#[derive(Debug)]
+pub struct CommandSpec {
+    /// The verb and its arguments.
+    pub usage: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// The columns of its reply; none for a command that switches to COPY.
+    pub columns: &'static [&'static str],
+}
+
+const BRANCH_COLUMNS: &[&str] = &[
+    "name",
+    "timeline",
+    "ancestor_timeline",
+    "ancestor_lsn",
+    "start_lsn",
+    "last_record_lsn",
+    "created",
+    "state",
+    "stopped_lsn",
+    "cause",
+];
+const COMPUTE_COLUMNS: &[&str] = &[
+    "timeline",
+    "connstr",
+    "state",
+    "received_lsn",
+    "flushed_lsn",
+    "message",
+    "stopped_lsn",
+    "cause",
+];
+const WRITER_COLUMNS: &[&str] = &[
+    "timeline",
+    "generation",
+    "instance",
+    "name",
+    "held",
+    "since",
+    "since_lsn",
+    "state",
+    "last_record_lsn",
+    "received_lsn",
+    "flushed_lsn",
+    "message",
+];
+
+/// Every command, in the order in which `help` lists them.
+pub const COMMANDS: &[CommandSpec] = &[
+    CommandSpec {
+        usage: "status",
+        purpose: "what the page server is and how it does",
+        columns: &[
+            "version",
+            "pid",
+            "repository",
+            "uptime_seconds",
+            "branches",
+            "computes",
+            "computes_streaming",
+            "cache_bytes",
+            "cache_hits",
+            "cache_misses",
+            "problems",
+        ],
+    },
+    CommandSpec { usage: "branch_list", purpose: "all branches", columns: BRANCH_COLUMNS },
+    CommandSpec {
+        usage: "timeline_show T",
+        purpose: "positions and origin of a timeline",
+        columns: &[
+            "timeline",
+            "ancestor_timeline",
+            "ancestor_lsn",
+            "start_lsn",
+            "oldest_lsn",
+            "last_record_lsn",
+            "received_lsn",
+            "flushed_lsn",
+            "page_versions",
+            "created",
+            "state",
+            "stopped_lsn",
+            "cause",
+        ],
+    },
+    CommandSpec {
+        usage: "compute_list",
+        purpose: "the servers whose WAL is followed",
+        columns: COMPUTE_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_create NAME POINT",
+        purpose: "create a branch at a point of another",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_delete NAME",
+        purpose: "delete a branch that nothing depends on",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_rename OLD NEW",
+        purpose: "give a branch another name",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "pagestream T [GENERATION]",
+        purpose: "switch the connection to binary page requests",
+        columns: &[],
+    },
+    CommandSpec {
+        usage: "basebackup T [LSN [stubs]]",
+        purpose: "a tar of the files a compute starts from; with stubs for commit log and the like",
+        columns: &[],
+    },
+    CommandSpec {
+        usage: "callmemaybe T CONNSTR [INSTANCE GENERATION]",
+        purpose: "follow the WAL of the server at CONNSTR",
+        columns: COMPUTE_COLUMNS,
+    },
+    CommandSpec { usage: "forgetmemaybe T", purpose: "stop following", columns: COMPUTE_COLUMNS },
+    CommandSpec {
+        usage: "writer_show T",
+        purpose: "who writes a timeline, and how far its WAL has been received",
+        columns: WRITER_COLUMNS,
+    },
+    CommandSpec {
+        usage: "writer_list",
+        purpose: "who writes which timeline",
+        columns: WRITER_COLUMNS,
+    },
+    CommandSpec {
+        usage: "writer_claim T INSTANCE NAME GENERATION",
+        purpose: "make a compute the writer of a timeline after that of GENERATION, 0 for none",
+        columns: WRITER_COLUMNS,
+    },
+    CommandSpec {
+        usage: "writer_release T INSTANCE",
+        purpose: "take a compute's role of writer, if it has it, and stop following it",
+        columns: WRITER_COLUMNS,
+    },
+    CommandSpec {
+        usage: "lsn_at T TIMESTAMP",
+        purpose: "the LSN of the state at a time",
+        columns: &["lsn"],
+    },
+    CommandSpec {
+        usage: "timestamp_at T LSN",
+        purpose: "when the latest transaction up to an LSN ended",
+        columns: &["timestamp"],
+    },
+    CommandSpec { usage: "help", purpose: "this list", columns: &["command", "purpose"] },
+];
+
+impl CommandSpec {
+    /// The first word.
+    pub fn verb(&self) -> &'static str {
+        self.usage.split(' ').next().unwrap_or(self.usage)
+    }
+
+    /// The command that begins with this word, in whatever case.
+    pub fn find(verb: &str) -> Option<&'static CommandSpec> {
+        COMMANDS.iter().find(|spec| spec.verb().eq_ignore_ascii_case(verb))
+    }
+}
