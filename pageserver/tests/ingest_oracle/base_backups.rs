@@ -2,11 +2,13 @@
 //! of `replay`, which knows no LSNs and has carried out nothing but the records before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use pageserver::basebackup::SlruForm;
 use pageserver::key::PageKey;
 use pageserver::layer::import::DataDirectory;
 use pageserver::repository::Repository;
+use pageserver::timeline::Timeline;
 use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
 use postgres_formats::control_file::{ClusterState, ControlFile};
 use postgres_formats::page_checksum::{set_checksum, verify};
@@ -21,7 +23,7 @@ use rand::SeedableRng;
 use crate::cluster::{self, ClusterExt};
 use crate::replay::Storage;
 use crate::small_workload::{after_crash, before, stretch};
-use crate::stock;
+use crate::stock::{self, Opened};
 use crate::unpacked::{Unpacked, prepare};
 use crate::workload::freeze_everything;
 
@@ -103,6 +105,7 @@ fn at_the_end_of_every_record() {
     let mut at = None;
     let mut tar = Vec::new();
     let mut compared = 0;
+    let mut branches = Vec::new();
     let mut seen = BTreeSet::new();
     storage.replay_and_look(cluster.data_dir(), |storage, next| {
         // The end of the record before, which is not where the next one begins if that page does.
@@ -120,6 +123,9 @@ fn at_the_end_of_every_record() {
             let stubs = Unpacked::take(&timeline, lsn, SlruForm::Stubs, &mut tar);
             stubs.compare_stubs(&backup, &storage.state.checkpoint, lsn);
         }
+        if compared % 150 == 0 {
+            branches.push((lsn, backup));
+        }
         compared += 1;
         // Within the record nothing of it has happened.
         let is_cut = next.start.page_start() != next.end.page_start();
@@ -136,6 +142,7 @@ fn at_the_end_of_every_record() {
     Unpacked::take(&timeline, end, SlruForm::Whole, &mut tar).compare(&storage, end);
     assert_eq!(storage.differences(cluster.data_dir()), Vec::<String>::new());
     println!("{compared} base backups compared");
+    on_branches(opened, timeline, branches);
     assert!(compared > 1000, "only {compared} records");
     for folder in ["pg_twophase", "pg_commit_ts", "pg_multixact", "pg_tblspc", "pg_logical"] {
         assert!(seen.contains(folder), "never a file in {folder}");
@@ -144,6 +151,26 @@ fn at_the_end_of_every_record() {
         ["RelDrop", "RelMap", "DbCopy", "DbCreate", "DbDrop", "TablespaceDrop", "Parameters"]
     {
         assert!(storage.change_kinds.contains(kind), "no {kind}");
+    }
+}
+
+/// Branches give what their origin gave there, with everything that is known made anew from the disk.
+fn on_branches(opened: Opened, timeline: Arc<Timeline>, backups: Vec<(Lsn, Unpacked)>) {
+    let Opened { repository, maker, dir } = opened;
+    for (number, (lsn, _)) in backups.iter().enumerate() {
+        let name = format!("branch{number}").parse().unwrap();
+        let point = format!("main@{lsn}").parse().unwrap();
+        repository.create_branch(&name, &point, stock::TIMEOUT).unwrap();
+    }
+    drop((timeline, repository, maker));
+    let opened = stock::open(dir, 1 << 20);
+    let mut tar = Vec::new();
+    for (number, (lsn, expected)) in backups.into_iter().enumerate() {
+        let name = format!("branch{number}").parse().unwrap();
+        let branch = opened.repository.branch(&name).unwrap();
+        let timeline = opened.repository.timeline(branch.timeline).unwrap();
+        let backup = Unpacked::take(&timeline, lsn, SlruForm::Whole, &mut tar);
+        assert!(backup == expected, "a branch at {lsn} has another base backup");
     }
 }
 

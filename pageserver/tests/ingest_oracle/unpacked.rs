@@ -19,6 +19,7 @@ pub fn prepare(timeline: &Arc<Timeline>, lsn: Lsn, slrus: SlruForm) -> BaseBacku
 }
 
 /// A base backup in memory.
+#[derive(PartialEq)]
 pub struct Unpacked {
     pub base: Lsn,
     pub folders: BTreeSet<String>,
