@@ -35,5 +35,5 @@ pub use postgres_install::PostgresInstall;
 pub use repository::{REPOSITORY_VARIABLE, Repository};
 pub use verify::{
     AmcheckCounts, ChecksumCounts, Count, DeepCounts, Difference, DumpCounts, ManagerCounts,
-    PageCounts, Permitted, RecordsVerification, Seconds, Verification, VerifyStep, Watcher,
+    Masked, PageCounts, Permitted, RecordsVerification, Seconds, Verification, VerifyStep, Watcher,
 };

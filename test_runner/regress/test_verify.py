@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,8 @@ def test_branches_and_moments(fresh: Path, repo: zenith.Repository, cli: Cli) ->
             code, found = verified(cli, point)
             assert (code, found["different"], found["differences"]) == (DONE, 0, []), found
             assert found["pages"]["compared"] > 3000
+            # Who has replayed the same records has the same hints.
+            assert set(found["pages"]["masked"]) <= {"lsn", "checksum"}
         # The stock server has kept off what belongs to the compute.
         assert pg.psql("select count(*) from outside") == "1000"
     dev = repo.create_branch("dev", at=("main", middle))
@@ -159,6 +163,9 @@ def test_the_image_in_every_record(repo: zenith.Repository, cli: Cli) -> None:
         assert images["compared"] == images["equal"] + images["masked_equal"] + sum(
             images["permitted"].values()
         )
+        masked = images["masked"]
+        assert {"checksum", "command_id", "unused_space", "deleted_index_page"} <= set(masked)
+        assert max(masked.values()) <= images["masked_equal"] <= sum(masked.values())
         managers = found["resource_managers"]
         for name in ("Heap", "Heap2", "Btree", "Hash", "Gin", "Gist", "SPGist", "BRIN", "Sequence"):
             assert managers[name]["consistency_images"] > 0, managers
@@ -226,6 +233,40 @@ def test_a_record_whose_page_is_wrong(
     # The image of the map in which the first page's bits are set again lacks those of the second.
     found = with_fault("keep-visibility")
     assert {(d["relation"], d["fork"]) for d in found["differences"]} == {(table, "vm")}, found
+
+
+def test_gist_pages_that_change_behind_their_image(repo: zenith.Repository, cli: Cli) -> None:
+    # A checkpoint between a split and the insertion of its downlink.
+    main = repo.branch("main")
+    with main.compute() as pg:
+        wide = " || ".join(f"md5((a + {n})::text)" for n in range(56))
+        pg.psql("create extension btree_gist")
+        pg.psql("create table t (a int)")
+        pg.psql(f"create index on t using gist (({wide}))")
+        stop = threading.Event()
+
+        def checkpoints() -> None:
+            while not stop.is_set():
+                pg.psql("checkpoint")
+
+        with ThreadPoolExecutor() as threads:
+            checkpointing = threads.submit(checkpoints)
+            try:
+                for number in range(30):
+                    before = postgres.received_lsn(pg)
+                    rows = f"select {number} * 10000 + n * 57 from generate_series(1, 500) as n"
+                    pg.psql(f"insert into t {rows}")
+                    found = repo.verify_records(since=before)
+                    assert (found["different"], found["differences"]) == (0, []), found
+                    if "gist_follow_right" in found["images"]["masked"]:
+                        break
+                else:
+                    pytest.fail("no image of a page on the left of a split")
+            finally:
+                stop.set()
+            checkpointing.result()
+        code, found = verified(cli, "main")
+        assert (code, found["different"], found["differences"]) == (DONE, 0, []), found
 
 
 def test_nothing_is_left_when_interrupted(fresh: Path, repo: zenith.Repository, cli: Cli) -> None:

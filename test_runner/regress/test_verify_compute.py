@@ -59,6 +59,7 @@ def test_as_its_server_left_it(repo: zenith.Repository, cli: Cli) -> None:
     assert permitted["settings"] >= 5
     assert permitted["sequence_values_ahead"] >= 1
     assert permitted["spgist_room"] == 1
+    assert {"row_hints", "command_id", "unused_space"} <= set(found["pages"]["masked"])
 
     # After a crash, with everything that is known made anew from the disk.
     with pg:
@@ -99,6 +100,9 @@ def test_what_is_wrong_is_told(
     for fault, expected in (
         # A row's data.
         (f"flip relation {rel} 0 8184 1", {("page", rel)}),
+        # `PD_ALL_VISIBLE`, and the mark of a locker: PostgreSQL's mask hides both.
+        (f"flip relation {rel} 0 10 4", {("page", rel)}),
+        (f"flip relation {rel} 0 8180 128", {("page", rel)}),
         # A commit.
         ("flip pg_xact/0000 0 40 1", {("file", "pg_xact/0000")}),
         ("short pg_xact/0000", {("file", "pg_xact/0000")}),

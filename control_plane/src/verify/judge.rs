@@ -5,6 +5,7 @@ use postgres_formats::{BlockNumber, ForkNumber, PageImage, RelTag};
 use walredo_pool::MaskKind;
 
 use super::catalog::Catalog;
+use super::masked::{Pair, Sides};
 use super::masks::Masks;
 use super::pages::Suspects;
 use super::report::{Difference, Verification};
@@ -81,9 +82,14 @@ impl Judge {
             report.permit(reason, 1);
             return Ok(());
         }
-        let Some(detail) = self.masks.begin(mask, block, ours, theirs).finish()? else {
-            report.pages.masked_equal += 1;
-            return Ok(());
+        let sides = if self.of_compute { Sides::Server } else { Sides::SameRecords };
+        let pair = Pair { mask, sides, block, at: report.lsn, ours, theirs };
+        let detail = match self.masks.begin(pair).finish()? {
+            Ok(reasons) => {
+                report.pages.add_masked(&reasons);
+                return Ok(());
+            }
+            Err(detail) => detail,
         };
         report.pages.different += 1;
         report.describe(Difference {

@@ -1,12 +1,14 @@
 //! PostgreSQL's own masks, run by a stock process that loads the redo module.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use postgres_formats::control_file::ControlFile;
-use postgres_formats::{BlockNumber, PageImage, SystemId};
+use postgres_formats::{PageImage, SystemId};
 use slog::{Discard, Logger, o};
-use walredo_pool::{Account, MaskKind, PendingRedo, WalRedoConfig, WalRedoPool};
+use walredo_pool::{Account, PendingRedo, WalRedoConfig, WalRedoPool};
 
+use super::masked::{Masked, Pair};
 use super::scratch::Scratch;
 use crate::companions;
 use crate::error::{Error, Result};
@@ -48,15 +50,10 @@ impl Masks {
     }
 
     /// Begins to mask two versions of a page.
-    pub fn begin(
-        &self,
-        mask: MaskKind,
-        block: BlockNumber,
-        ours: &PageImage,
-        theirs: &PageImage,
-    ) -> MaskedPair {
-        let begin = |page: &PageImage| self.0.submit_mask(mask, page.clone(), block);
-        MaskedPair { ours: begin(ours), theirs: begin(theirs) }
+    pub fn begin(&self, pair: Pair<'_>) -> MaskedPair {
+        let begin = |page: &PageImage| self.0.submit_mask(pair.mask, page.clone(), pair.block);
+        let (ours, theirs) = (begin(pair.ours), begin(pair.theirs));
+        MaskedPair { ours, theirs, explained: pair.explain() }
     }
 }
 
@@ -64,14 +61,19 @@ impl Masks {
 pub(super) struct MaskedPair {
     ours: PendingRedo,
     theirs: PendingRedo,
+    explained: Result<BTreeSet<Masked>, String>,
 }
 
 impl MaskedPair {
-    /// Waits for both; `None` if they are equal, else how much differs.
-    pub fn finish(self) -> Result<Option<String>> {
+    /// Waits for both. Gives why they differ if they do so only where the mask is, and else what
+    /// differs.
+    pub fn finish(self) -> Result<Result<BTreeSet<Masked>, String>> {
         let ours = self.ours.wait().map_err(masks_failed)?;
         let theirs = self.theirs.wait().map_err(masks_failed)?;
-        Ok(differing_bytes(&ours, &theirs, 0))
+        Ok(match differing_bytes(&ours, &theirs, 0) {
+            Some(detail) => Err(detail),
+            None => self.explained,
+        })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The stock server recovers from the base image and the raw WAL alone (`pageserver materialize`).
 //! Of the pages that are not equal byte by byte PostgreSQL's own masks decide, which leave out what
-//! WAL does not promise; which mask a page needs is asked of the stock server's catalogs.
+//! WAL does not promise; which mask a page needs is asked of the stock server's catalogs. What a mask
+//! has left out must have a reason (`masked`).
 
 mod backup;
 mod catalog;
@@ -12,6 +13,7 @@ mod counters;
 mod deep;
 mod directory;
 mod judge;
+mod masked;
 mod masks;
 mod pages;
 mod records;
@@ -39,6 +41,7 @@ use scratch::Scratch;
 use stock::StockServer;
 
 pub use deep::{AmcheckCounts, ChecksumCounts, DeepCounts, DumpCounts};
+pub use masked::Masked;
 pub use records::{ManagerCounts, RecordsVerification};
 pub use report::{Count, Difference, PageCounts, Permitted, Seconds, Verification};
 

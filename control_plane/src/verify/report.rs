@@ -1,11 +1,12 @@
 //! What a verification has found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postgres_formats::{BlockNumber, Lsn, RelTag, TimelineId};
 use serde::{Serialize, Serializer};
 
 use super::deep::DeepCounts;
+use super::masked::Masked;
 use crate::branch::Branch;
 
 /// Differences that are told in detail; of more there is only the number.
@@ -93,14 +94,26 @@ pub struct PageCounts {
     pub compared: u64,
     /// Equal in every byte.
     pub equal: u64,
-    /// Equal in all that WAL promises, as PostgreSQL's masks have it.
+    /// Equal in all that WAL promises, as PostgreSQL's masks have it, and different elsewhere for
+    /// reasons that are known.
     pub masked_equal: u64,
+    /// How many of these there are for each of the reasons; a page may have several.
+    pub masked: BTreeMap<Masked, u64>,
     /// Different for a reason that is known; a file, or `pg_control`, counts as one page.
     pub permitted: BTreeMap<Permitted, u64>,
     /// Different.
     pub different: u64,
     /// Not compared, since a compute does not have them on its disk.
     pub absent: u64,
+}
+
+impl PageCounts {
+    pub(super) fn add_masked(&mut self, reasons: &BTreeSet<Masked>) {
+        self.masked_equal += 1;
+        for reason in reasons {
+            *self.masked.entry(*reason).or_default() += 1;
+        }
+    }
 }
 
 /// A difference.

@@ -68,10 +68,7 @@ fn sequence(ours: &PageImage, theirs: &PageImage) -> Option<Permitted> {
         && distance != 0
         && distance % i128::from(their_left) == 0
         && data + SEQUENCE_ROW_BYTES <= ours.len();
-    // Whether the row's commit has been looked at is a hint on its header (`t_infomask`).
-    let hints = row + 20..row + 22;
-    let mut masked = ours.clone();
-    masked.get_mut(hints.clone())?.copy_from_slice(theirs.get(hints)?);
+    // The row is frozen from the beginning (`fill_seq_fork_with_data`), so it has no hints.
     let range = data..data + SEQUENCE_ROW_BYTES;
-    (explained && same_but(&masked, theirs, range)).then_some(Permitted::SequenceValuesAhead)
+    (explained && same_but(ours, theirs, range)).then_some(Permitted::SequenceValuesAhead)
 }

@@ -22,7 +22,10 @@ class PageCounts(TypedDict):
     equal: int
     """Equal in every byte that counts."""
     masked_equal: int
-    """Equal in all that WAL promises, as PostgreSQL's masks have it."""
+    """Equal in all that WAL promises, as PostgreSQL's masks have it, and different elsewhere for
+    reasons that are known."""
+    masked: dict[str, int]
+    """How many of these there are for each of the reasons; a page may have several."""
     permitted: dict[str, int]
     """Different for a reason that is known, by the name of the reason."""
     different: int

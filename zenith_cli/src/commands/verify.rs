@@ -99,6 +99,9 @@ fn table(report: &Verification) -> Result<(), Failure> {
         ("pages equal".to_owned(), pages.equal),
         ("pages equal under PostgreSQL's masks".to_owned(), pages.masked_equal),
     ];
+    for (reason, count) in &pages.masked {
+        rows.push((format!("under a mask: {}", reason.name().replace('_', " ")), *count));
+    }
     for (reason, count) in &pages.permitted {
         rows.push((format!("permitted: {}", reason.name().replace('_', " ")), *count));
     }
@@ -162,6 +165,9 @@ fn records_table(report: &RecordsVerification) -> Result<(), Failure> {
         ("images equal".to_owned(), images.equal),
         ("images equal under PostgreSQL's masks".to_owned(), images.masked_equal),
     ];
+    for (reason, count) in &images.masked {
+        rows.push((format!("under a mask: {}", reason.name().replace('_', " ")), *count));
+    }
     for (reason, count) in &images.permitted {
         rows.push((format!("images permitted: {}", reason.name().replace('_', " ")), *count));
     }
