@@ -1,0 +1,85 @@
+//! Reads a layer file.
+
+use std::ops::Range;
+
+use crate::blocks::Blocks;
+use crate::cursor::IndexRoot;
+use crate::error::ReadError;
+use crate::footer::{Footer, Summary};
+use crate::header::Header;
+use crate::scan::Scan;
+use crate::versions::Versions;
+use crate::{BlockCache, FileId, KeyRange, LayerKind, Lsn, Owner, ReadAt};
+
+/// An open layer file. Any number of threads may use it at once.
+///
+/// Every byte that is given out was covered by a checksum that held.
+#[derive(Debug)]
+pub struct Reader<R> {
+    pub(crate) blocks: Blocks<R>,
+    pub(crate) header: Header,
+    pub(crate) footer: Footer,
+    pub(crate) root: IndexRoot,
+}
+
+impl<R: ReadAt> Reader<R> {
+    /// Opens a file that must belong to `owner`. Reads the header, the footer and the root of the index:
+    /// less than 5 KiB, however large the file is.
+    pub fn open(source: R, owner: Owner, cache: &BlockCache) -> Result<Reader<R>, ReadError> {
+        let file_bytes = source.length().map_err(|source| ReadError::Io { offset: 0, source })?;
+        let header = Header::read(&source)?;
+        if header.owner != owner {
+            return Err(ReadError::WrongOwner { expected: owner, found: header.owner });
+        }
+        let footer = Footer::read(&source, header.file, file_bytes)?;
+        let blocks =
+            Blocks { source, file: header.file, lsns: header.lsns.clone(), cache: cache.clone() };
+        let node = blocks.root(footer.root)?;
+        let corrupt = ReadError::corrupt(footer.root.offset);
+        if (node.level == 0) != footer.root_filter.is_some() {
+            return Err(corrupt("there is a filter of all keys if and only if the root is a leaf"));
+        }
+        if (node.len() == 0) != (footer.summary.entry_count == 0) {
+            return Err(corrupt("the index and the count of entries contradict each other"));
+        }
+        let root = IndexRoot { node, filter: footer.root_filter };
+        Ok(Reader { blocks, header, footer, root })
+    }
+
+    /// The file's id.
+    pub fn file_id(&self) -> FileId {
+        self.header.file
+    }
+
+    /// Whether it has all versions in a range of positions or all values at one.
+    pub fn kind(&self) -> LayerKind {
+        self.header.kind
+    }
+
+    /// The positions that it covers.
+    pub fn lsns(&self) -> Range<Lsn> {
+        self.header.lsns.clone()
+    }
+
+    /// The keys that it speaks of.
+    pub fn keys(&self) -> &KeyRange {
+        &self.footer.summary.keys
+    }
+
+    /// What is in it.
+    pub fn summary(&self) -> &Summary {
+        &self.footer.summary
+    }
+
+    /// The versions of `key` at or before `lsn_max`, newest first. Blocks are read as the iterator gets to
+    /// them: stop when you have seen enough.
+    pub fn get(&self, key: &[u8], lsn_max: Lsn) -> Versions<'_, R> {
+        Versions::new(self, key, lsn_max)
+    }
+
+    /// All entries with keys in `keys`, by key and then by position. Blocks that were read are not put
+    /// into the cache.
+    pub fn scan(&self, keys: KeyRange) -> Scan<'_, R> {
+        Scan::new(self, keys)
+    }
+}
