@@ -12,6 +12,7 @@
 pub mod base_backup;
 pub mod block_image;
 pub mod file_names;
+pub mod layer_file;
 pub mod mutate;
 pub mod page_stream;
 pub mod small_files;
@@ -31,7 +32,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "wal_stream",
         run: wal_stream::run,
@@ -73,5 +74,11 @@ pub const TARGETS: [Target; 7] = [
         run: small_files::run,
         seeds: small_files::seeds,
         smoke_inputs: 4_000,
+    },
+    Target {
+        name: "layer_file",
+        run: layer_file::run,
+        seeds: layer_file::seeds,
+        smoke_inputs: 6_000,
     },
 ];

@@ -60,4 +60,4 @@ macro_rules! smoke_tests {
     };
 }
 
-smoke_tests! { wal_stream wal_record block_image page_stream base_backup file_names small_files }
+smoke_tests! { wal_stream wal_record block_image page_stream base_backup file_names small_files layer_file }
