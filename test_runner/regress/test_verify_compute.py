@@ -106,7 +106,8 @@ def test_what_is_wrong_is_told(
         # A commit.
         ("flip pg_xact/0000 0 40 1", {("file", "pg_xact/0000")}),
         ("short pg_xact/0000", {("file", "pg_xact/0000")}),
-        (f"short relation {rel}", {("size", rel)}),
+        # And a page whose header makes no sense, on which no mask can be laid.
+        (f"short relation {rel};flip relation {rel} 0 17 255", {("size", rel), ("page", rel)}),
     ):
         found = with_fault(fault)
         assert told(found) == expected, (fault, found)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postgres_formats::control_file::ControlFile;
 use postgres_formats::{PageImage, SystemId};
 use slog::{Discard, Logger, o};
-use walredo_pool::{Account, PendingRedo, WalRedoConfig, WalRedoPool};
+use walredo_pool::{Account, PendingRedo, RedoError, WalRedoConfig, WalRedoPool};
 
 use super::masked::{Masked, Pair};
 use super::scratch::Scratch;
@@ -66,14 +66,20 @@ pub(super) struct MaskedPair {
 
 impl MaskedPair {
     /// Waits for both. Gives why they differ if they do so only where the mask is, and else what
-    /// differs.
+    /// differs. A page that PostgreSQL refuses to mask, such as one of zeros, is equal to none but its
+    /// own bytes, which were compared before.
     pub fn finish(self) -> Result<Result<BTreeSet<Masked>, String>> {
-        let ours = self.ours.wait().map_err(masks_failed)?;
-        let theirs = self.theirs.wait().map_err(masks_failed)?;
-        Ok(match differing_bytes(&ours, &theirs, 0) {
-            Some(detail) => Err(detail),
-            None => self.explained,
-        })
+        match (self.ours.wait(), self.theirs.wait()) {
+            (Ok(ours), Ok(theirs)) => Ok(match differing_bytes(&ours, &theirs, 0) {
+                Some(detail) => Err(detail),
+                None => self.explained,
+            }),
+            (Err(RedoError::Refused { message, .. }), _) => Ok(Err(message)),
+            (_, Err(RedoError::Refused { message, .. })) => {
+                Ok(Err(format!("the other side's: {message}")))
+            }
+            (Err(error), _) | (_, Err(error)) => Err(masks_failed(error)),
+        }
     }
 }
 
