@@ -20,6 +20,7 @@ mod records;
 mod report;
 mod scratch;
 mod stock;
+mod throw_away;
 mod unlogged;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -11,16 +11,13 @@ mod client;
 mod dump;
 mod report;
 
-use std::fs;
 use std::time::Instant;
-
-use pageserver_client::{At, Point};
 
 use super::scratch::Scratch;
 use super::stock::StockServer;
+use super::throw_away::ThrowAway;
 use super::{Verification, VerifyStep, Watcher};
-use crate::compute::Compute;
-use crate::error::{Error, IoContext, Result};
+use crate::error::Result;
 use crate::repository::Repository;
 pub(super) use checksums::check as check_checksums;
 use client::Client;
@@ -33,10 +30,6 @@ const PROGRAMS: [(&str, &str); 3] = [
     ("pg_dumpall", "postgresql-client-15"),
     ("psql", "postgresql-client-15"),
 ];
-
-/// Settings of the compute, so that it has what is there and nothing else: a subscription would go on
-/// with its publisher's changes.
-const QUIET: &str = "autovacuum = off\nmax_logical_replication_workers = 0\n";
 
 /// Fails if a program is missing, before hours have gone by.
 pub(super) fn check_programs(repository: &Repository) -> Result<()> {
@@ -53,21 +46,9 @@ pub(super) fn check_servers(
 ) -> Result<()> {
     let began = Instant::now();
     watcher.tell(VerifyStep::Starting)?;
-    let branch = report.branch.parse().map_err(|error: pageserver_client::BranchNameError| {
-        Error::InvalidArgument(error.to_string())
-    })?;
-    // The end of the branch may have moved on.
-    let point = Point { branch, at: At::Lsn(report.lsn) };
-    let compute = Compute::create_throw_away(repository, &point)?;
-    let throw_away = ThrowAway(Some(compute.clone()));
-    {
-        let _identity = repository.account().enter();
-        let path = compute.pgdata().join("postgresql.auto.conf");
-        fs::write(&path, QUIET).io("write", &path)?;
-    }
-    compute.start()?;
-    let ours = Client::of_compute(repository, compute.port());
-    amcheck::check_extension(&compute)?;
+    let throw_away = ThrowAway::start(repository, &report.branch, report.lsn, "")?;
+    let ours = Client::of_compute(repository, throw_away.compute().port());
+    amcheck::check_extension(throw_away.compute())?;
     let serving = stock.serve(watcher)?;
     let theirs = Client::of_stock(repository, serving.socket_dir());
     for server in [&ours, &theirs] {
@@ -81,22 +62,4 @@ pub(super) fn check_servers(
     throw_away.destroy()?;
     report.deep_counts().seconds += began.elapsed().as_secs_f64();
     Ok(())
-}
-
-/// A compute that is gone with this value.
-struct ThrowAway(Option<Compute>);
-
-impl ThrowAway {
-    fn destroy(mut self) -> Result<()> {
-        self.0.take().map_or(Ok(()), |compute| compute.destroy())
-    }
-}
-
-impl Drop for ThrowAway {
-    fn drop(&mut self) {
-        // What cannot be removed is when the next compute is made.
-        if let Some(compute) = self.0.take() {
-            let _ = compute.destroy();
-        }
-    }
 }
