@@ -7,6 +7,7 @@
 //! flip OBJECT BLOCK BYTE BITS    that byte of that page is given out with these bits inverted; OBJECT
 //!                                as messages name it: "relation 1663/5/16384_vm", "pg_xact/0000"
 //! short OBJECT                   the object is given out with its last page missing
+//! forget OBJECT                  the object is not in the list of all that there is
 //! keep-visibility                records clear no bits of visibility maps
 //! ```
 
@@ -26,6 +27,7 @@ mod faults {
     pub(super) enum Fault {
         Flip { object: String, block: u32, byte: usize, bits: u8 },
         Short { object: String },
+        Forget { object: String },
         KeepVisibility,
     }
 
@@ -44,6 +46,9 @@ mod faults {
         }
         if let Some(object) = text.strip_prefix("short ") {
             return Some(Fault::Short { object: object.to_owned() });
+        }
+        if let Some(object) = text.strip_prefix("forget ") {
+            return Some(Fault::Forget { object: object.to_owned() });
         }
         let mut words = text.strip_prefix("flip ")?.rsplitn(4, ' ');
         let bits = words.next()?.parse().ok()?;
@@ -78,6 +83,14 @@ pub(crate) fn size(name: ObjectTag, size: u32) -> u32 {
     size.saturating_sub(u32::from(is_short))
 }
 
+/// Whether an object is left out of the list of all that there is.
+#[cfg(debug_assertions)]
+pub(crate) fn is_forgotten(name: ObjectTag) -> bool {
+    faults::all().iter().any(
+        |fault| matches!(fault, faults::Fault::Forget { object } if *object == name.to_string()),
+    )
+}
+
 /// Whether bits of visibility maps are not cleared.
 #[cfg(debug_assertions)]
 pub(crate) fn keeps_visibility() -> bool {
@@ -94,6 +107,12 @@ pub(crate) fn page(_: ObjectPage, image: Arc<PageImage>) -> Arc<PageImage> {
 #[cfg(not(debug_assertions))]
 pub(crate) fn size(_: ObjectTag, size: u32) -> u32 {
     size
+}
+
+/// Whether an object is left out of the list of all that there is.
+#[cfg(not(debug_assertions))]
+pub(crate) fn is_forgotten(_: ObjectTag) -> bool {
+    false
 }
 
 /// Whether bits of visibility maps are not cleared.
@@ -114,6 +133,7 @@ mod tests {
                 if object == "relation 1663/5/16384_vm"
         ));
         assert!(matches!(parse("short pg_xact/0000"), Some(Fault::Short { .. })));
+        assert!(matches!(parse("forget pg_xact/0000"), Some(Fault::Forget { .. })));
         assert!(matches!(parse("keep-visibility"), Some(Fault::KeepVisibility)));
         assert!(parse("").is_none() && parse("flip x 1 2").is_none());
     }

@@ -1,12 +1,17 @@
 """A compute's data directory, as its server left it, against what the page server has."""
 
+import contextlib
+import os
+import shutil
+import signal
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import zenith
-from fixtures import pgbench, postgres
+from fixtures import pgbench, postgres, processes
 from fixtures.cli import DIFFERENT, Cli
 
 WORK = """
@@ -249,3 +254,117 @@ def begun_at(pg: zenith.Compute) -> int:
     """Where a compute's own WAL begins. The LSN at which it reads pages has moved on since."""
     text = (pg.pgdata.parent / "zenith-compute.toml").read_text()
     return int(zenith.Lsn(tomllib.loads(text)["base_lsn"]))
+
+
+# Pages and records are written when their buffers are needed, and not by the way.
+ORPHANS_CONF = """
+autovacuum = off
+bgwriter_lru_maxpages = 0
+wal_buffers = 1MB
+"""
+LOCATOR = """
+select concat_ws('/', case when c.relisshared then 1664 else 1663 end,
+                 case when c.relisshared then 0 else d.oid end, pg_relation_filenode(c.oid))
+from pg_class c, pg_database d where c.oid = '{}'::regclass and datname = current_database()
+"""
+
+
+def leave_orphans(pg: zenith.Compute) -> dict[str, str]:
+    """Kills a server with open transactions, whose last records are in its memory only.
+
+    Gives the files, by what they are, that no catalog will ever name.
+    """
+    pg.psql("create table things as select md5(n::text) as tag from generate_series(1, 50000) n")
+    connections = [pg.connect() for _ in range(3)]
+    made, built, gone = connections
+    files = {}
+
+    def path(name: str, connection: psycopg.Connection[Any]) -> None:
+        row = connection.execute(f"select pg_relation_filepath('{name}')").fetchone()
+        assert row
+        files[name] = row[0]
+
+    gone.execute("create table gone as select generate_series(1, 1000)")
+    path("gone", gone)
+    postgres.received_lsn(pg)
+    # So that the next start does not make it again.
+    pg.psql("checkpoint")
+    writer = pg.psql("select pid from pg_stat_activity where backend_type = 'walwriter'")
+    os.kill(int(writer), signal.SIGSTOP)
+    # Writes its pages itself, but of their records only what the WAL buffers cannot hold.
+    built.execute("create index built on things (tag)")
+    path("built", built)
+    made.execute("create unlogged table fleeting as select generate_series(1, 1000)")
+    made.execute("create table logged as select generate_series(1, 1000)")
+    path("fleeting", made)
+    path("logged", made)
+    # Takes the file away, and nobody else ever hears of that.
+    gone.rollback()
+    assert pg.pid is not None
+    processes.kill_server(pg.pid)
+    pg.kill()
+    for connection in connections:
+        connection.close()
+    return files
+
+
+def test_only_what_nothing_names_may_be_on_one_side(
+    repo: zenith.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pg = repo.branch("main").compute()
+    with (pg.pgdata / "postgresql.conf").open("a") as file:
+        file.write(ORPHANS_CONF)
+    with pg:
+        orphans = leave_orphans(pg)
+        pg.start()
+        for name in ("kept", "dropped_later"):
+            pg.psql(f"create table {name} as select 1 as a")
+        attributes = pg.psql(LOCATOR.format("pg_attribute"))
+        named = {
+            pg.psql(LOCATOR.format(name))
+            # The numbers of the last two are in maps.
+            for name in ("kept", "dropped_later", "pg_toast.pg_toast_1255", "pg_shdescription")
+        }
+        with contextlib.closing(pg.connect(autocommit=True)) as later:
+            later.execute("begin")
+            later.execute("create table made_later as select 1 as a")
+            later.execute("drop table dropped_later")
+            row = later.execute(LOCATOR.format("made_later")).fetchone()
+            assert row
+            named.add(row[0])
+            later.execute("prepare transaction 'later'")
+    on_disk = {name for name, path in orphans.items() if (pg.pgdata / path).exists()}
+    assert on_disk >= {"built", "fleeting", "logged"}
+    # As a crash leaves the folder of a database or a tablespace that is being made, and a session's
+    # a temporary table.
+    shutil.copytree(pg.pgdata / "base" / "1", pg.pgdata / "base" / "99999")
+    (pg.pgdata / "pg_tblspc" / "99998").mkdir()
+    (pg.pgdata / "base" / "1" / "t3_99997").touch()
+    postgres.give_away(pg.pgdata)
+
+    found = pg.verify()
+    assert (found["different"], found["differences"]) == (0, []), found
+    tables = [file for file in (pg.pgdata / "base" / "99999").iterdir() if file.name.isdigit()]
+    # Those, the database's two files, the tablespace, the temporary table; and the four relations.
+    assert found["pages"]["permitted"]["orphaned_file"] >= len(tables) + 4 + len(orphans)
+
+    # The same with relations and files missing that something does name.
+    forgotten = ";".join(f"forget relation {locator}" for locator in named)
+    monkeypatch.setenv("ZENITH_DAMAGE", forgotten)
+    repo.restart()
+    version = pg.pgdata / "base" / "1" / "PG_VERSION"
+    version.unlink()
+    again = pg.verify()
+    differences = {("relation", locator) for locator in named}
+    differences |= {("file", "base/1/PG_VERSION")}
+    assert told(again) == differences, again
+    assert again["different"] == len(differences)
+    orphaned = [f["pages"]["permitted"]["orphaned_file"] for f in (found, again)]
+    assert orphaned[0] == orphaned[1]
+
+    # A database that cannot be asked: everything is a difference but the temporary table.
+    monkeypatch.setenv("ZENITH_DAMAGE", f"forget relation {attributes}")
+    repo.restart()
+    unanswered = pg.verify()
+    assert unanswered["different"] == orphaned[0] - 1 + 2, unanswered
+    assert all("is not known" in found["detail"] for found in unanswered["differences"])

@@ -14,6 +14,7 @@ use super::commit_ts::differ_in_forgotten;
 use super::counters;
 use super::directory::{DataDirectory, TABLESPACES};
 use super::report::{Count, Difference, Permitted, Verification};
+use super::undecided::{Counter, Subject};
 use crate::control::Control;
 use crate::error::{Error, Result};
 
@@ -25,7 +26,7 @@ const RELATIONS_ENTRY: &str = "zenith.relations";
 pub(super) struct Backup {
     /// Size in blocks of every fork, main forks of unlogged relations apart.
     pub relations: BTreeMap<RelTag, u32>,
-    /// Paths of the small files that were compared.
+    /// Paths of the small files that were compared, on whichever side they are.
     pub seen: BTreeSet<String>,
     tablespaces: BTreeSet<String>,
 }
@@ -49,9 +50,9 @@ impl Backup {
                 report.permit(Permitted::ForgottenCommitTimestamps, 1);
                 continue;
             }
-            counted(report, path).different += 1;
-            report.describe(Difference::of_file(path, "missing".to_owned()));
+            on_one_side(report, path, "missing");
         }
+        backup.seen.extend(theirs.files.iter().cloned());
         backup.compare_tablespaces(theirs, report);
         Ok(backup)
     }
@@ -64,8 +65,7 @@ impl Backup {
                 true => "missing",
                 false => "it is not on the stock server",
             };
-            report.files.different += 1;
-            report.describe(Difference::of_file(path, detail.to_owned()));
+            on_one_side(report, path, detail);
         }
     }
 
@@ -175,10 +175,27 @@ fn compare_file(
             report.permit(Permitted::ForgottenCommitTimestamps, 1);
             return Ok(());
         }
-        counted(report, path).different += 1;
-        report.describe(Difference::of_file(path, detail));
+        match file {
+            Some(_) => {
+                counted(report, path).different += 1;
+                report.describe(Difference::of_file(path, detail));
+            }
+            None => on_one_side(report, path, &detail),
+        }
     }
     Ok(())
+}
+
+/// Adds a difference: only one side has the file, or the tablespace's folder, at `path`.
+fn on_one_side(report: &mut Verification, path: &str, detail: &str) {
+    let difference = Difference::of_file(path, detail.to_owned());
+    match Subject::of_path(path) {
+        Some(subject) => report.differs(Counter::Files, subject, difference),
+        None => {
+            counted(report, path).different += 1;
+            report.describe(difference);
+        }
+    }
 }
 
 /// Their order in the file means nothing. One at 0/0 has no progress and is as good as none: a session

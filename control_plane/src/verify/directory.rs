@@ -14,6 +14,7 @@ use postgres_formats::replication_origins::REPLICATION_ORIGINS_PATH;
 use postgres_formats::{BLCKSZ, ForkNumber, RelFileLocator, RelTag};
 
 use super::report::{Difference, Permitted, Verification};
+use super::undecided::{Counter, Subject};
 use super::{is_logged, pages};
 use crate::error::{Error, IoContext, Result};
 
@@ -23,7 +24,7 @@ const FILE_FOLDERS: [&str; 5] =
 /// The folder of tablespaces.
 pub(super) const TABLESPACES: &str = "pg_tblspc";
 /// Files of a database's folder that are compared as they are.
-const DATABASE_FILES: [&str; 2] = ["PG_VERSION", "pg_filenode.map"];
+pub(super) const DATABASE_FILES: [&str; 2] = ["PG_VERSION", "pg_filenode.map"];
 
 /// What is in it.
 pub(super) struct DataDirectory {
@@ -210,8 +211,7 @@ pub(super) fn compare_relations(
             report.permit(Permitted::ZeroPagesAtEnd, u64::from(their_size - our_size));
             continue;
         }
-        report.relations.different += 1;
-        report.describe(match (our, their) {
+        let difference = match (our, their) {
             (Some(our), Some(their)) => Difference::of_relation(
                 "size",
                 rel,
@@ -227,7 +227,8 @@ pub(super) fn compare_relations(
                 rel,
                 format!("missing, and it has {their_size} pages on the stock server"),
             ),
-        });
+        };
+        report.differs(Counter::Relations, Subject::Relation(rel.locator()), difference);
     }
     Ok(common)
 }

@@ -11,6 +11,7 @@ use super::pages::Suspects;
 use super::report::{Difference, Verification};
 use super::scratch::Scratch;
 use super::stock::StockServer;
+use super::undecided::{Counter, Subject};
 use super::unlogged;
 use super::{VerifyStep, Watcher};
 use crate::error::{IoContext, Result};
@@ -91,8 +92,7 @@ impl Judge {
             }
             Err(detail) => detail,
         };
-        report.pages.different += 1;
-        report.describe(Difference {
+        let difference = Difference {
             kind: "page",
             relation: Some(rel),
             name: self.catalog.name(rel.locator()).map(str::to_owned),
@@ -101,7 +101,8 @@ impl Judge {
             their_lsn: Some(theirs.lsn()),
             detail,
             ..Difference::default()
-        });
+        };
+        report.differs(Counter::Pages, Subject::Relation(rel.locator()), difference);
         Ok(())
     }
 }

@@ -21,6 +21,7 @@ mod report;
 mod scratch;
 mod stock;
 mod throw_away;
+mod undecided;
 mod unlogged;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::deep::DeepCounts;
 use super::masked::Masked;
+use super::undecided::{self, Undecided};
 use crate::branch::Branch;
 
 /// Differences that are told in detail; of more there is only the number.
@@ -64,6 +65,9 @@ pub enum Permitted {
     /// Recovery that is told that commit timestamps are no longer tracked removes their files, but
     /// writes the pages that it still has in buffers again. Nobody may ask for what is on them.
     ForgottenCommitTimestamps,
+    /// On a compute: what one side alone has of a relation, a database or a tablespace that no catalog
+    /// names, since a crash has cut off the transaction that made or removed it.
+    OrphanedFile,
 }
 
 impl Permitted {
@@ -83,6 +87,7 @@ impl Permitted {
             Permitted::ServersOwnFile => "servers_own_file",
             Permitted::ReplicationSlot => "replication_slot",
             Permitted::ForgottenCommitTimestamps => "forgotten_commit_timestamps",
+            Permitted::OrphanedFile => "orphaned_file",
         }
     }
 }
@@ -210,6 +215,8 @@ pub struct Verification {
     pub deep: Option<DeepCounts>,
     /// The first differences in detail.
     pub differences: Vec<Difference>,
+    /// Those that are permitted if no catalog names what they are about; none once it is over.
+    pub(super) undecided: Undecided,
     /// How long it took.
     pub seconds: Seconds,
 }
@@ -257,6 +264,7 @@ impl Verification {
             files: Count::default(),
             deep: None,
             differences: Vec::new(),
+            undecided: Undecided::new(),
             seconds: Seconds::default(),
         }
     }
@@ -267,6 +275,7 @@ impl Verification {
         counts.iter().map(|count| count.different).sum::<u64>()
             + self.pages.different
             + self.deep.map_or(0, |deep| deep.different())
+            + undecided::total(&self.undecided)
     }
 
     pub(super) fn describe(&mut self, difference: Difference) {

@@ -36,6 +36,7 @@ impl Timeline {
     /// Everything that exists at `lsn`, with its size in pages.
     pub fn list_objects(&self, lsn: Lsn) -> BTreeMap<ObjectTag, u32> {
         let objects = self.list_matching(lsn, None).into_iter();
+        let objects = objects.filter(|(object, _)| !damage::is_forgotten(*object));
         objects.map(|(object, size)| (object, damage::size(object, size))).collect()
     }
 

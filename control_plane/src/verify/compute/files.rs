@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use postgres_formats::control_file::CONTROL_FILE_PATH;
-use postgres_formats::relpath::parse_relation_path;
+use postgres_formats::relpath::{FilePathErrorKind, parse_relation_path};
 
 use crate::error::{IoContext, Result};
 use crate::verify::directory::TABLESPACES;
@@ -78,8 +78,13 @@ fn is_folder(entry: &DirEntry, parent: &str) -> io::Result<bool> {
 }
 
 fn judge(path: &str, report: &mut Verification) {
-    if parse_relation_path(path).is_ok() {
-        return;
+    match parse_relation_path(path) {
+        Ok(_) => return,
+        // Of a session that crashed, kept by `remove_temp_files_after_crash`; the next start removes it.
+        Err(error) if error.kind == FilePathErrorKind::Temporary => {
+            return report.permit(Permitted::OrphanedFile, 1);
+        }
+        Err(_) => {}
     }
     let within =
         |of: &str| path.strip_prefix(of).is_some_and(|r| r.is_empty() || r.starts_with('/'));

@@ -5,6 +5,7 @@
 //! checkpoint; what is not logged has a name in `Permitted`.
 
 mod files;
+mod orphans;
 mod wal;
 
 use std::time::Instant;
@@ -27,6 +28,16 @@ impl Compute {
     /// Compares its data directory with what the page server has. It must have been stopped cleanly,
     /// and is not started meanwhile. Differences are no error.
     pub fn verify(&self, watcher: &mut Watcher<'_>) -> Result<Verification> {
+        let mut report = self.verify_directory(watcher)?;
+        // Not before, since the lock for making computes comes before that of a compute.
+        let began = Instant::now();
+        orphans::decide(self.repository(), watcher, &mut report)?;
+        report.seconds.judging += began.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// All of it but the decision on what no catalog may name.
+    fn verify_directory(&self, watcher: &mut Watcher<'_>) -> Result<Verification> {
         let _lock = self.lock()?;
         self.refuse_unless_stopped()?;
         // History has gone on without it, so that nothing in it could be as the page server has it.
