@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import zenith
 from fixtures import processes
@@ -79,8 +78,6 @@ class Line:
     # -- The server and its clients ------------------------------------------------------------
 
     def _new_compute(self) -> zenith.Compute:
-        # Whether this directory may have files of relations that a crash has left behind.
-        self.has_crashed = False
         compute = self.branch.compute(durability=self.settings.durability)
         path = compute.pgdata / "postgresql.conf"
         with open(path, "a") as file:
@@ -230,19 +227,11 @@ class Line:
     # -- Ends of servers -----------------------------------------------------------------------
 
     def kill_compute(self) -> None:
-        """Kills all processes of the server at once.
-
-        If only the first one is killed, the others roll back what is open and remove its files, and
-        the WAL of that is lost: of a new unlogged relation an empty file is left, over which stock
-        PostgreSQL's next start stumbles ("could not create file ...: File exists").
-        """
+        """Kills all processes of the server at once."""
         first = self.compute.pid
         assert first is not None
-        os.kill(first, signal.SIGSTOP)  # So that it neither sees others end nor starts any.
-        for pid in _children(first):
-            os.kill(pid, signal.SIGKILL)
-        self.compute.kill()
-        self.has_crashed = True
+        processes.kill_server(first)
+        self.compute.kill()  # Waits until it is gone.
 
     def forget_clients(self, crashed: bool) -> None:
         """The server is gone, and with it what was not committed."""
@@ -327,7 +316,7 @@ class Line:
     def redo_processes(self) -> list[int]:
         """The page server's redo processes: the children of any of its threads."""
         assert self.repo.pid is not None
-        return _children(self.repo.pid)
+        return processes.children(self.repo.pid)
 
     # -- What operations ask -------------------------------------------------------------------
 
@@ -348,14 +337,3 @@ class Line:
         others = {k: t for k, t in self.committed.tables.items() if k[0] != session.database}
         own = {(session.database, name): table for name, table in tables.items()}
         return dataclasses.replace(self.committed, tables={**others, **own})
-
-
-def _children(pid: int) -> list[int]:
-    """The child processes of any thread of a process."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            found += [int(child) for child in (task / "children").read_text().split()]
-        except FileNotFoundError:
-            continue  # The thread has ended.
-    return found
