@@ -1,6 +1,5 @@
 """Replication origins: a branch of a subscriber knows how much of the publisher it has applied."""
 
-
 import zenith
 from fixtures import postgres
 from fixtures.cli import Cli
