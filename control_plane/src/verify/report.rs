@@ -45,7 +45,7 @@ pub enum Permitted {
     /// On a compute: where an SP-GiST index has room is remembered in its first page and not logged
     /// (`SpGistUpdateMetaPage`, `access/spgist/spgutils.c`).
     SpgistRoom,
-    /// On a compute: `CREATE DATABASE` with strategy `WAL_LOG` logs the pages of visibility maps as if
+    /// On a running server: `CREATE DATABASE` with strategy `WAL_LOG` logs the pages of visibility maps as if
     /// nothing stood between their header and their end (`RelationCopyStorageUsingBuffer`,
     /// `commands/dbcommands.c`), so that everybody else has maps without a bit.
     VisibilityOfCopiedDatabase,

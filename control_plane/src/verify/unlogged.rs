@@ -31,9 +31,7 @@ pub(super) fn explain(
 ) -> Option<Permitted> {
     match mask {
         _ if rel.fork == ForkNumber::Vm => {
-            let fewer = ours.iter().zip(theirs.iter()).skip(CONTENTS).all(|(o, t)| o & !t == 0);
-            (rel.db >= FIRST_NORMAL_OID && fewer && same_but(ours, theirs, CONTENTS..8192))
-                .then_some(Permitted::VisibilityOfCopiedDatabase)
+            has_bits_of_copy(rel, ours, theirs).then_some(Permitted::VisibilityOfCopiedDatabase)
         }
         MaskKind::ResourceManager(rmgr::SPGIST) if block == BlockNumber(0) => {
             same_but(ours, theirs, SPGIST_ROOM).then_some(Permitted::SpgistRoom)
@@ -41,6 +39,13 @@ pub(super) fn explain(
         MaskKind::ResourceManager(rmgr::SEQ) => sequence(ours, theirs),
         _ => None,
     }
+}
+
+/// Whether a page of a visibility map has bits that we have not, and nothing else differs, in a database
+/// that somebody has made: by a copy whose records leave the bits out.
+pub(super) fn has_bits_of_copy(rel: RelTag, ours: &PageImage, theirs: &PageImage) -> bool {
+    let fewer = ours.iter().zip(theirs.iter()).skip(CONTENTS).all(|(o, t)| o & !t == 0);
+    rel.db >= FIRST_NORMAL_OID && fewer && same_but(ours, theirs, CONTENTS..8192)
 }
 
 /// Whether nothing differs but LSN, checksum and what is in `range`.
@@ -71,4 +76,24 @@ fn sequence(ours: &PageImage, theirs: &PageImage) -> Option<Permitted> {
     // The row is frozen from the beginning (`fill_seq_fork_with_data`), so it has no hints.
     let range = data..data + SEQUENCE_ROW_BYTES;
     (explained && same_but(ours, theirs, range)).then_some(Permitted::SequenceValuesAhead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_that_a_copy_leaves_out() {
+        let map = |db| RelTag { spc: Oid(1663), db: Oid(db), rel: Oid(9), fork: ForkNumber::Vm };
+        let mut theirs = PageImage::zeroed();
+        theirs[24] = 0xF0;
+        let mut ours = theirs.clone();
+        ours[24] = 0x30;
+        assert!(has_bits_of_copy(map(16384), &ours, &theirs));
+        // One that `initdb` made is no copy, and a bit that only we have gives wrong answers.
+        assert!(!has_bits_of_copy(map(5), &ours, &theirs));
+        assert!(!has_bits_of_copy(map(16384), &theirs, &ours));
+        ours[12] = 1;
+        assert!(!has_bits_of_copy(map(16384), &ours, &theirs));
+    }
 }

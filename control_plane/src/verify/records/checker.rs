@@ -20,6 +20,7 @@ use crate::page::page_error;
 use crate::verify::masked::{Masked, Pair, Sides};
 use crate::verify::masks::{MaskedPair, Masks, differing_bytes};
 use crate::verify::report::{Difference, Permitted};
+use crate::verify::unlogged;
 
 /// Requests sent ahead.
 const WINDOW: usize = 192;
@@ -243,6 +244,10 @@ impl<'m> Checker<'m> {
         image: &PageImage,
         report: &mut RecordsVerification,
     ) -> Result<()> {
+        if unlogged::has_bits_of_copy(check.page.0, ours, image) {
+            *report.images.permitted.entry(Permitted::VisibilityOfCopiedDatabase).or_default() += 1;
+            return Ok(());
+        }
         let detail = differing_bytes(ours, image, BEHIND_CHECKSUM).unwrap_or_default();
         let difference = check.difference(Some(ours), detail);
         if self.early.expect(check.page, check.end, ours, image, &difference) {
