@@ -72,6 +72,10 @@ pub(crate) fn read(
         if piece.len() != PIECE_BYTES.min(value_bytes - value.len()) {
             return Err(corrupt("a piece of a value has another length"));
         }
+        if value.capacity() - value.len() < piece.len() {
+            // Twice as much as was found good, but never more than the value needs.
+            value.reserve_exact(value.len().max(piece.len()).min(value_bytes - value.len()));
+        }
         value.extend_from_slice(&piece);
         offset = next;
     }

@@ -63,7 +63,6 @@ fn each_byte_matters() {
                 let mut damaged = file.clone();
                 damaged[at] ^= flip;
                 match verify(&damaged) {
-                    // The owner is compared before anything is known of who else it might be.
                     Err(error) if is_damage(&error) => {}
                     other => panic!("byte {at} of {} became another: {other:?}", file.len()),
                 }
@@ -124,6 +123,35 @@ fn a_block_in_the_place_of_another_is_noticed() {
     let end = file.len() - 248;
     let footer_of_other = [&file[..end], &other[end..]].concat();
     assert!(is_damage(&open(&footer_of_other).map(|_| ()).unwrap_err()));
+}
+
+/// Bytes that nothing refers to are under no checksum, so they must not be there, even if all else is
+/// made to fit: here between the filter and the root.
+#[test]
+fn bytes_between_blocks_are_noticed() {
+    let (_, file) = small_files().swap_remove(0);
+    let field = |at: usize| u64::from_le_bytes(file[at..at + 8].try_into().unwrap());
+    let footer = file.len() - 248;
+    let root = field(footer + 32) as usize;
+    for gap in [0, 1, 16, 100] {
+        let zeros = vec![0; gap];
+        let mut changed = [&file[..root], &zeros, &file[root..]].concat();
+        let (root, footer) = (root + gap, footer + gap);
+        let mut checksum = crc32c::crc32c(&FILE.0);
+        checksum = crc32c::crc32c_append(checksum, &(root as u64).to_le_bytes());
+        checksum = crc32c::crc32c_append(checksum, &changed[root..root + 12]);
+        checksum = crc32c::crc32c_append(checksum, &changed[root + 16..footer]);
+        changed[root + 12..root + 16].copy_from_slice(&checksum.to_le_bytes());
+        let length = changed.len() as u64;
+        changed[footer + 24..footer + 32].copy_from_slice(&length.to_le_bytes());
+        changed[footer + 32..footer + 40].copy_from_slice(&(root as u64).to_le_bytes());
+        let checksum = crc32c::crc32c(&changed[footer..footer + 244]).to_le_bytes();
+        changed[footer + 244..].copy_from_slice(&checksum);
+        match verify(&changed) {
+            Ok(()) => assert_eq!(gap, 0),
+            Err(error) => assert!(gap > 0 && is_damage(&error), "{gap}: {error:?}"),
+        }
+    }
 }
 
 #[test]
