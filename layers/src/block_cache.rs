@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use cache::{Cache, Stats};
+use cache::Cache;
 
-use crate::FileId;
 use crate::data_block::DataBlock;
 use crate::filter::Filter;
 use crate::node::Node;
+use crate::{CacheStats, FileId};
 
 /// A cache of blocks, to be shared by all readers. Clones are handles of the same cache.
 ///
@@ -62,7 +62,7 @@ impl BlockCache {
     }
 
     /// The counters.
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> CacheStats {
         self.blocks.stats()
     }
 

@@ -136,6 +136,12 @@ impl Cursor {
         Ok(Some(block))
     }
 
+    /// The first key of the block at this place, by what the index says of it.
+    pub(crate) fn first_key(&self) -> &[u8] {
+        let reference = self.path.last().and_then(|(leaf, index)| leaf.get(*index));
+        reference.map_or(&[], |(key, _)| key)
+    }
+
     /// Where the block at this place begins, in bytes from the beginning of the file.
     pub(crate) fn offset(&self) -> u64 {
         let reference = self.path.last().and_then(|(leaf, index)| leaf.get(*index));

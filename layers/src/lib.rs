@@ -35,6 +35,7 @@ mod versions;
 
 pub use block_cache::BlockCache;
 pub use builder::{Builder, LayerSpec, Options};
+pub use cache::Stats as CacheStats;
 pub use codec::Compression;
 pub use entry::{Entry, Version};
 pub use error::{BuildError, ReadError};

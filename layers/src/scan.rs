@@ -62,7 +62,7 @@ impl<'a, R: ReadAt> Scan<'a, R> {
                 continue;
             }
             let blocks = &self.reader.blocks;
-            if !within.cursor.next(blocks)? {
+            if !within.cursor.next(blocks)? || self.keys.ends_before(within.cursor.first_key()) {
                 return Ok(None);
             }
             let Some(block) = within.cursor.block(blocks, Keep::No)? else { return Ok(None) };
@@ -75,7 +75,9 @@ impl<'a, R: ReadAt> Scan<'a, R> {
         let blocks = &self.reader.blocks;
         let root = &self.reader.root;
         let start = self.keys.start.as_slice();
-        let cursor = match Cursor::seek(blocks, root, (start, Lsn::INVALID), None)? {
+        // The lowest that an entry with this key can be.
+        let lowest = (start, blocks.lsns.start);
+        let cursor = match Cursor::seek(blocks, root, lowest, None)? {
             Some(cursor) => Some(cursor),
             None => Cursor::first(blocks, root)?,
         };

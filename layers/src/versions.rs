@@ -8,7 +8,7 @@ use crate::cursor::Cursor;
 use crate::data_block::{DataBlock, Place};
 use crate::error::ReadError;
 use crate::filter;
-use crate::{Lsn, ReadAt, Reader, Version};
+use crate::{LayerKind, Lsn, ReadAt, Reader, Version};
 
 /// An iterator over versions. After an error it gives nothing more.
 #[derive(Debug)]
@@ -83,7 +83,9 @@ impl<'a, R: ReadAt> Versions<'a, R> {
         let Some(block) = cursor.block(blocks, Keep::Yes)? else { return Ok(None) };
         let (group, true) = block.find(&self.key) else { return Ok(None) };
         let slots = block.slots_up_to(group, lsn_max);
-        Ok(Some(Within { cursor, block, slots, first_key: group == 0, below: None }))
+        // An image has no older version that could be in the block before.
+        let first_key = group == 0 && self.reader.kind() == LayerKind::Delta;
+        Ok(Some(Within { cursor, block, slots, first_key, below: None }))
     }
 
     /// Goes to the block before; `false` if it has no version of the key.

@@ -84,3 +84,19 @@ fn older_versions_are_not_read_before_they_are_asked_for() {
     assert!(read < 20 * 1024, "{read} bytes were read for three versions");
     assert_eq!(versions.count(), 997);
 }
+
+/// A range that ends where a block ends, and a version that cannot have an older one, need no block more.
+#[test]
+fn no_block_is_read_for_what_the_index_knows() {
+    let model: Model = (0..8_u8).map(|n| ((vec![n], 5), (0, noise(n.into(), 4_000)))).collect();
+    let file = build(image(5), &options(Compression::None, 4 * 1024), &model);
+    let source = Counting::new(&file[..]);
+    let reader = Reader::open(&source, OWNER, &BlockCache::new(1 << 20)).unwrap();
+    source.take();
+    assert_eq!(scan(&reader, KeyRange::new([2], [4])).unwrap().len(), 2);
+    let read = source.take();
+    assert!((8_000..10_000).contains(&read), "{read} bytes were read for two blocks");
+    assert_eq!(get(&reader, &[6], 5).unwrap().len(), 1);
+    let read = source.take();
+    assert!((4_000..5_000).contains(&read), "{read} bytes were read for a block and the filter");
+}
