@@ -308,3 +308,6 @@ impl<'a> Parser<'a> {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests;

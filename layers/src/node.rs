@@ -183,3 +183,6 @@ fn block_ref(input: &mut Input<'_>) -> Option<BlockRef> {
     let length = input.varint()?.try_into().ok()?;
     Some(BlockRef { offset, length })
 }
+
+#[cfg(test)]
+mod tests;
