@@ -179,6 +179,7 @@ fn compare(
     };
     let ours: BTreeMap<RelTag, u32> = timeline
         .list_rels(kept.end)
+        .unwrap()
         .into_iter()
         .filter(|(rel, _)| !skip(rel))
         .map(|(rel, size)| (rel, size.0))
@@ -263,7 +264,7 @@ fn compare(
 
     for kind in SlruKind::ALL {
         let mut ours = BTreeMap::new();
-        for (segment, pages) in timeline.slru_segments(kind, kept.end) {
+        for (segment, pages) in timeline.slru_segments(kind, kept.end).unwrap() {
             let object = ObjectTag::Slru { kind, segment };
             let request = |n| PageRequest {
                 page: ObjectPage { object, block: BlockNumber(n) },
@@ -295,18 +296,19 @@ fn compare(
     let mut databases = database_folders(&kept.path);
     for (tag, folder) in &databases {
         let map = fs::read(kept.path.join(format!("{folder}/pg_filenode.map"))).ok();
-        let ours = timeline.rel_map(*tag, kept.end).map(|map| map.to_vec());
+        let ours = timeline.rel_map(*tag, kept.end).unwrap().map(|map| map.to_vec());
         assert_eq!(ours, map, "{tag:?} at {}", kept.end);
     }
     // A folder that is made for the first relation of a database in a tablespace has no record.
-    let ours = timeline.databases(kept.end);
-    databases.retain(|tag, _| ours.contains(tag) || timeline.rel_map(*tag, kept.end).is_some());
+    let ours = timeline.databases(kept.end).unwrap();
+    databases
+        .retain(|tag, _| ours.contains(tag) || timeline.rel_map(*tag, kept.end).unwrap().is_some());
     assert_eq!(ours, databases.into_keys().collect());
-    let ours = timeline.tablespaces(kept.end).into_keys();
+    let ours = timeline.tablespaces(kept.end).unwrap().into_keys();
     assert!(ours.eq(tablespaces(&kept.path).into_keys()), "tablespaces at {}", kept.end);
     let map = fs::read(kept.path.join("global/pg_filenode.map")).unwrap();
     let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
-    assert_eq!(timeline.rel_map(shared, kept.end).unwrap()[..], map[..]);
+    assert_eq!(timeline.rel_map(shared, kept.end).unwrap().unwrap()[..], map[..]);
 
     let mut prepared = BTreeMap::new();
     for entry in fs::read_dir(kept.path.join("pg_twophase")).unwrap() {
@@ -315,8 +317,12 @@ fn compare(
         let bytes = fs::read(entry.path()).unwrap();
         prepared.insert(xid, bytes[..bytes.len() - 4].to_vec());
     }
-    let ours: BTreeMap<u32, Vec<u8>> =
-        timeline.two_phase(kept.end).into_iter().map(|(xid, b)| (xid, b.to_vec())).collect();
+    let ours: BTreeMap<u32, Vec<u8>> = timeline
+        .two_phase(kept.end)
+        .unwrap()
+        .into_iter()
+        .map(|(xid, b)| (xid, b.to_vec()))
+        .collect();
     assert_eq!(ours, prepared, "prepared transactions at {}", kept.end);
 }
 

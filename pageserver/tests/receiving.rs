@@ -174,7 +174,7 @@ fn a_record_of_an_unknown_resource_manager_stops_ingest_there() {
     let timeline = source.open();
     source.give(&timeline, timeline.restart_receiving().unwrap(), source.end);
     let before = timeline.state_at(source.end).unwrap().state;
-    let rels = timeline.list_rels(source.end);
+    let rels = timeline.list_rels(source.end).unwrap();
     let cluster = timeline.cluster();
     let origin = WalOrigin {
         system_id: cluster.system_id,
@@ -192,7 +192,7 @@ fn a_record_of_an_unknown_resource_manager_stops_ingest_there() {
     assert!(stop.starts_with(&format!("stopped at {}: ", source.end)), "{stop}");
     assert!(stop.contains(&named), "{stop}, {error}");
     // All before it is there and readable, and nothing of it is acknowledged or on disk.
-    assert_eq!(timeline.list_rels(source.end), rels);
+    assert_eq!(timeline.list_rels(source.end).unwrap(), rels);
     assert_eq!(timeline.sync_wal().unwrap(), source.end);
     drop(timeline);
     let again = source.open();

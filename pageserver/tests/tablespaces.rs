@@ -43,18 +43,21 @@ fn a_data_directory_with_links() {
     let lsn = timeline.start_lsn();
 
     let location = |name: &str| cluster.dir().join(name).into_os_string().into_encoded_bytes();
-    let found: Vec<_> = timeline.tablespaces(lsn).into_iter().collect();
+    let found: Vec<_> = timeline.tablespaces(lsn).unwrap().into_iter().collect();
     assert_eq!(found, [(used, location("used").into()), (empty, location("empty").into())]);
-    let databases = timeline.databases(lsn);
+    let databases = timeline.databases(lsn).unwrap();
     let in_used: Vec<_> = databases.iter().filter(|tag| tag.spc == used).collect();
     assert_eq!(in_used, [&DbTag { spc: used, db: Oid(5) }, &DbTag { spc: used, db: home }]);
-    assert!(timeline.rel_map(DbTag { spc: used, db: home }, lsn).is_some());
-    assert!(timeline.rel_map(DbTag { spc: used, db: Oid(5) }, lsn).is_none());
+    assert!(timeline.rel_map(DbTag { spc: used, db: home }, lsn).unwrap().is_some());
+    assert!(timeline.rel_map(DbTag { spc: used, db: Oid(5) }, lsn).unwrap().is_none());
 
     let rel = parse_relation_path(&path).unwrap().tag;
     assert_eq!(rel.spc, used);
     let bytes = fs::read(cluster.data_dir().join(&path)).unwrap();
-    assert_eq!(timeline.rel_size(rel, lsn), Some(BlockNumber((bytes.len() / 8192) as u32)));
+    assert_eq!(
+        timeline.rel_size(rel, lsn).unwrap(),
+        Some(BlockNumber((bytes.len() / 8192) as u32))
+    );
     for (block, theirs) in (0..).zip(bytes.chunks(8192)) {
         let ours = timeline.get_page(PageRequest::rel(rel, BlockNumber(block), lsn), TIMEOUT);
         assert!(ours.unwrap()[..] == *theirs, "block {block}");
@@ -68,7 +71,7 @@ fn a_data_directory_with_links() {
         parse_relation_path(&path).map_or(0, |_| entry.metadata().unwrap().len())
     };
     let expected: u64 = fs::read_dir(home_files).unwrap().map(length).sum();
-    assert_eq!(timeline.database_size(home, lsn), expected);
+    assert_eq!(timeline.database_size(home, lsn).unwrap(), expected);
 
     // A disk that is missing is no empty tablespace.
     fs::rename(cluster.dir().join("used"), cluster.dir().join("away")).unwrap();

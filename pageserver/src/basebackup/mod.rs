@@ -76,7 +76,7 @@ impl BaseBackup {
         timeline.check_lsn(lsn)?;
         timeline.wait_lsn(lsn, timeout)?;
         let at = timeline.state_at(lsn)?;
-        let objects = timeline.list_objects(at.base);
+        let objects = timeline.list_objects(at.base)?;
         Ok(BaseBackup { timeline, at, slrus, objects })
     }
 
@@ -117,10 +117,10 @@ impl BaseBackup {
             SlruForm::Whole => self.write_slrus(&mut archive)?,
             SlruForm::Stubs => self.write_pages_of_start(&mut archive)?,
         }
-        for (xid, state) in self.timeline.two_phase(self.at.base) {
+        for (xid, state) in self.timeline.two_phase(self.at.base)? {
             archive.file(&format!("pg_twophase/{xid:08X}"), &with_checksum(&state))?;
         }
-        let origins = self.timeline.replication_origins(self.at.base);
+        let origins = self.timeline.replication_origins(self.at.base)?;
         archive.file(REPLICATION_ORIGINS_PATH, &replication_origins::encode(&origins))?;
         self.write_wal(&mut archive)?;
         archive.file(CONTROL_FILE_PATH, &self.control_file())?;
@@ -139,20 +139,20 @@ impl BaseBackup {
         for directory in DIRECTORIES {
             archive.directory(directory)?;
         }
-        let databases = self.timeline.databases(self.at.base);
-        let tablespaces = self.timeline.tablespaces(self.at.base);
+        let databases = self.timeline.databases(self.at.base)?;
+        let tablespaces = self.timeline.tablespaces(self.at.base)?;
         for directory in tablespaces.into_keys().flat_map(tablespace_dirs) {
             archive.directory(&directory)?;
         }
         let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
-        if let Some(map) = self.rel_map(shared) {
+        if let Some(map) = self.rel_map(shared)? {
             archive.file("global/pg_filenode.map", &map)?;
         }
         for tag in databases.into_iter().filter(|tag| tag.spc != Oid::GLOBAL_TABLESPACE) {
             let dir = database_path(tag.spc, tag.db);
             archive.directory(&dir)?;
             // A database has a map, and a version, only where it is at home.
-            if let Some(map) = self.rel_map(tag) {
+            if let Some(map) = self.rel_map(tag)? {
                 archive.file(&format!("{dir}/PG_VERSION"), PG_VERSION)?;
                 archive.file(&format!("{dir}/pg_filenode.map"), &map)?;
             }
@@ -160,7 +160,7 @@ impl BaseBackup {
         Ok(())
     }
 
-    fn rel_map(&self, tag: DbTag) -> Option<Bytes> {
+    fn rel_map(&self, tag: DbTag) -> Result<Option<Bytes>, TimelineError> {
         self.timeline.rel_map(tag, self.at.base)
     }
 

@@ -138,13 +138,13 @@ impl PageStream<'_, '_> {
         self.timeline.check_lsn(lsn)?;
         Ok(match request.kind {
             RequestKind::RelSize { rel } => {
-                ResponseBody::RelSize(self.timeline.rel_size(rel, lsn).map(|size| size.0))
+                ResponseBody::RelSize(self.timeline.rel_size(rel, lsn)?.map(|size| size.0))
             }
             RequestKind::RelExists { rel } => {
-                ResponseBody::RelExists(self.timeline.rel_size(rel, lsn).is_some())
+                ResponseBody::RelExists(self.timeline.rel_size(rel, lsn)?.is_some())
             }
             RequestKind::DbSize { db } => {
-                ResponseBody::DbSize(self.timeline.database_size(db, lsn))
+                ResponseBody::DbSize(self.timeline.database_size(db, lsn)?)
             }
             RequestKind::SlruSegment { kind, segment } => self.slru_segment(kind, segment, lsn)?,
             RequestKind::GetPages { .. } => unreachable!("pages are answered together"),
@@ -158,9 +158,11 @@ impl PageStream<'_, '_> {
 
     fn slru_segment(&self, kind: u8, segment: u32, lsn: Lsn) -> Result<ResponseBody, GetPageError> {
         let object = SlruKind::from_u8(kind).map(|kind| ObjectTag::Slru { kind, segment });
-        let Some((object, size)) =
-            object.and_then(|object| Some((object, self.timeline.object_size(object, lsn)?)))
-        else {
+        let size = match object {
+            Some(object) => self.timeline.object_size(object, lsn)?,
+            None => None,
+        };
+        let (Some(object), Some(size)) = (object, size) else {
             return Ok(ResponseBody::Error {
                 code: ErrorCode::NotFound,
                 message: format!("there is no segment {segment} of SLRU {kind} at {lsn}"),

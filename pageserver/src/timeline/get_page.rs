@@ -182,7 +182,7 @@ impl Timeline {
     /// Begins with a page whose LSN has been received.
     fn begin(self: &Arc<Self>, request: &PageRequest) -> Result<Begun, GetPageError> {
         let PageRequest { page, lsn } = *request;
-        let size = self.object_size(page.object, lsn);
+        let size = self.object_size(page.object, lsn)?;
         if size.is_none_or(|size| size <= page.block.0) {
             return Err(GetPageError::NotFound { page, lsn, size });
         }

@@ -13,6 +13,7 @@ use postgres_formats::{Lsn, TimelineId};
 use walredo_pool::CustomManagers;
 
 use super::Timeline;
+use super::error::TimelineError;
 use super::heal::Probe;
 use super::load::kind_of;
 use super::manifest::Manifest;
@@ -88,6 +89,16 @@ pub enum IngestError {
         /// Why.
         source: RecordContentError,
     },
+    /// What was known before the record cannot be read.
+    #[error("WAL record of timeline {timeline} at {lsn} cannot be applied")]
+    History {
+        /// Whose WAL.
+        timeline: TimelineId,
+        /// Where the record begins.
+        lsn: Lsn,
+        /// Why.
+        source: Box<TimelineError>,
+    },
     /// The disk refused. Receiving can be taken up again once the cause is mended.
     #[error("cannot write WAL of timeline {timeline}")]
     Io {
@@ -114,7 +125,9 @@ impl IngestError {
             | IngestError::Record { .. }
             | IngestError::Managers { .. }
             | IngestError::Content { .. } => StopKind::NotUnderstood,
-            IngestError::Io { .. } | IngestError::SyncFailed(_) => StopKind::Disk,
+            IngestError::History { .. } | IngestError::Io { .. } | IngestError::SyncFailed(_) => {
+                StopKind::Disk
+            }
             IngestError::Stopped(stop) => stop.kind,
         }
     }
@@ -354,12 +367,19 @@ impl Timeline {
             source,
         })?;
         let at = At { start: record.start, end: record.end, before: &before };
+        let mut before_record = ops.len();
         for change in changes.list {
             let in_step = Tip::needs_index_in_step(&change);
             if in_step {
                 self.apply(ops);
+                before_record = 0;
             }
-            writer.tip.resolve(self, at, change, ops);
+            if let Err(source) = writer.tip.resolve(self, at, change, ops) {
+                // The record will come again: nothing of it counts now.
+                ops.truncate(before_record);
+                writer.tip = Tip::default();
+                return Err(IngestError::History { timeline, lsn, source: Box::new(source) });
+            }
             if in_step {
                 self.apply(ops);
             }

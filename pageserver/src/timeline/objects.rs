@@ -16,35 +16,48 @@ use crate::object::{DbTag, ObjectTag};
 
 impl Timeline {
     /// The object's size in pages at `lsn`, `None` if there is no such object then.
-    pub fn object_size(&self, object: ObjectTag, lsn: Lsn) -> Option<u32> {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn object_size(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
         let known = self.index.read().size(object, lsn);
         match known {
-            KnownSize::Is(size) => size,
+            KnownSize::Is(size) => Ok(size),
             KnownSize::CopyOf(from, at) => self.object_size(object.in_database(from), at),
             KnownSize::Below => match &self.below {
                 Below::Ancestor(ancestor, at) => ancestor.object_size(object, lsn.min(*at)),
-                Below::Image(layer) => layer.size(object),
+                Below::Image(layer) => Ok(layer.size(object)),
             },
         }
     }
 
     /// The fork's size in pages at `lsn`, `None` if it does not exist then.
-    pub fn rel_size(&self, rel: RelTag, lsn: Lsn) -> Option<BlockNumber> {
-        self.object_size(ObjectTag::Rel(rel), lsn).map(BlockNumber)
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn rel_size(&self, rel: RelTag, lsn: Lsn) -> Result<Option<BlockNumber>, TimelineError> {
+        Ok(self.object_size(ObjectTag::Rel(rel), lsn)?.map(BlockNumber))
     }
 
     /// Everything that exists at `lsn`, with its size in pages.
-    pub fn list_objects(&self, lsn: Lsn) -> BTreeMap<ObjectTag, u32> {
-        let objects = self.list_matching(lsn, None).into_iter();
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn list_objects(&self, lsn: Lsn) -> Result<BTreeMap<ObjectTag, u32>, TimelineError> {
+        let objects = self.list_matching(lsn, None)?.into_iter();
         let objects = objects.filter(|(object, _)| !damage::is_forgotten(*object));
-        objects.map(|(object, size)| (object, damage::size(object, size))).collect()
+        Ok(objects.map(|(object, size)| (object, damage::size(object, size))).collect())
     }
 
     /// What exists at `lsn`, with its size in pages: everything, or what is in one database.
-    fn list_matching(&self, lsn: Lsn, only: Option<DbTag>) -> BTreeMap<ObjectTag, u32> {
+    fn list_matching(
+        &self,
+        lsn: Lsn,
+        only: Option<DbTag>,
+    ) -> Result<BTreeMap<ObjectTag, u32>, TimelineError> {
         let wanted = |tag: Option<DbTag>| only.is_none() || tag == only;
         let mut objects = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.list_matching(lsn.min(*at), only),
+            Below::Ancestor(ancestor, at) => ancestor.list_matching(lsn.min(*at), only)?,
             Below::Image(layer) => layer.objects().filter(|(o, _)| wanted(o.database())).collect(),
         };
         let (events, own) = {
@@ -58,7 +71,7 @@ impl Timeline {
             if let DbEvent::CopyOf(from) = event {
                 // Only the original is asked about: this event, which is there at `at` already,
                 // must not be met again.
-                let originals = self.list_matching(at, Some(from));
+                let originals = self.list_matching(at, Some(from))?;
                 objects.extend(originals.into_iter().map(|(o, size)| (o.in_database(tag), size)));
             }
         }
@@ -73,31 +86,44 @@ impl Timeline {
                 KnownSize::CopyOf(..) | KnownSize::Below => {}
             }
         }
-        objects
+        Ok(objects)
     }
 
     /// Every fork of every relation that exists at `lsn`, with its size in pages.
-    pub fn list_rels(&self, lsn: Lsn) -> Vec<(RelTag, BlockNumber)> {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn list_rels(&self, lsn: Lsn) -> Result<Vec<(RelTag, BlockNumber)>, TimelineError> {
         let rel = |(object, size)| match object {
             ObjectTag::Rel(rel) => Some((rel, BlockNumber(size))),
             ObjectTag::Slru { .. } => None,
         };
-        self.list_objects(lsn).into_iter().filter_map(rel).collect()
+        Ok(self.list_objects(lsn)?.into_iter().filter_map(rel).collect())
     }
 
     /// The segments of an SLRU that exist at `lsn`, as (number, size in pages).
-    pub fn slru_segments(&self, kind: SlruKind, lsn: Lsn) -> Vec<(u32, u32)> {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn slru_segments(
+        &self,
+        kind: SlruKind,
+        lsn: Lsn,
+    ) -> Result<Vec<(u32, u32)>, TimelineError> {
         let segment = |(object, size)| match object {
             ObjectTag::Slru { kind: of, segment } if of == kind => Some((segment, size)),
             _ => None,
         };
-        self.list_objects(lsn).into_iter().filter_map(segment).collect()
+        Ok(self.list_objects(lsn)?.into_iter().filter_map(segment).collect())
     }
 
     /// The folders of databases that exist at `lsn`, that of the shared relations not among them.
-    pub fn databases(&self, lsn: Lsn) -> BTreeSet<DbTag> {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn databases(&self, lsn: Lsn) -> Result<BTreeSet<DbTag>, TimelineError> {
         let mut databases: BTreeSet<DbTag> = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.databases(lsn.min(*at)),
+            Below::Ancestor(ancestor, at) => ancestor.databases(lsn.min(*at))?,
             Below::Image(layer) => {
                 let database = |name| match name {
                     SmallFile::Database(tag) => Some(tag),
@@ -113,14 +139,17 @@ impl Timeline {
                 DbEvent::Dropped => databases.remove(&tag),
             };
         }
-        databases
+        Ok(databases)
     }
 
     /// The tablespaces of the users' own that exist at `lsn`, each with the folder that the server
     /// which made it keeps it in; that is empty for one in the server's data directory.
-    pub fn tablespaces(&self, lsn: Lsn) -> BTreeMap<Oid, Bytes> {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn tablespaces(&self, lsn: Lsn) -> Result<BTreeMap<Oid, Bytes>, TimelineError> {
         let mut tablespaces: BTreeMap<Oid, Bytes> = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.tablespaces(lsn.min(*at)),
+            Below::Ancestor(ancestor, at) => ancestor.tablespaces(lsn.min(*at))?,
             Below::Image(layer) => {
                 let location = |(name, bytes): (SmallFile, &Bytes)| match name {
                     SmallFile::Tablespace(spc) => Some((spc, bytes.clone())),
@@ -136,38 +165,48 @@ impl Timeline {
                 None => tablespaces.remove(&spc),
             };
         }
-        tablespaces
+        Ok(tablespaces)
     }
 
     /// The folders of databases in one tablespace at `lsn`, those among them that PostgreSQL makes
     /// without a record, for the first relation of a database there.
-    pub(super) fn databases_in(&self, spc: Oid, lsn: Lsn) -> BTreeSet<DbTag> {
-        let objects = self.list_objects(lsn);
+    pub(super) fn databases_in(
+        &self,
+        spc: Oid,
+        lsn: Lsn,
+    ) -> Result<BTreeSet<DbTag>, TimelineError> {
+        let objects = self.list_objects(lsn)?;
         let implied = objects.keys().filter_map(|object| object.database());
-        let mut databases = self.databases(lsn);
+        let mut databases = self.databases(lsn)?;
         databases.extend(implied);
         databases.retain(|tag| tag.spc == spc);
-        databases
+        Ok(databases)
     }
 
     /// A database's `pg_filenode.map` at `lsn`, `None` if it has none then.
-    pub fn rel_map(&self, tag: DbTag, lsn: Lsn) -> Option<Bytes> {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn rel_map(&self, tag: DbTag, lsn: Lsn) -> Result<Option<Bytes>, TimelineError> {
         let known = self.index.read().rel_map(tag, lsn);
         match known {
-            KnownRelMap::Is(map) => map,
+            KnownRelMap::Is(map) => Ok(map),
             KnownRelMap::CopyOf(from, at) => self.rel_map(from, at),
             KnownRelMap::Below => match &self.below {
                 Below::Ancestor(ancestor, at) => ancestor.rel_map(tag, lsn.min(*at)),
-                Below::Image(layer) => layer.small_file(SmallFile::RelMap(tag)).cloned(),
+                Below::Image(layer) => Ok(layer.small_file(SmallFile::RelMap(tag)).cloned()),
             },
         }
     }
 
     /// The transactions that are prepared and not finished at `lsn`, with their state: the file
     /// in `pg_twophase` without its checksum.
-    pub fn two_phase(&self, lsn: Lsn) -> BTreeMap<u32, Bytes> {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn two_phase(&self, lsn: Lsn) -> Result<BTreeMap<u32, Bytes>, TimelineError> {
         let mut prepared: BTreeMap<u32, Bytes> = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.two_phase(lsn.min(*at)),
+            Below::Ancestor(ancestor, at) => ancestor.two_phase(lsn.min(*at))?,
             Below::Image(layer) => {
                 let state = |(name, bytes): (SmallFile, &Bytes)| match name {
                     SmallFile::TwoPhase(xid) => Some((xid, bytes.clone())),
@@ -183,13 +222,16 @@ impl Timeline {
                 None => prepared.remove(&xid),
             };
         }
-        prepared
+        Ok(prepared)
     }
 
     /// How far the logs of replication origins have been applied at `lsn`.
-    pub fn replication_origins(&self, lsn: Lsn) -> ReplicationOrigins {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn replication_origins(&self, lsn: Lsn) -> Result<ReplicationOrigins, TimelineError> {
         let mut origins = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.replication_origins(lsn.min(*at)),
+            Below::Ancestor(ancestor, at) => ancestor.replication_origins(lsn.min(*at))?,
             Below::Image(layer) => layer.replication_origins().clone(),
         };
         let changed = self.index.read().origins(lsn);
@@ -199,15 +241,18 @@ impl Timeline {
                 None => origins.remove(&origin),
             };
         }
-        origins
+        Ok(origins)
     }
 
     /// Size in bytes of all relations of a database at `lsn`, over all tablespaces.
-    pub fn database_size(&self, db: Oid, lsn: Lsn) -> u64 {
+    ///
+    /// # Errors
+    /// What is on disk cannot be read; see `TimelineError`.
+    pub fn database_size(&self, db: Oid, lsn: Lsn) -> Result<u64, TimelineError> {
         let of_db =
             |(rel, size): (RelTag, BlockNumber)| (rel.db == db).then_some(u64::from(size.0));
-        let pages: u64 = self.list_rels(lsn).into_iter().filter_map(of_db).sum();
-        pages * postgres_formats::BLCKSZ as u64
+        let pages: u64 = self.list_rels(lsn)?.into_iter().filter_map(of_db).sum();
+        Ok(pages * postgres_formats::BLCKSZ as u64)
     }
 
     /// Refuses an LSN before the beginning of all history.

@@ -35,7 +35,7 @@ impl Timeline {
         }
         // Taken first: what is indexed meanwhile must not count as known in one place only.
         let end = self.last_record_lsn();
-        match self.ended_by(time.as_postgres_micros(), end) {
+        match self.ended_by(time.as_postgres_micros(), end)? {
             EndedBy { later: false, .. } => match self.stop() {
                 Some(stop) => Err(TimelineError::Stopped(stop)),
                 None => Ok(end),
@@ -71,7 +71,7 @@ impl Timeline {
     /// `BeforeBeginning`.
     pub fn timestamp_at(&self, lsn: Lsn) -> Result<Timestamp, TimelineError> {
         self.check_lsn(lsn)?;
-        Ok(self.latest_end(lsn).map_or(self.oldest_time(), Timestamp::from_postgres_micros))
+        Ok(self.latest_end(lsn)?.map_or(self.oldest_time(), Timestamp::from_postgres_micros))
     }
 
     /// The oldest time that can be asked for: that of the checkpoint with which the first of its
@@ -87,25 +87,25 @@ impl Timeline {
     }
 
     /// Where `time` is in all history up to `upto`; microseconds since 2000.
-    fn ended_by(&self, time: i64, upto: Lsn) -> EndedBy {
+    fn ended_by(&self, time: i64, upto: Lsn) -> Result<EndedBy, TimelineError> {
         let below = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.ended_by(time, upto.min(*at)),
+            Below::Ancestor(ancestor, at) => ancestor.ended_by(time, upto.min(*at))?,
             Below::Image(_) => EndedBy { last: None, later: false },
         };
         if below.later {
-            return below;
+            return Ok(below);
         }
         let own = self.index.read().xact_ends().ended_by(time, upto);
-        EndedBy { last: own.last.or(below.last), later: own.later }
+        Ok(EndedBy { last: own.last.or(below.last), later: own.later })
     }
 
     /// When the latest transaction up to `lsn` ended, in microseconds since 2000.
-    fn latest_end(&self, lsn: Lsn) -> Option<i64> {
+    fn latest_end(&self, lsn: Lsn) -> Result<Option<i64>, TimelineError> {
         let own = self.index.read().xact_ends().latest(lsn);
-        match &self.below {
+        Ok(match &self.below {
             // The clock may have been set back since.
-            Below::Ancestor(ancestor, at) => own.max(ancestor.latest_end(lsn.min(*at))),
+            Below::Ancestor(ancestor, at) => own.max(ancestor.latest_end(lsn.min(*at))?),
             Below::Image(_) => own,
-        }
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! `Tip`: turns what a record changes into steps for the index, knowing the sizes at the end.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
 use postgres_formats::checkpoint::CheckpointState;
@@ -8,6 +9,7 @@ use postgres_formats::replication_origins::ReplicationOrigins;
 use postgres_formats::{ForkNumber, Lsn, SlruKind, TransactionId};
 
 use super::Timeline;
+use super::error::TimelineError;
 use crate::index::{DbEvent, IndexOp, Version};
 use crate::ingest::{Change, SlruTruncation};
 use crate::key::PageKey;
@@ -35,8 +37,15 @@ pub(super) struct At<'a> {
 
 impl Tip {
     /// The object's size as of the steps in the index and those resolved since.
-    fn size(&mut self, timeline: &Timeline, object: ObjectTag) -> Option<u32> {
-        *self.sizes.entry(object).or_insert_with(|| timeline.object_size(object, Lsn::MAX))
+    fn size(
+        &mut self,
+        timeline: &Timeline,
+        object: ObjectTag,
+    ) -> Result<Option<u32>, TimelineError> {
+        match self.sizes.entry(object) {
+            Entry::Occupied(known) => Ok(*known.get()),
+            Entry::Vacant(unknown) => Ok(*unknown.insert(timeline.object_size(object, Lsn::MAX)?)),
+        }
     }
 
     /// Bounds the memory used. To be called when all steps resolved so far are in the index.
@@ -46,8 +55,12 @@ impl Tip {
         }
     }
 
-    fn origins(&mut self, timeline: &Timeline) -> &mut ReplicationOrigins {
-        self.origins.get_or_insert_with(|| timeline.replication_origins(Lsn::MAX))
+    fn origins(&mut self, timeline: &Timeline) -> Result<&mut ReplicationOrigins, TimelineError> {
+        let known = match self.origins.take() {
+            Some(known) => known,
+            None => timeline.replication_origins(Lsn::MAX)?,
+        };
+        Ok(self.origins.insert(known))
     }
 
     fn set_origin(
@@ -57,13 +70,14 @@ impl Tip {
         lsn: Lsn,
         remote_lsn: Option<Lsn>,
         ops: &mut Vec<IndexOp>,
-    ) {
-        let origins = self.origins(timeline);
+    ) -> Result<(), TimelineError> {
+        let origins = self.origins(timeline)?;
         match remote_lsn {
             Some(remote_lsn) => origins.insert(origin, remote_lsn),
             None => origins.remove(&origin),
         };
         ops.push(IndexOp::Origin { origin, lsn, remote_lsn });
+        Ok(())
     }
 
     fn set_size(
@@ -84,13 +98,14 @@ impl Tip {
         page: ObjectPage,
         version: Version,
         ops: &mut Vec<IndexOp>,
-    ) {
-        let size = self.size(timeline, page.object);
+    ) -> Result<(), TimelineError> {
+        let size = self.size(timeline, page.object)?;
         if size.is_none_or(|size| size <= page.block.0) {
             let grown = Some(page.block.0.saturating_add(1));
             self.set_size(page.object, version.end(), grown, false, ops);
         }
         ops.push(IndexOp::Version { page, version });
+        Ok(())
     }
 
     /// Whether this change can be resolved only once all steps before it are in the index: sizes
@@ -108,60 +123,63 @@ impl Tip {
     }
 
     /// Resolves one change into steps.
+    ///
+    /// # Errors
+    /// What is on disk below the WAL cannot be read.
     pub(super) fn resolve(
         &mut self,
         timeline: &Timeline,
         at: At<'_>,
         change: Change,
         ops: &mut Vec<IndexOp>,
-    ) {
+    ) -> Result<(), TimelineError> {
         let lsn = at.end;
         match change {
             Change::Page { rel, block, will_init } => {
                 let page = ObjectPage { object: ObjectTag::Rel(rel), block };
                 let version = Version::new(at.start, at.end, will_init, false);
-                self.add_version(timeline, page, version, ops);
+                self.add_version(timeline, page, version, ops)?;
             }
             Change::NativePage { key, will_init, must_exist } => {
                 let page = ObjectPage::from(key);
-                let size = self.size(timeline, page.object);
+                let size = self.size(timeline, page.object)?;
                 if !must_exist || size.is_some_and(|size| size > page.block.0) {
                     let version = Version::new(at.start, at.end, will_init, true);
-                    self.add_version(timeline, page, version, ops);
+                    self.add_version(timeline, page, version, ops)?;
                 }
             }
             Change::CommitTimestamps { page } => {
                 if at.before.parameters.track_commit_timestamp {
                     let key = PageKey::Slru { kind: SlruKind::CommitTs, page };
                     let version = Version::new(at.start, at.end, false, true);
-                    self.add_version(timeline, ObjectPage::from(key), version, ops);
+                    self.add_version(timeline, ObjectPage::from(key), version, ops)?;
                 }
             }
             Change::Parameters(parameters) => {
                 let tracked = at.before.parameters.track_commit_timestamp;
                 match (tracked, parameters.track_commit_timestamp) {
-                    (false, true) => self.begin_commit_ts(timeline, at, ops),
+                    (false, true) => self.begin_commit_ts(timeline, at, ops)?,
                     (true, false) => {
-                        self.drop_segments(timeline, lsn, SlruKind::CommitTs, |_| true, ops);
+                        self.drop_segments(timeline, lsn, SlruKind::CommitTs, |_| true, ops)?;
                     }
                     _ => {}
                 }
             }
             Change::RelCreate { rel } => {
                 let object = ObjectTag::Rel(rel);
-                if self.size(timeline, object).is_none() {
+                if self.size(timeline, object)?.is_none() {
                     self.set_size(object, lsn, Some(0), true, ops);
                 }
             }
             Change::RelTruncate { rel, nblocks } => {
                 let object = ObjectTag::Rel(rel);
-                if self.size(timeline, object).is_some_and(|size| size > nblocks.0) {
+                if self.size(timeline, object)?.is_some_and(|size| size > nblocks.0) {
                     self.set_size(object, lsn, Some(nblocks.0), true, ops);
                 }
             }
             Change::RelDrop { rel } => {
                 for object in ForkNumber::ALL.map(|fork| ObjectTag::Rel(rel.fork(fork))) {
-                    if self.size(timeline, object).is_some() {
+                    if self.size(timeline, object)?.is_some() {
                         self.set_size(object, lsn, None, true, ops);
                     }
                 }
@@ -182,7 +200,7 @@ impl Tip {
             Change::TablespaceDrop { spc } => {
                 ops.push(IndexOp::Tablespace { spc, lsn, location: None });
                 // Nothing but empty folders, and those have no records of their own.
-                for tag in timeline.databases_in(spc, Lsn::MAX) {
+                for tag in timeline.databases_in(spc, Lsn::MAX)? {
                     self.change_database(tag, lsn, DbEvent::Dropped, ops);
                 }
             }
@@ -191,7 +209,7 @@ impl Tip {
                 ops.push(IndexOp::RelMap { tag, lsn, map: detached(&map) });
             }
             Change::SlruTruncate(truncation) => {
-                self.truncate_slru(timeline, at, truncation, ops);
+                self.truncate_slru(timeline, at, truncation, ops)?;
             }
             Change::TwoPhasePrepare { xid: TransactionId(xid), data } => {
                 ops.push(IndexOp::TwoPhase { xid, lsn, state: Some(detached(&data)) });
@@ -200,18 +218,19 @@ impl Tip {
                 ops.push(IndexOp::TwoPhase { xid, lsn, state: None });
             }
             Change::OriginProgress { origin, remote_lsn, force } => {
-                let known = self.origins(timeline).get(&origin);
+                let known = self.origins(timeline)?.get(&origin);
                 if known.is_none_or(|known| force || *known < remote_lsn) {
-                    self.set_origin(timeline, origin, lsn, Some(remote_lsn), ops);
+                    self.set_origin(timeline, origin, lsn, Some(remote_lsn), ops)?;
                 }
             }
             Change::OriginDrop { origin } => {
-                if self.origins(timeline).contains_key(&origin) {
-                    self.set_origin(timeline, origin, lsn, None, ops);
+                if self.origins(timeline)?.contains_key(&origin) {
+                    self.set_origin(timeline, origin, lsn, None, ops)?;
                 }
             }
             Change::XactEnd { time, .. } => ops.push(IndexOp::XactEnd { lsn, time }),
         }
+        Ok(())
     }
 
     fn change_database(&mut self, tag: DbTag, lsn: Lsn, event: DbEvent, ops: &mut Vec<IndexOp>) {
@@ -225,14 +244,15 @@ impl Tip {
         at: At<'_>,
         truncation: SlruTruncation,
         ops: &mut Vec<IndexOp>,
-    ) {
+    ) -> Result<(), TimelineError> {
         // PostgreSQL's own guard against a wraparound that has already happened; its redo has it
         // for the commit log only.
         let newest_xid = at.before.checkpoint.next_xid.xid().0.wrapping_sub(1);
         let newest_page = truncation.kind.page_of(newest_xid);
         let newest = (truncation.kind == SlruKind::Clog).then_some(newest_page);
         let goes = |segment| truncation.removes(segment, newest);
-        self.drop_segments(timeline, at.end, truncation.kind, goes, ops);
+        self.drop_segments(timeline, at.end, truncation.kind, goes, ops)?;
+        Ok(())
     }
 
     fn drop_segments(
@@ -242,25 +262,32 @@ impl Tip {
         kind: SlruKind,
         goes: impl Fn(u32) -> bool,
         ops: &mut Vec<IndexOp>,
-    ) {
-        for (segment, _) in timeline.slru_segments(kind, Lsn::MAX) {
+    ) -> Result<(), TimelineError> {
+        for (segment, _) in timeline.slru_segments(kind, Lsn::MAX)? {
             if goes(segment) {
                 let object = ObjectTag::Slru { kind, segment };
                 self.set_size(object, lsn, None, true, ops);
             }
         }
+        Ok(())
     }
 
     /// `ActivateCommitTs`: from now on the page of the next transaction exists. Records begin pages
     /// only with their first transaction.
-    fn begin_commit_ts(&mut self, timeline: &Timeline, at: At<'_>, ops: &mut Vec<IndexOp>) {
+    fn begin_commit_ts(
+        &mut self,
+        timeline: &Timeline,
+        at: At<'_>,
+        ops: &mut Vec<IndexOp>,
+    ) -> Result<(), TimelineError> {
         let kind = SlruKind::CommitTs;
         let number = kind.page_of(at.before.checkpoint.next_xid.xid().0);
         let page = ObjectPage::from(PageKey::Slru { kind, page: number });
-        if self.size(timeline, page.object).is_none_or(|size| size <= page.block.0) {
+        if self.size(timeline, page.object)?.is_none_or(|size| size <= page.block.0) {
             let version = Version::new(at.start, at.end, true, true);
-            self.add_version(timeline, page, version, ops);
+            self.add_version(timeline, page, version, ops)?;
         }
+        Ok(())
     }
 }
 
