@@ -23,6 +23,7 @@ pub mod page_service;
 pub mod repository;
 pub mod seqwait;
 pub mod stop;
+pub mod stretch;
 pub mod timeline;
 pub mod wal;
 pub mod writer;

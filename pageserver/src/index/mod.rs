@@ -179,15 +179,23 @@ pub struct PageHistory {
     pub foundation: Foundation,
 }
 
-/// An object's size as far as this timeline knows it.
+/// What is known of something that may lie in a database.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KnownSize {
-    /// In pages; `None`: there is no such object.
-    Is(Option<u32>),
+pub enum Known<T> {
+    /// It is so; `None`: there is no such thing.
+    Is(Option<T>),
     /// As in another database at an LSN.
     CopyOf(DbTag, Lsn),
-    /// As below.
-    Below,
+}
+
+impl<T> Known<T> {
+    /// What is known of anything in a database to which that happened last, at `lsn`.
+    pub fn after(event: DbEvent, lsn: Lsn) -> Known<T> {
+        match event {
+            DbEvent::CopyOf(from) => Known::CopyOf(from, lsn),
+            DbEvent::Created | DbEvent::Dropped => Known::Is(None),
+        }
+    }
 }
 
 /// The index over one timeline's own WAL.
@@ -296,15 +304,15 @@ impl WalIndex {
         PageHistory { versions: found, foundation }
     }
 
-    /// The size of `object` at `at`.
-    pub fn size(&self, object: ObjectTag, at: Lsn) -> KnownSize {
+    /// The size of `object` in pages at `at`; `None`: as below.
+    pub fn size(&self, object: ObjectTag, at: Lsn) -> Option<Known<u32>> {
         let own = self.objects.get(&object).and_then(|history| history.at(at));
         let event = self.database_event(object, at);
         match (own, event) {
-            (Some((lsn, size)), event) if event.is_none_or(|(e, _)| e < lsn) => KnownSize::Is(size),
-            (_, Some((lsn, DbEvent::CopyOf(from)))) => KnownSize::CopyOf(from, lsn),
-            (_, Some(_)) => KnownSize::Is(None),
-            (_, None) => KnownSize::Below,
+            (Some((lsn, size)), event) if event.is_none_or(|(e, _)| e < lsn) => {
+                Some(Known::Is(size))
+            }
+            (_, event) => event.map(|(lsn, event)| Known::after(event, lsn)),
         }
     }
 
@@ -321,17 +329,15 @@ impl WalIndex {
         self.databases.iter().filter_map(last).collect()
     }
 
-    /// The `pg_filenode.map` of a database at `at`: the file, or where to ask.
-    pub fn rel_map(&self, tag: DbTag, at: Lsn) -> KnownRelMap {
+    /// The `pg_filenode.map` of a database at `at`; `None`: as below.
+    pub fn rel_map(&self, tag: DbTag, at: Lsn) -> Option<Known<Bytes>> {
         let own = self.rel_maps.get(&tag).and_then(|history| last_at(history, at));
         let event = self.databases.get(&tag).and_then(|history| last_at(history, at));
         match (own, event) {
             (Some((lsn, map)), event) if event.is_none_or(|(e, _)| e <= lsn) => {
-                KnownRelMap::Is(Some(map.clone()))
+                Some(Known::Is(Some(map.clone())))
             }
-            (_, Some((lsn, DbEvent::CopyOf(from)))) => KnownRelMap::CopyOf(*from, *lsn),
-            (_, Some(_)) => KnownRelMap::Is(None),
-            (_, None) => KnownRelMap::Below,
+            (_, event) => event.map(|(lsn, event)| Known::after(*event, *lsn)),
         }
     }
 
@@ -363,17 +369,6 @@ impl WalIndex {
     pub fn xact_ends(&self) -> &XactEnds {
         &self.xact_ends
     }
-}
-
-/// A database's `pg_filenode.map` as far as this timeline knows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum KnownRelMap {
-    /// The file; `None`: there is none.
-    Is(Option<Bytes>),
-    /// As in another database at an LSN.
-    CopyOf(DbTag, Lsn),
-    /// As below.
-    Below,
 }
 
 #[cfg(test)]

@@ -90,10 +90,10 @@ fn a_copied_database_begins_as_its_original() {
     // What a database of that name held before is not seen through the copy.
     let history = index.page_history(page(own, 0), Lsn::new(200));
     assert_eq!((ends(&history), history.foundation), (vec![], copy));
-    assert_eq!(index.size(own, Lsn::new(200)), KnownSize::CopyOf(DB, Lsn::new(160)));
-    assert_eq!(index.size(own, Lsn::new(250)), KnownSize::Is(Some(1)));
-    assert_eq!(index.size(own, Lsn::new(400)), KnownSize::Is(None));
-    assert_eq!(index.size(rel(DB, 1), Lsn::new(400)), KnownSize::Below);
+    assert_eq!(index.size(own, Lsn::new(200)), Some(Known::CopyOf(DB, Lsn::new(160))));
+    assert_eq!(index.size(own, Lsn::new(250)), Some(Known::Is(Some(1))));
+    assert_eq!(index.size(own, Lsn::new(400)), Some(Known::Is(None)));
+    assert_eq!(index.size(rel(DB, 1), Lsn::new(400)), None);
 }
 
 #[test]
@@ -182,7 +182,7 @@ proptest! {
         let index = index(ops);
         for (lsn, length, blocks) in moments {
             let lsn = Lsn::new(lsn);
-            prop_assert_eq!(index.size(r, lsn), KnownSize::Is(length));
+            prop_assert_eq!(index.size(r, lsn), Some(Known::Is(length)));
             for block in 0..length.unwrap_or(0) {
                 let expected = blocks.as_ref().and_then(|b| b.get(&block)).cloned();
                 let history = index.page_history(page(r, block), lsn);

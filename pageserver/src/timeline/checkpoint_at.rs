@@ -44,7 +44,7 @@ impl Timeline {
     }
 
     fn own_state_at(&self, lsn: Lsn) -> Result<StateAt, TimelineError> {
-        let kept = self.index.read().checkpoint(lsn);
+        let kept = self.newest(|stretch| stretch.checkpoint(lsn))?;
         let (mut base, mut state) = kept.unwrap_or((self.manifest.start, self.manifest.state));
         base = base.normalized(self.cluster.segment_size);
         let mut decoder = WalStreamDecoder::new(base, self.cluster.segment_size, None);

@@ -15,9 +15,9 @@ use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, page_checksum};
 use super::error::TimelineError;
 use super::{Below, Timeline};
 use crate::damage;
-use crate::index::{Foundation, Version};
+use crate::index::{Foundation, PageHistory, Version};
 use crate::layer::image::LayerError;
-use crate::object::{ObjectPage, ObjectTag};
+use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::page_maker::{Job, MakeError, VersionKey};
 use crate::seqwait::WaitError;
 
@@ -86,6 +86,13 @@ enum Base {
     Zero,
     Cached(Arc<PageImage>),
     Image(Arc<Timeline>, ObjectPage),
+}
+
+/// What the oldest version in a stretch stands on.
+enum Ground {
+    Base(Base),
+    /// The same page of another database at an LSN.
+    CopyOf(DbTag, Lsn),
 }
 
 /// How to get a page.
@@ -186,7 +193,7 @@ impl Timeline {
         if size.is_none_or(|size| size <= page.block.0) {
             return Err(GetPageError::NotFound { page, lsn, size });
         }
-        let plan = self.plan(page, lsn);
+        let plan = self.plan(page, lsn)?;
         let Some(newest) = plan.newest else {
             return Ok(Begun::Done(plan.base.read()?.unwrap_or_else(zero_page)));
         };
@@ -223,7 +230,7 @@ impl Timeline {
                 Lookup::Hit(page) => return Ok(page),
                 Lookup::Wait(waiter) => lookup = waiter.wait(),
                 Lookup::Make(guard) => {
-                    let job = self.plan(request.page, request.lsn).job()?;
+                    let job = self.plan(request.page, request.lsn)?.job()?;
                     let made = self.maker.make_all(vec![job], &self.cluster.control_file_bytes);
                     let made = made.into_iter().next();
                     let made = made.unwrap_or_else(|| unreachable!("one job has one result"));
@@ -234,40 +241,41 @@ impl Timeline {
     }
 
     /// Finds what a page is made of at `lsn`.
-    fn plan(self: &Arc<Self>, mut page: ObjectPage, mut lsn: Lsn) -> Plan {
-        let mut timeline = self.clone();
-        let mut versions = Vec::new();
-        let mut newest = None;
-        let base = 'search: loop {
-            let history = timeline.index.read().page_history(page, lsn);
-            for version in history.versions {
-                let key = VersionKey { timeline: timeline.id(), page, end: version.end() };
-                if newest.is_none() {
-                    newest = Some(key);
-                } else if let Some(cached) = timeline.maker.cache.peek(&key) {
-                    // An older version that is at hand spares everything before it.
-                    break 'search Base::Cached(cached);
+    fn plan(self: &Arc<Self>, page: ObjectPage, lsn: Lsn) -> Result<Plan, LayerError> {
+        let (mut timeline, mut page, mut lsn) = (self.clone(), page, lsn);
+        let mut plan = Plan { base: Base::Zero, versions: Vec::new(), newest: None };
+        loop {
+            // The cache is looked at when no lock is held any more.
+            let mut found = Vec::new();
+            timeline.newest(|stretch| {
+                let history = stretch.page_history(page, lsn)?;
+                let is_enough = history.foundation != Foundation::Below;
+                found.push(history);
+                Ok(is_enough.then_some(()))
+            })?;
+            let own = found.into_iter().find_map(|history| plan.take(&timeline, page, history));
+            match (own, &timeline.below) {
+                (Some(Ground::Base(base)), _) => {
+                    plan.base = base;
+                    break;
                 }
-                versions.push(PlannedVersion { timeline: timeline.clone(), version, page });
-            }
-            match history.foundation {
-                Foundation::Version | Foundation::Zero => break Base::Zero,
-                Foundation::CopyOf(from, at) => {
+                (Some(Ground::CopyOf(from, at)), _) => {
                     page.object = page.object.in_database(from);
                     lsn = at;
                 }
-                Foundation::Below => match &timeline.below {
-                    Below::Ancestor(ancestor, at) => {
-                        lsn = lsn.min(*at);
-                        let ancestor = ancestor.clone();
-                        timeline = ancestor;
-                    }
-                    Below::Image(_) => break Base::Image(timeline, page),
-                },
+                (None, Below::Ancestor(ancestor, at)) => {
+                    lsn = lsn.min(*at);
+                    let ancestor = ancestor.clone();
+                    timeline = ancestor;
+                }
+                (None, Below::Image(_)) => {
+                    plan.base = Base::Image(timeline, page);
+                    break;
+                }
             }
-        };
-        versions.reverse();
-        Plan { base, versions, newest }
+        }
+        plan.versions.reverse();
+        Ok(plan)
     }
 
     /// Reads a record again whose place is known.
@@ -328,6 +336,31 @@ impl Base {
 }
 
 impl Plan {
+    /// Takes in the versions that a stretch has. Gives what the oldest of them stands on, unless that
+    /// is what lies below the stretch.
+    fn take(
+        &mut self,
+        timeline: &Arc<Timeline>,
+        page: ObjectPage,
+        history: PageHistory,
+    ) -> Option<Ground> {
+        for version in history.versions {
+            let key = VersionKey { timeline: timeline.id(), page, end: version.end() };
+            if self.newest.is_none() {
+                self.newest = Some(key);
+            } else if let Some(cached) = timeline.maker.cache.peek(&key) {
+                // An older version that is at hand spares everything before it.
+                return Some(Ground::Base(Base::Cached(cached)));
+            }
+            self.versions.push(PlannedVersion { timeline: timeline.clone(), version, page });
+        }
+        match history.foundation {
+            Foundation::Version | Foundation::Zero => Some(Ground::Base(Base::Zero)),
+            Foundation::CopyOf(from, at) => Some(Ground::CopyOf(from, at)),
+            Foundation::Below => None,
+        }
+    }
+
     /// Reads what the plan names.
     fn job(self) -> Result<Job, GetPageError> {
         let mut base = self.base.read()?.map(|page| PageImage::clone(&page));

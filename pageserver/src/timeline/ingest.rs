@@ -400,8 +400,8 @@ impl Timeline {
 
     fn apply(&self, ops: &mut Vec<IndexOp>) {
         if !ops.is_empty() {
-            let mut index = self.index.write();
-            ops.drain(..).for_each(|op| index.apply(op));
+            let mut history = self.history.write();
+            ops.drain(..).for_each(|op| history.open.apply(op));
         }
     }
 

@@ -10,6 +10,7 @@ mod damage;
 pub mod error;
 pub mod get_page;
 mod heal;
+mod history;
 mod ingest;
 mod load;
 pub mod manifest;
@@ -28,13 +29,13 @@ use postgres_formats::{Lsn, TimelineId};
 use slog::Logger;
 
 use crate::cluster::Cluster;
-use crate::index::WalIndex;
 use crate::layer::image::ImageLayer;
 use crate::page_maker::PageMaker;
 use crate::seqwait::SeqWait;
 use crate::wal::flushed_mark::FlushedMark;
 use crate::wal::store::WalStore;
 use error::TimelineError;
+use history::History;
 use ingest::Writer;
 use manifest::{Manifest, Origin};
 
@@ -74,10 +75,10 @@ pub struct Timeline {
     maker: Arc<PageMaker>,
     log: Logger,
     /// The writer's state. Only the one who receives WAL takes it, and keeps it during IO.
-    // LOCK ORDER: 1, before `index`, `positions` and the locks of `wal`.
+    // LOCK ORDER: 1, before `history`, `positions` and the locks of `wal`.
     writer: Mutex<Writer>,
     // LOCK ORDER: 2. Never held during IO, redo or a wait, nor while another timeline's is taken.
-    index: RwLock<WalIndex>,
+    history: RwLock<History>,
     // LOCK ORDER: 3, a leaf.
     positions: Mutex<Positions>,
     /// How often receiving was begun anew. Changed and compared under the lock of `positions`.
@@ -146,7 +147,7 @@ impl Timeline {
             wal,
             flushed_mark,
             maker,
-            index: RwLock::default(),
+            history: RwLock::default(),
             positions: Mutex::new(Positions {
                 received: start,
                 last_record: start,
@@ -226,7 +227,7 @@ impl Timeline {
 
     /// How many versions of pages its index holds.
     pub fn version_count(&self) -> u64 {
-        self.index.read().version_count()
+        self.history.read().open.version_count()
     }
 
     /// The folder with the WAL segments.

@@ -10,7 +10,7 @@ use postgres_formats::{BlockNumber, Lsn, Oid, RelTag};
 use super::error::TimelineError;
 use super::{Below, Timeline};
 use crate::damage;
-use crate::index::{DbEvent, KnownRelMap, KnownSize};
+use crate::index::{DbEvent, Known};
 use crate::layer::image::SmallFile;
 use crate::object::{DbTag, ObjectTag};
 
@@ -20,11 +20,11 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn object_size(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
-        let known = self.index.read().size(object, lsn);
+        let known = self.newest(|stretch| stretch.size(object, lsn))?;
         match known {
-            KnownSize::Is(size) => Ok(size),
-            KnownSize::CopyOf(from, at) => self.object_size(object.in_database(from), at),
-            KnownSize::Below => match &self.below {
+            Some(Known::Is(size)) => Ok(size),
+            Some(Known::CopyOf(from, at)) => self.object_size(object.in_database(from), at),
+            None => match &self.below {
                 Below::Ancestor(ancestor, at) => ancestor.object_size(object, lsn.min(*at)),
                 Below::Image(layer) => Ok(layer.size(object)),
             },
@@ -60,30 +60,24 @@ impl Timeline {
             Below::Ancestor(ancestor, at) => ancestor.list_matching(lsn.min(*at), only)?,
             Below::Image(layer) => layer.objects().filter(|(o, _)| wanted(o.database())).collect(),
         };
-        let (events, own) = {
-            let index = self.index.read();
-            let own = index.objects().filter(|object| wanted(object.database()));
-            let own: Vec<_> = own.map(|object| (object, index.size(object, lsn))).collect();
-            (index.database_events(lsn), own)
-        };
-        for (tag, at, event) in events.into_iter().filter(|(tag, ..)| wanted(Some(*tag))) {
-            objects.retain(|object, _| object.database() != Some(tag));
-            if let DbEvent::CopyOf(from) = event {
-                // Only the original is asked about: this event, which is there at `at` already,
-                // must not be met again.
-                let originals = self.list_matching(at, Some(from))?;
-                objects.extend(originals.into_iter().map(|(o, size)| (o.in_database(tag), size)));
+        let changes = self.oldest_first(|stretch| {
+            Ok((stretch.database_events(lsn)?, stretch.sizes(only, lsn)?))
+        })?;
+        for (events, sizes) in changes {
+            for (tag, at, event) in events.into_iter().filter(|(tag, ..)| wanted(Some(*tag))) {
+                objects.retain(|object, _| object.database() != Some(tag));
+                if let DbEvent::CopyOf(from) = event {
+                    // Only the original is asked about: this event, which is there at `at`
+                    // already, must not be met again.
+                    let originals = self.list_matching(at, Some(from))?.into_iter();
+                    objects.extend(originals.map(|(o, size)| (o.in_database(tag), size)));
+                }
             }
-        }
-        for (object, known) in own {
-            match known {
-                KnownSize::Is(Some(size)) => {
-                    objects.insert(object, size);
-                }
-                KnownSize::Is(None) => {
-                    objects.remove(&object);
-                }
-                KnownSize::CopyOf(..) | KnownSize::Below => {}
+            for (object, size) in sizes {
+                match size {
+                    Some(size) => objects.insert(object, size),
+                    None => objects.remove(&object),
+                };
             }
         }
         Ok(objects)
@@ -132,8 +126,8 @@ impl Timeline {
                 layer.small_files().filter_map(|(name, _)| database(name)).collect()
             }
         };
-        let events = self.index.read().database_events(lsn);
-        for (tag, _, event) in events {
+        let events = self.oldest_first(|stretch| stretch.database_events(lsn))?;
+        for (tag, _, event) in events.into_iter().flatten() {
             match event {
                 DbEvent::Created | DbEvent::CopyOf(_) => databases.insert(tag),
                 DbEvent::Dropped => databases.remove(&tag),
@@ -158,8 +152,8 @@ impl Timeline {
                 layer.small_files().filter_map(location).collect()
             }
         };
-        let changed = self.index.read().tablespaces(lsn);
-        for (spc, location) in changed {
+        let changed = self.oldest_first(|stretch| stretch.tablespaces(lsn))?;
+        for (spc, location) in changed.into_iter().flatten() {
             match location {
                 Some(location) => tablespaces.insert(spc, location),
                 None => tablespaces.remove(&spc),
@@ -188,11 +182,10 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn rel_map(&self, tag: DbTag, lsn: Lsn) -> Result<Option<Bytes>, TimelineError> {
-        let known = self.index.read().rel_map(tag, lsn);
-        match known {
-            KnownRelMap::Is(map) => Ok(map),
-            KnownRelMap::CopyOf(from, at) => self.rel_map(from, at),
-            KnownRelMap::Below => match &self.below {
+        match self.newest(|stretch| stretch.rel_map(tag, lsn))? {
+            Some(Known::Is(map)) => Ok(map),
+            Some(Known::CopyOf(from, at)) => self.rel_map(from, at),
+            None => match &self.below {
                 Below::Ancestor(ancestor, at) => ancestor.rel_map(tag, lsn.min(*at)),
                 Below::Image(layer) => Ok(layer.small_file(SmallFile::RelMap(tag)).cloned()),
             },
@@ -215,8 +208,8 @@ impl Timeline {
                 layer.small_files().filter_map(state).collect()
             }
         };
-        let changed = self.index.read().two_phase(lsn);
-        for (xid, state) in changed {
+        let changed = self.oldest_first(|stretch| stretch.two_phase(lsn))?;
+        for (xid, state) in changed.into_iter().flatten() {
             match state {
                 Some(state) => prepared.insert(xid, state),
                 None => prepared.remove(&xid),
@@ -234,8 +227,8 @@ impl Timeline {
             Below::Ancestor(ancestor, at) => ancestor.replication_origins(lsn.min(*at))?,
             Below::Image(layer) => layer.replication_origins().clone(),
         };
-        let changed = self.index.read().origins(lsn);
-        for (origin, remote_lsn) in changed {
+        let changed = self.oldest_first(|stretch| stretch.origins(lsn))?;
+        for (origin, remote_lsn) in changed.into_iter().flatten() {
             match remote_lsn {
                 Some(remote_lsn) => origins.insert(origin, remote_lsn),
                 None => origins.remove(&origin),

@@ -95,15 +95,22 @@ impl Timeline {
         if below.later {
             return Ok(below);
         }
-        let own = self.index.read().xact_ends().ended_by(time, upto);
-        Ok(EndedBy { last: own.last.or(below.last), later: own.later })
+        let mut last = below.last;
+        for own in self.oldest_first(|stretch| stretch.ended_by(time, upto))? {
+            last = own.last.or(last);
+            if own.later {
+                return Ok(EndedBy { last, later: true });
+            }
+        }
+        Ok(EndedBy { last, later: false })
     }
 
     /// When the latest transaction up to `lsn` ended, in microseconds since 2000.
     fn latest_end(&self, lsn: Lsn) -> Result<Option<i64>, TimelineError> {
-        let own = self.index.read().xact_ends().latest(lsn);
+        let own = self.oldest_first(|stretch| stretch.latest_end(lsn))?;
+        // The clock may have been set back since.
+        let own = own.into_iter().flatten().max();
         Ok(match &self.below {
-            // The clock may have been set back since.
             Below::Ancestor(ancestor, at) => own.max(ancestor.latest_end(lsn.min(*at))?),
             Below::Image(_) => own,
         })
