@@ -284,5 +284,7 @@ fn read_image(id: u8, fields: &mut FieldReader<'_>) -> Result<(BlockImage, u16),
     Ok((BlockImage { apply, hole_offset, hole_length, compression, data }, len))
 }
 
+mod without_images;
+
 #[cfg(test)]
 mod tests;

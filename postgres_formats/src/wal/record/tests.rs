@@ -183,3 +183,51 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn without_images_all_else_is_the_same(
+        blocks in prop::collection::vec(
+            (any::<bool>(), any::<bool>(), any::<bool>(), 0_usize..300),
+            0..6,
+        ),
+        origin in any::<bool>(),
+        toplevel in any::<bool>(),
+        main in prop_oneof![Just(0_usize), 1_usize..300],
+    ) {
+        let parts: Vec<Part> = (0_u8..)
+            .zip(blocks)
+            .map(|(id, (new_rel, has_image, will_init, len))| {
+                let rel = (id == 0 || new_rel).then_some(70 + u32::from(id));
+                let flags = if will_init { BKPBLOCK_WILL_INIT } else { u8::from(id == 3) };
+                let head = image_header(192, 100, BKPIMAGE_HAS_HOLE | BKPIMAGE_APPLY, None);
+                let data = vec![id; len];
+                let mut part = block(id, rel, flags, has_image.then_some(&head[..]), &data);
+                part.data.splice(0..0, vec![9; if has_image { 192 } else { 0 }]);
+                part
+            })
+            .collect();
+        let extra = [
+            if origin { vec![ID_ORIGIN, 5, 1] } else { Vec::new() },
+            if toplevel { vec![ID_TOPLEVEL_XID, 1, 2, 3, 4] } else { Vec::new() },
+        ];
+        // The helper writes short lengths only.
+        let main = vec![1; main.min(255)];
+        let bytes = record(&parts, &extra.concat(), &main);
+        let whole = DecodedRecord::parse(&bytes).unwrap();
+        let stripped = Bytes::from(whole.without_images());
+        prop_assert_eq!(crate::wal::record_crc(&stripped), Some(RecordHeader::decode(&stripped).unwrap().crc));
+        let again = DecodedRecord::parse(&stripped).unwrap();
+        prop_assert!(again.blocks.iter().all(|block| block.image.is_none()));
+        let facts = |record: &DecodedRecord| {
+            let of_block = |b: &BlockRef| (b.id, b.rel, b.block, b.will_init, b.data.clone());
+            let blocks: Vec<_> = record.blocks.iter().map(of_block).collect();
+            let header = (record.header.xid, record.header.prev, record.header.info, record.header.rmid);
+            (header, blocks, record.main_data.clone(), record.origin, record.toplevel_xid)
+        };
+        prop_assert_eq!(facts(&again), facts(&whole));
+        if whole.blocks.iter().all(|block| block.image.is_none()) {
+            prop_assert_eq!(stripped, bytes);
+        }
+    }
+}
