@@ -29,7 +29,7 @@ mod read_at;
 mod reader;
 mod scan;
 mod value_run;
-mod varint;
+pub mod varint;
 mod verify;
 mod versions;
 

@@ -2,7 +2,7 @@
 //! but the last byte set.
 
 /// Appends `number`.
-pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
+pub fn put(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -12,7 +12,7 @@ pub(crate) fn put(out: &mut Vec<u8>, mut number: u64) {
 
 /// The number that `bytes` begin with, and what follows it. `None` if they end too early, the number
 /// needs more than 64 bits, or it was not written in as few bytes as possible.
-pub(crate) fn take(bytes: &[u8]) -> Option<(u64, &[u8])> {
+pub fn take(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut number = 0;
     let mut rest = bytes;
     for shift in (0..64).step_by(7) {

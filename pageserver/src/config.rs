@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::layer::freezer::LayerOptions;
+
 /// Name of the file within the repository.
 pub const CONFIG_FILE_NAME: &str = "zenith.toml";
 /// The newest `format_version` that this program understands.
@@ -19,6 +21,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
+const STRETCH_BYTES_MIN: u64 = 64 << 10;
 const LSN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const LSN_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
 const REDO_PROCESSES_MAX: usize = 256;
@@ -38,6 +41,8 @@ pub struct Config {
     pub redo_libraries: Vec<String>,
     /// Bound of the page cache, in bytes.
     pub cache_bytes: u64,
+    /// How history is put into layers.
+    pub layers: LayerOptions,
     /// How long a request waits for WAL that has not been received yet.
     pub lsn_timeout: Duration,
     /// Top-level keys of the file that mean nothing to this program.
@@ -106,6 +111,8 @@ struct File {
     walredo: WalRedoTable,
     #[serde(default)]
     cache: CacheTable,
+    #[serde(default)]
+    layers: LayersTable,
     lsn_timeout_seconds: Option<u64>,
     #[serde(flatten)]
     unknown: toml::Table,
@@ -116,6 +123,12 @@ struct WalRedoTable {
     processes: Option<usize>,
     #[serde(default)]
     libraries: Vec<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct LayersTable {
+    stretch_bytes: Option<u64>,
+    cache_bytes: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -175,6 +188,16 @@ impl Config {
             let problem = format!("is {cache_bytes}: expected at least {CACHE_BYTES_MIN}");
             return Err(value("cache.bytes", problem));
         }
+        let LayerOptions { stretch_bytes, cache_bytes: block_bytes } = LayerOptions::default();
+        let layers = LayerOptions {
+            stretch_bytes: file.layers.stretch_bytes.unwrap_or(stretch_bytes),
+            cache_bytes: file.layers.cache_bytes.unwrap_or(block_bytes),
+        };
+        if layers.stretch_bytes < STRETCH_BYTES_MIN {
+            let problem =
+                format!("is {}: expected at least {STRETCH_BYTES_MIN}", layers.stretch_bytes);
+            return Err(value("layers.stretch_bytes", problem));
+        }
         let lsn_timeout = match file.lsn_timeout_seconds {
             None => LSN_TIMEOUT_DEFAULT,
             Some(seconds @ 1..=LSN_TIMEOUT_SECONDS_MAX) => Duration::from_secs(seconds),
@@ -190,6 +213,7 @@ impl Config {
             redo_processes: file.walredo.processes,
             redo_libraries: file.walredo.libraries,
             cache_bytes,
+            layers,
             lsn_timeout,
             unknown_keys: file.unknown.keys().cloned().collect(),
         })
@@ -230,7 +254,8 @@ mod tests {
         let config = parse(
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
-             [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n",
+             [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
+             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\n",
         )
         .unwrap();
         assert_eq!(
@@ -242,6 +267,7 @@ mod tests {
                 redo_processes: Some(3),
                 redo_libraries: vec!["a".into(), "/b c".into()],
                 cache_bytes: 2 << 20,
+                layers: LayerOptions { stretch_bytes: 100_000, cache_bytes: 0 },
                 lsn_timeout: Duration::from_secs(5),
                 unknown_keys: vec!["colour".into()],
             }
@@ -265,6 +291,7 @@ mod tests {
             ("format_version = 1\n[walredo]\nlibraries = ['a\"b']", "walredo.libraries"),
             ("format_version = 1\n[cache]\nbytes = 1", "cache.bytes"),
             ("format_version = 1\n[cache]\nbytes = \"x\"", "bytes"),
+            ("format_version = 1\n[layers]\nstretch_bytes = 1", "layers.stretch_bytes"),
             ("format_version = ", "format_version"),
         ] {
             let message = parse(text).unwrap_err().to_string();

@@ -19,10 +19,11 @@ use postgres_formats::{Lsn, TimelineId, Timestamp};
 use slog::Logger;
 
 use crate::error_text::with_causes;
+use crate::layer::freezer::{LayerOptions, LayerShared};
 use crate::layer::import::DataDirectory;
 use crate::page_maker::PageMaker;
 use crate::timeline::Timeline;
-use crate::timeline::manifest::{Ancestor, Manifest, Origin};
+use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
 pub use error::RepositoryError;
 pub use scan::Unreadable;
 use scan::{Found, branches_dir, scan, timeline_dir, unnamed_dir};
@@ -53,6 +54,7 @@ pub struct Repository {
     dir: PathBuf,
     default_branch: String,
     maker: Arc<PageMaker>,
+    layers: Arc<LayerShared>,
     log: Logger,
     /// Serialises changes of branches. LOCK ORDER: 1; IO happens under it.
     changing: Mutex<()>,
@@ -119,6 +121,7 @@ impl Repository {
             state: data.state,
             state_is_complete: true,
             created: now(),
+            layered: Layered::nothing(data.end, data.state),
         };
         manifest.write(&path)?;
         for folder in [path.as_path(), &dir.join("timelines"), &dir.join("refs"), dir] {
@@ -138,6 +141,7 @@ impl Repository {
         dir: &Path,
         default_branch: &str,
         maker: Arc<PageMaker>,
+        layers: LayerOptions,
         log: &Logger,
     ) -> Result<Arc<Repository>, RepositoryError> {
         let Found { branches, unreadable } = scan(dir)?;
@@ -148,6 +152,7 @@ impl Repository {
             dir: dir.to_owned(),
             default_branch: default_branch.to_owned(),
             maker,
+            layers: LayerShared::start(layers, log),
             log: log.clone(),
             changing: Mutex::new(()),
             branches: RwLock::new(branches),
@@ -328,7 +333,14 @@ impl Repository {
             Origin::ImageLayer(_) => None,
         };
         let began = std::time::Instant::now();
-        let timeline = Timeline::open(&dir, manifest, ancestor, self.maker.clone(), &self.log)?;
+        let timeline = Timeline::open(
+            &dir,
+            manifest,
+            ancestor,
+            self.maker.clone(),
+            self.layers.clone(),
+            &self.log,
+        )?;
         slog::info!(self.log, "timeline loaded"; "timeline" => %id,
             "last_record" => %timeline.last_record_lsn(), "versions" => timeline.version_count(),
             "milliseconds" => began.elapsed().as_millis() as u64);
@@ -391,6 +403,7 @@ impl Repository {
             state: at.state,
             state_is_complete: true,
             created: now(),
+            layered: Layered::nothing(at.base, at.state),
         };
         let branch = Branch {
             name: name.clone(),
@@ -479,6 +492,7 @@ impl Repository {
             && let Some(timeline) = slot.lock().take()
         {
             timeline.shut_down();
+            timeline.wait_for_layers();
         }
         fs::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
         slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
@@ -513,6 +527,7 @@ impl Repository {
 
     /// Ends all waits on all timelines and makes what was received durable.
     pub fn shut_down(&self) {
+        self.layers.stop();
         // The slots first, so that no shard is locked while one of them is.
         let slots: Vec<Slot> = self.timelines.iter().map(|entry| entry.value().clone()).collect();
         for slot in slots {

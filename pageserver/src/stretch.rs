@@ -11,6 +11,16 @@ use postgres_formats::{Lsn, Oid};
 use crate::index::{DbEvent, EndedBy, Known, PageHistory, WalIndex};
 use crate::layer::image::LayerError;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
+use crate::timeline::StateAt;
+
+/// What a stretch knows of the checkpoint state at an LSN.
+#[derive(Clone, Debug)]
+pub enum KnownState {
+    /// The state.
+    At(StateAt),
+    /// The state at the end of an earlier record; the WAL from there on tells the rest.
+    Before(Lsn, Box<CheckpointState>),
+}
 
 /// A part of one timeline's own history. Every method fails only where a file cannot be read.
 pub trait Stretch: Send + Sync {
@@ -43,8 +53,8 @@ pub trait Stretch: Send + Sync {
     /// The progress up to `at` of each replication origin that made any, or was dropped.
     fn origins(&self, at: Lsn) -> Result<Vec<(u16, Option<Lsn>)>, LayerError>;
 
-    /// The last kept checkpoint state at or before `at`, and its LSN.
-    fn checkpoint(&self, at: Lsn) -> Result<Option<(Lsn, CheckpointState)>, LayerError>;
+    /// What is known of the checkpoint state at `at`.
+    fn state_at(&self, at: Lsn) -> Result<Option<KnownState>, LayerError>;
 
     /// Where a time (in microseconds since 2000) is among the ends of transactions up to `upto`.
     fn ended_by(&self, time: i64, upto: Lsn) -> Result<EndedBy, LayerError>;
@@ -95,8 +105,8 @@ impl Stretch for WalIndex {
         Ok(self.origins(at))
     }
 
-    fn checkpoint(&self, at: Lsn) -> Result<Option<(Lsn, CheckpointState)>, LayerError> {
-        Ok(self.checkpoint(at))
+    fn state_at(&self, at: Lsn) -> Result<Option<KnownState>, LayerError> {
+        Ok(self.checkpoint(at).map(|(lsn, state)| KnownState::Before(lsn, Box::new(state))))
     }
 
     fn ended_by(&self, time: i64, upto: Lsn) -> Result<EndedBy, LayerError> {

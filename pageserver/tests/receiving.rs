@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pageserver::layer::freezer::LayerOptions;
 use pageserver::layer::import::DataDirectory;
 use pageserver::page_maker::PageMaker;
 use pageserver::repository::Repository;
@@ -61,7 +62,8 @@ impl Source {
             request_timeout: Duration::from_secs(1),
         };
         let maker = PageMaker::new(1 << 20, redo, log.clone());
-        let repository = Repository::open(dir, "main", maker, &log).unwrap();
+        let repository =
+            Repository::open(dir, "main", maker, LayerOptions::default(), &log).unwrap();
         repository.timeline(self.timeline).unwrap()
     }
 

@@ -27,6 +27,9 @@ pub struct ServerParameters {
     pub track_commit_timestamp: bool,
 }
 
+/// Size in bytes of the parameters as a record has them, padding included.
+pub const PARAMETERS_SIZE: usize = 28;
+
 impl ServerParameters {
     /// Reads `xl_parameter_change`, the content of a
     /// [`PARAMETER_CHANGE`](crate::wal::rmgr::xlog::PARAMETER_CHANGE) record.
@@ -54,8 +57,8 @@ impl ServerParameters {
     }
 
     /// The bytes that `decode_record` reads, padding included.
-    pub fn encode_record(&self) -> [u8; 28] {
-        let mut bytes = [0; 28];
+    pub fn encode_record(&self) -> [u8; PARAMETERS_SIZE] {
+        let mut bytes = [0; PARAMETERS_SIZE];
         let numbers = [
             self.max_connections,
             self.max_worker_processes,

@@ -54,7 +54,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     listener.add(&ListenAddress::Unix { path: socket, mode: SOCKET_MODE })?;
 
     let maker = PageMaker::new(config.cache_bytes, redo_config(&repo, config)?, log.clone());
-    let repository = Repository::open(&repo, &config.default_branch, maker, log)?;
+    let repository = Repository::open(&repo, &config.default_branch, maker, config.layers, log)?;
     let followers = Arc::new(Followers::new(repository.clone(), &repo, log));
     followers.resume()?;
     warm_up(&repository, log);

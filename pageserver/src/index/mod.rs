@@ -17,6 +17,7 @@ use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::{Lsn, Oid};
 use smallvec::SmallVec;
 
+use crate::layer::delta::KeptVersion;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 pub use size_history::SizeHistory;
 pub use xact_ends::{EndedBy, XactEnds};
@@ -170,11 +171,32 @@ pub enum Foundation {
     Below,
 }
 
+impl Foundation {
+    /// What a page stands on to whose database something happened last, and whose block was cut off
+    /// last; of the two only the later one is given.
+    pub fn of(event: Option<(Lsn, DbEvent)>, cut: Option<Lsn>) -> Foundation {
+        match (event, cut) {
+            (Some((lsn, DbEvent::CopyOf(from))), _) => Foundation::CopyOf(from, lsn),
+            (None, None) => Foundation::Below,
+            _ => Foundation::Zero,
+        }
+    }
+}
+
+/// A version of a page, and what makes it where that is not in the WAL.
+#[derive(Clone, Debug)]
+pub struct FoundVersion {
+    /// The version.
+    pub version: Version,
+    /// What a layer has of it; `None`: its record is read from the WAL.
+    pub kept: Option<KeptVersion>,
+}
+
 /// The versions of a page that matter for one LSN.
 #[derive(Debug)]
 pub struct PageHistory {
     /// Newest first.
-    pub versions: Vec<Version>,
+    pub versions: Vec<FoundVersion>,
     /// What the oldest of them is built on.
     pub foundation: Foundation,
 }
@@ -189,6 +211,15 @@ pub enum Known<T> {
 }
 
 impl<T> Known<T> {
+    /// What is known of something that is its own, and of a database to which something happened:
+    /// the later one counts.
+    pub fn newer(own: Option<(Lsn, Option<T>)>, event: Option<(Lsn, DbEvent)>) -> Option<Known<T>> {
+        match (own, event) {
+            (Some((lsn, own)), event) if event.is_none_or(|(e, _)| e < lsn) => Some(Known::Is(own)),
+            (_, event) => event.map(|(lsn, event)| Known::after(event, lsn)),
+        }
+    }
+
     /// What is known of anything in a database to which that happened last, at `lsn`.
     pub fn after(event: DbEvent, lsn: Lsn) -> Known<T> {
         match event {
@@ -201,14 +232,14 @@ impl<T> Known<T> {
 /// The index over one timeline's own WAL.
 #[derive(Default)]
 pub struct WalIndex {
-    pages: HashMap<ObjectPage, SmallVec<[Version; 1]>>,
-    objects: BTreeMap<ObjectTag, SizeHistory>,
-    databases: BTreeMap<DbTag, Vec<(Lsn, DbEvent)>>,
-    rel_maps: BTreeMap<DbTag, Vec<(Lsn, Bytes)>>,
-    tablespaces: BTreeMap<Oid, Vec<(Lsn, Option<Bytes>)>>,
-    two_phase: BTreeMap<u32, Vec<(Lsn, Option<Bytes>)>>,
-    origins: BTreeMap<u16, Vec<(Lsn, Option<Lsn>)>>,
-    xact_ends: XactEnds,
+    pub(crate) pages: HashMap<ObjectPage, SmallVec<[Version; 1]>>,
+    pub(crate) objects: BTreeMap<ObjectTag, SizeHistory>,
+    pub(crate) databases: BTreeMap<DbTag, Vec<(Lsn, DbEvent)>>,
+    pub(crate) rel_maps: BTreeMap<DbTag, Vec<(Lsn, Bytes)>>,
+    pub(crate) tablespaces: BTreeMap<Oid, Vec<(Lsn, Option<Bytes>)>>,
+    pub(crate) two_phase: BTreeMap<u32, Vec<(Lsn, Option<Bytes>)>>,
+    pub(crate) origins: BTreeMap<u16, Vec<(Lsn, Option<Lsn>)>>,
+    pub(crate) xact_ends: XactEnds,
     checkpoints: Vec<(Lsn, CheckpointState)>,
     versions: u64,
 }
@@ -282,11 +313,7 @@ impl WalIndex {
         let cut = self.objects.get(&page.object).and_then(|h| h.last_cut(page.block, at));
         let event = self.database_event(page.object, at).filter(|(lsn, _)| Some(*lsn) > cut);
         let floor = event.map(|(lsn, _)| lsn).or(cut);
-        let mut foundation = match (event, cut) {
-            (Some((lsn, DbEvent::CopyOf(from))), _) => Foundation::CopyOf(from, lsn),
-            (None, None) => Foundation::Below,
-            _ => Foundation::Zero,
-        };
+        let mut foundation = Foundation::of(event, cut);
         let mut found = Vec::new();
         if let Some(versions) = self.pages.get(&page) {
             let behind = versions.partition_point(|version| version.end <= at);
@@ -294,7 +321,7 @@ impl WalIndex {
                 if floor.is_some_and(|floor| version.end <= floor) {
                     break;
                 }
-                found.push(*version);
+                found.push(FoundVersion { version: *version, kept: None });
                 if version.will_init() {
                     foundation = Foundation::Version;
                     break;
@@ -308,12 +335,7 @@ impl WalIndex {
     pub fn size(&self, object: ObjectTag, at: Lsn) -> Option<Known<u32>> {
         let own = self.objects.get(&object).and_then(|history| history.at(at));
         let event = self.database_event(object, at);
-        match (own, event) {
-            (Some((lsn, size)), event) if event.is_none_or(|(e, _)| e < lsn) => {
-                Some(Known::Is(size))
-            }
-            (_, event) => event.map(|(lsn, event)| Known::after(event, lsn)),
-        }
+        Known::newer(own, event)
     }
 
     /// Every object whose size changed on this timeline.

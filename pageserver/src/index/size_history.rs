@@ -27,6 +27,19 @@ impl SizeHistory {
         }
     }
 
+    /// Every change.
+    pub fn changes(&self) -> &[(Lsn, Option<u32>)] {
+        &self.changes
+    }
+
+    /// For each moment at which there was a cut, the lowest block that was cut off.
+    pub fn cuts(&self) -> impl Iterator<Item = (Lsn, u32)> + '_ {
+        self.cuts.chunk_by(|a, b| a.0 == b.0).filter_map(|cuts| {
+            let lowest = cuts.iter().map(|(_, size)| *size).min()?;
+            Some((cuts.first()?.0, lowest))
+        })
+    }
+
     /// The last change at or before `at`.
     pub fn at(&self, at: Lsn) -> Option<(Lsn, Option<u32>)> {
         let behind = self.changes.partition_point(|(lsn, _)| *lsn <= at);

@@ -28,7 +28,7 @@ fn size(object: ObjectTag, lsn: u64, size: Option<u32>, cut: bool) -> IndexOp {
 }
 
 fn ends(history: &PageHistory) -> Vec<u64> {
-    history.versions.iter().map(|version| version.end().as_u64()).collect()
+    history.versions.iter().map(|found| found.version.end().as_u64()).collect()
 }
 
 fn index(ops: impl IntoIterator<Item = IndexOp>) -> WalIndex {

@@ -28,6 +28,11 @@ impl XactEnds {
         self.ends.push((lsn, latest));
     }
 
+    /// All, each with the latest time so far.
+    pub fn all(&self) -> &[(Lsn, i64)] {
+        &self.ends
+    }
+
     /// Those whose records end at or before `upto`.
     fn until(&self, upto: Lsn) -> &[(Lsn, i64)] {
         let behind = self.ends.partition_point(|(lsn, _)| *lsn <= upto);

@@ -1,4 +1,6 @@
 //! Immutable files of page versions.
 
+pub mod delta;
+pub mod freezer;
 pub mod image;
 pub mod import;

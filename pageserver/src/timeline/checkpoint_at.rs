@@ -2,10 +2,11 @@
 
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
-use postgres_formats::wal::{DecodedRecord, WalStreamDecoder};
+use postgres_formats::wal::{DecodedRecord, WalRecord, WalStreamDecoder};
 
 use super::error::TimelineError;
 use super::{Below, Timeline};
+use crate::stretch::KnownState;
 
 /// How much WAL is read at once; records are usually far smaller.
 const READ_CHUNK: usize = 64 * 1024;
@@ -44,9 +45,27 @@ impl Timeline {
     }
 
     fn own_state_at(&self, lsn: Lsn) -> Result<StateAt, TimelineError> {
-        let kept = self.newest(|stretch| stretch.checkpoint(lsn))?;
-        let (mut base, mut state) = kept.unwrap_or((self.manifest.start, self.manifest.state));
-        base = base.normalized(self.cluster.segment_size);
+        let (base, state) = match self.newest(|stretch| stretch.state_at(lsn))? {
+            Some(KnownState::At(state)) => return Ok(state),
+            Some(KnownState::Before(base, state)) => (base, *state),
+            None => (self.manifest.start, self.manifest.state),
+        };
+        self.follow_state(base, state, lsn, |_, _| true)
+    }
+
+    /// Follows the state from `base`, the end of a record, where it is `state`, up to `lsn`, as long as
+    /// `take` wants more: it gets each record and the state after it. Gives where that ended.
+    ///
+    /// # Errors
+    /// See `TimelineError`.
+    pub(super) fn follow_state(
+        &self,
+        base: Lsn,
+        mut state: CheckpointState,
+        lsn: Lsn,
+        mut take: impl FnMut(&WalRecord, &CheckpointState) -> bool,
+    ) -> Result<StateAt, TimelineError> {
+        let mut base = base.normalized(self.cluster.segment_size);
         let mut decoder = WalStreamDecoder::new(base, self.cluster.segment_size, None);
         let mut chunk = vec![0; READ_CHUNK];
         while decoder.next_record_start() < lsn {
@@ -74,6 +93,9 @@ impl Timeline {
                 source,
             })?;
             base = record.end.normalized(self.cluster.segment_size);
+            if !take(&record, &state) {
+                break;
+            }
         }
         Ok(StateAt { base, state })
     }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::{Lookup, MakeGuard, Waiter};
-use postgres_formats::wal::{DecodedRecord, Reassembled, WalRecord, reassemble, rmgr};
+use postgres_formats::wal::{DecodedRecord, Reassembled, WalRecord, reassemble};
 use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, page_checksum};
 
 use super::error::TimelineError;
 use super::{Below, Timeline};
 use crate::damage;
-use crate::index::{Foundation, PageHistory, Version};
+use crate::index::{FoundVersion, Foundation, PageHistory, Version};
+use crate::layer::delta::{KeptVersion, restored_image};
 use crate::layer::image::LayerError;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::page_maker::{Job, MakeError, VersionKey};
@@ -105,9 +106,11 @@ struct Plan {
 }
 
 struct PlannedVersion {
-    /// Whose WAL holds the record.
+    /// Whose history it is part of.
     timeline: Arc<Timeline>,
     version: Version,
+    /// What a layer has of it; `None`: its record is read from the WAL.
+    kept: Option<KeptVersion>,
     /// The name under which the record knows the page: another one than was asked for if the
     /// database was copied since.
     page: ObjectPage,
@@ -279,7 +282,7 @@ impl Timeline {
     }
 
     /// Reads a record again whose place is known.
-    fn read_record(&self, version: Version) -> Result<WalRecord, TimelineError> {
+    pub(super) fn read_record(&self, version: Version) -> Result<WalRecord, TimelineError> {
         match self.try_read_record(version) {
             // Another file may have been put in the place of the one that is open.
             Err(error) if error.is_damaged_wal() => {
@@ -344,7 +347,7 @@ impl Plan {
         page: ObjectPage,
         history: PageHistory,
     ) -> Option<Ground> {
-        for version in history.versions {
+        for FoundVersion { version, kept } in history.versions {
             let key = VersionKey { timeline: timeline.id(), page, end: version.end() };
             if self.newest.is_none() {
                 self.newest = Some(key);
@@ -352,7 +355,7 @@ impl Plan {
                 // An older version that is at hand spares everything before it.
                 return Some(Ground::Base(Base::Cached(cached)));
             }
-            self.versions.push(PlannedVersion { timeline: timeline.clone(), version, page });
+            self.versions.push(PlannedVersion { timeline: timeline.clone(), version, kept, page });
         }
         match history.foundation {
             Foundation::Version | Foundation::Zero => Some(Ground::Base(Base::Zero)),
@@ -365,8 +368,17 @@ impl Plan {
     fn job(self) -> Result<Job, GetPageError> {
         let mut base = self.base.read()?.map(|page| PageImage::clone(&page));
         let mut records = Vec::with_capacity(self.versions.len());
-        for PlannedVersion { timeline, version, page } in self.versions {
-            let record = timeline.read_record(version)?;
+        for PlannedVersion { timeline, version, kept, page } in self.versions {
+            let record = match kept {
+                Some(KeptVersion::Image(image)) => {
+                    let mut page = PageImage::zeroed();
+                    page.copy_from_slice(&image);
+                    base = Some(page);
+                    continue;
+                }
+                Some(KeptVersion::Record(record)) => record,
+                None => timeline.read_record(version)?,
+            };
             let damaged = |source| TimelineError::DamagedRecord {
                 timeline: timeline.id(),
                 lsn: record.start,
@@ -385,33 +397,6 @@ impl Plan {
         }
         Ok(Job::new(base, records))
     }
-}
-
-/// Whether an image in a record of the resource manager is the page as the record leaves it.
-///
-/// Redo of GiST goes on with pages that it has restored: the left one of a split gets the record's own
-/// LSN, which no image can have (`gistRedoClearFollowRight`, `access/gist/gistxlog.c`). That of hash
-/// indexes does so, too (`hash_xlog_split_allocate_page` and others, `access/hash/hash_xlog.c`), and of
-/// extensions nobody knows.
-fn image_is_all(manager: u8) -> bool {
-    use rmgr::{BRIN, BTREE, GENERIC, GIN, HEAP, HEAP2, SEQ, SPGIST, XLOG};
-    matches!(manager, XLOG | HEAP2 | HEAP | BTREE | GIN | SEQ | SPGIST | BRIN | GENERIC)
-}
-
-/// The page image in the record that takes the place of the page, if it can be had without redo.
-fn restored_image(
-    decoded: &DecodedRecord,
-    page: ObjectPage,
-    record: &WalRecord,
-) -> Option<PageImage> {
-    let ObjectTag::Rel(rel) = page.object else { return None };
-    if !image_is_all(decoded.header.rmid) {
-        return None;
-    }
-    let block = decoded.blocks.iter().find(|b| b.rel == rel && b.block == page.block)?;
-    let image = block.image.as_ref().filter(|image| image.apply)?;
-    // One that cannot be restored here is left to PostgreSQL's redo, which will say why.
-    image.restore(record.end).ok()
 }
 
 impl GetPageError {

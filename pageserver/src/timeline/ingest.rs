@@ -16,7 +16,7 @@ use super::Timeline;
 use super::error::TimelineError;
 use super::heal::Probe;
 use super::load::kind_of;
-use super::manifest::Manifest;
+use super::manifest::{Layered, Manifest};
 use super::tip::{At, Tip};
 use crate::cluster::Cluster;
 use crate::index::IndexOp;
@@ -151,13 +151,14 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(manifest: &Manifest, cluster: &Cluster) -> Writer {
-        let prev = manifest.state.prev_record;
+        let Layered { end, state, .. } = manifest.layered;
+        let prev = state.prev_record;
         Writer {
-            decoder: decoder(manifest.start, prev, cluster),
+            decoder: decoder(end, prev, cluster),
             tip: Tip::default(),
-            state: manifest.state,
-            record_end: manifest.start,
-            state_kept_at: manifest.start,
+            state,
+            record_end: end,
+            state_kept_at: end,
             sync_failed: false,
             on_disk: None,
             probe: None,
@@ -172,6 +173,11 @@ impl Writer {
 
     fn next_decoder(&self, cluster: &Cluster) -> WalStreamDecoder {
         decoder(self.record_end, self.state.prev_record, cluster)
+    }
+
+    /// Where a stretch that is closed now ends, and the state there.
+    pub(super) fn stretch_end(&self) -> (Lsn, &CheckpointState) {
+        (self.record_end, &self.state)
     }
 
     /// End of the last complete record, which may be the beginning of a page.
@@ -409,6 +415,7 @@ impl Timeline {
     /// the decoder has been taken into account.
     fn publish(&self, writer: &mut Writer, ops: &mut Vec<IndexOp>, all: bool) {
         self.apply(ops);
+        self.close_stretch_if_long(writer);
         writer.tip.trim();
         let last_record = writer.record_end.normalized(self.cluster.segment_size);
         let received = if all { writer.decoder.expected_lsn() } else { writer.record_end };

@@ -115,8 +115,8 @@ impl Timeline {
                     slog::error!(self.log, "syncing WAL failed"; "error" => %error);
                     writer.sync_failed = true;
                     let mut positions = self.positions.lock();
-                    positions.flushed = self.start_lsn();
-                    positions.durable = self.start_lsn();
+                    positions.flushed = self.manifest.layered.end;
+                    positions.durable = self.manifest.layered.end;
                 }
             }
         }
@@ -135,10 +135,12 @@ impl Timeline {
         let Below::Ancestor(ancestor, at) = &self.below else { return Ok(()) };
         ancestor.look_again();
         let there = ancestor.readable.current();
-        self.readable.advance(there.min(*at));
         if there >= *at {
+            // What is in layers can be read as soon as what it stands on can.
+            self.readable.advance(self.manifest.layered.end.max(*at));
             return Ok(());
         }
+        self.readable.advance(there);
         let why = ancestor.stop().map_or_else(
             || format!("its WAL ends at {there}"),
             |stop| format!("its WAL is {}", stop),

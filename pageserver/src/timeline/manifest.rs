@@ -3,12 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use durable_files::{Fact, FactError, read_fact, write_fact};
 use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
+use postgres_formats::id::ParseTimelineIdError;
+use postgres_formats::lsn::ParseLsnError;
 use postgres_formats::{Lsn, ServerParameters, TimelineId};
 use serde::{Deserialize, Serialize};
 
-/// 2: `parameters`, without which the state is not complete.
-const FORMAT_VERSION: u32 = 2;
+/// 2: `parameters`, without which the state is not complete. 3: layers; the checksum is that of all
+/// facts.
+const FORMAT_VERSION: u32 = 3;
 const FILE_NAME: &str = "manifest";
 
 /// Why a manifest could not be read or written.
@@ -74,12 +78,41 @@ pub struct Manifest {
     pub state_is_complete: bool,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// What of its own history is in layers.
+    pub layered: Layered,
+}
+
+/// What of a timeline's own history is in layers; the rest is in its WAL.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Layered {
+    /// Names of the delta layers in `layers/`, the oldest first. Each begins where the one before ends.
+    pub deltas: Vec<String>,
+    /// Where the last of them ends, and the WAL that is not in layers begins: a place where a record can
+    /// begin.
+    pub end: Lsn,
+    /// The checkpoint state there.
+    pub state: CheckpointState,
+}
+
+impl Layered {
+    /// Nothing yet, of a timeline that begins with that state.
+    pub fn nothing(start: Lsn, state: CheckpointState) -> Layered {
+        Layered { deltas: Vec::new(), end: start, state }
+    }
+}
+
+/// A checkpoint state as written in the file.
+#[derive(Serialize, Deserialize)]
+struct StateText {
+    prev_record: String,
+    checkpoint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<String>,
 }
 
 /// The manifest as written in the file.
 #[derive(Serialize, Deserialize)]
 struct Text {
-    format_version: u32,
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     ancestor: Option<String>,
@@ -88,31 +121,99 @@ struct Text {
     #[serde(skip_serializing_if = "Option::is_none")]
     image_layer: Option<String>,
     start_lsn: String,
-    prev_record: String,
-    checkpoint: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<String>,
     created: u64,
+    #[serde(flatten)]
+    state: StateText,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layered: Option<LayeredText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LayeredText {
+    end_lsn: String,
+    #[serde(flatten)]
+    state: StateText,
+    deltas: Vec<String>,
+}
+
+/// What formats 1 and 2 had besides.
+#[derive(Deserialize)]
+struct Unframed {
+    format_version: u32,
     /// Of the text of all other fields.
     crc32c: u32,
 }
 
-#[derive(Deserialize)]
-struct FormatVersion {
-    format_version: u32,
+impl Fact for Text {
+    const FORMAT_VERSION: u32 = FORMAT_VERSION;
+    const LAST_UNFRAMED: u32 = 2;
+    const REMEDY: &'static str = "put it back from a copy";
+
+    fn parse_unframed(text: &str) -> Result<Text, String> {
+        let of_toml = |error: toml::de::Error| error.message().to_owned();
+        let Unframed { format_version, crc32c } = toml::from_str(text).map_err(of_toml)?;
+        let text: Text = toml::from_str(text).map_err(of_toml)?;
+        let state = &text.state;
+        let fields = (
+            (format_version, &text.id, &text.ancestor, &text.ancestor_lsn),
+            (
+                &text.image_layer,
+                &text.start_lsn,
+                &state.prev_record,
+                &state.checkpoint,
+                text.created,
+            ),
+        );
+        let mut checked = format!("{fields:?}");
+        if let Some(parameters) = &state.parameters {
+            checked += parameters;
+        }
+        match crc32c::crc32c(checked.as_bytes()) == crc32c {
+            true => Ok(text),
+            false => Err("its checksum does not fit its content".into()),
+        }
+    }
 }
 
-impl Text {
-    fn checksum(&self) -> u32 {
-        let fields = (
-            (self.format_version, &self.id, &self.ancestor, &self.ancestor_lsn),
-            (&self.image_layer, &self.start_lsn, &self.prev_record, &self.checkpoint, self.created),
-        );
-        let mut text = format!("{fields:?}");
-        if let Some(parameters) = &self.parameters {
-            text += parameters;
+impl StateText {
+    fn of(state: &CheckpointState) -> StateText {
+        StateText {
+            prev_record: state.prev_record.to_string(),
+            checkpoint: hex::encode(state.checkpoint.encode()),
+            parameters: Some(hex::encode(state.parameters.encode_record())),
         }
-        crc32c::crc32c(text.as_bytes())
+    }
+
+    /// The state; its parameters are those of nobody if there are none.
+    fn parse(&self) -> Result<CheckpointState, String> {
+        let bytes = |text: &str| hex::decode(text).map_err(|error| error.to_string());
+        let checkpoint = CheckPoint::decode(&bytes(&self.checkpoint)?);
+        let parameters = match &self.parameters {
+            Some(parameters) => ServerParameters::decode_record(&bytes(parameters)?)
+                .map_err(|error| error.to_string())?,
+            None => ServerParameters::default(),
+        };
+        Ok(CheckpointState {
+            checkpoint: checkpoint.map_err(|error| error.to_string())?,
+            parameters,
+            prev_record: lsn(&self.prev_record)?,
+        })
+    }
+}
+
+fn lsn(text: &str) -> Result<Lsn, String> {
+    text.parse().map_err(|error: ParseLsnError| error.to_string())
+}
+
+fn id(text: &str) -> Result<TimelineId, String> {
+    text.parse().map_err(|error: ParseTimelineIdError| error.to_string())
+}
+
+/// A name that is one of a file in a folder.
+fn file_name(name: String) -> Result<String, String> {
+    match name.is_empty() || name.starts_with('.') || name.contains('/') {
+        true => Err(format!("{name:?} is not the name of a layer")),
+        false => Ok(name),
     }
 }
 
@@ -123,60 +224,54 @@ impl Manifest {
     /// See `ManifestError`.
     pub fn read(timeline_dir: &Path) -> Result<Manifest, ManifestError> {
         let path = timeline_dir.join(FILE_NAME);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| ManifestError::Io { path: path.clone(), source })?;
-        // The version first: fields of a newer format need not make sense to us.
-        if let Ok(FormatVersion { format_version: found }) = toml::from_str(&text)
-            && found > FORMAT_VERSION
-        {
-            return Err(ManifestError::NewerFormat { path, found });
-        }
-        let manifest = Manifest::parse(&text)
-            .map_err(|what| ManifestError::Corrupt { path: path.clone(), what })?;
+        let corrupt = |what| ManifestError::Corrupt { path: path.clone(), what };
+        let text = match read_fact::<Text>(&path) {
+            Ok(Some(text)) => text,
+            Ok(None) => {
+                let source = io::Error::from(io::ErrorKind::NotFound);
+                return Err(ManifestError::Io { path, source });
+            }
+            Err(FactError::Io { path, source }) => return Err(ManifestError::Io { path, source }),
+            Err(FactError::Corrupt { problem, .. }) => return Err(corrupt(problem)),
+            Err(FactError::NewerFormat { path, found, .. }) => {
+                return Err(ManifestError::NewerFormat { path, found });
+            }
+        };
+        let manifest = Manifest::parse(text).map_err(corrupt)?;
         let folder = timeline_dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         match folder.parse::<TimelineId>() {
             Ok(id) if id != manifest.id => {
-                let what = format!("it is that of timeline {}", manifest.id);
-                Err(ManifestError::Corrupt { path, what })
+                Err(corrupt(format!("it is that of timeline {}", manifest.id)))
             }
             _ => Ok(manifest),
         }
     }
 
-    fn parse(text: &str) -> Result<Manifest, String> {
-        let text: Text = toml::from_str(text).map_err(|error| error.message().to_owned())?;
-        if text.checksum() != text.crc32c {
-            return Err("its checksum does not fit its content".into());
-        }
-        let lsn = |text: &str| text.parse::<Lsn>().map_err(|error| error.to_string());
-        let id = |text: &str| text.parse::<TimelineId>().map_err(|error| error.to_string());
-        let checkpoint = hex::decode(&text.checkpoint).map_err(|error| error.to_string())?;
-        let checkpoint = CheckPoint::decode(&checkpoint).map_err(|error| error.to_string())?;
+    fn parse(text: Text) -> Result<Manifest, String> {
         let origin = match (&text.ancestor, &text.ancestor_lsn, text.image_layer) {
             (Some(ancestor), Some(at), None) => {
                 Origin::Ancestor(Ancestor { timeline: id(ancestor)?, lsn: lsn(at)? })
             }
-            (None, None, Some(name)) if !name.contains('/') => Origin::ImageLayer(name),
+            (None, None, Some(name)) => Origin::ImageLayer(file_name(name)?),
             _ => return Err("it names neither an ancestor nor an image layer, or both".into()),
         };
-        let parameters = match &text.parameters {
-            Some(parameters) => {
-                let record = hex::decode(parameters).map_err(|error| error.to_string())?;
-                Some(ServerParameters::decode_record(&record).map_err(|error| error.to_string())?)
-            }
-            None => None,
+        let (start, state) = (lsn(&text.start_lsn)?, text.state.parse()?);
+        let layered = match text.layered {
+            Some(layered) => Layered {
+                deltas: layered.deltas.into_iter().map(file_name).collect::<Result<_, _>>()?,
+                end: lsn(&layered.end_lsn)?,
+                state: layered.state.parse()?,
+            },
+            None => Layered::nothing(start, state),
         };
         Ok(Manifest {
             id: id(&text.id)?,
             origin,
-            start: lsn(&text.start_lsn)?,
-            state: CheckpointState {
-                checkpoint,
-                parameters: parameters.unwrap_or_default(),
-                prev_record: lsn(&text.prev_record)?,
-            },
-            state_is_complete: parameters.is_some(),
+            start,
+            state,
+            state_is_complete: text.state.parameters.is_some(),
             created: text.created,
+            layered,
         })
     }
 
@@ -186,30 +281,31 @@ impl Manifest {
     /// `Io`.
     pub fn write(&self, timeline_dir: &Path) -> Result<(), ManifestError> {
         let path = timeline_dir.join(FILE_NAME);
-        durable_files::write_file(&path, self.text().as_bytes())
-            .map_err(|source| ManifestError::Io { path, source })
+        write_fact(&path, &self.text()).map_err(|error| match error {
+            FactError::Io { path, source } => ManifestError::Io { path, source },
+            other => ManifestError::Corrupt { path, what: other.to_string() },
+        })
     }
 
-    fn text(&self) -> String {
+    fn text(&self) -> Text {
         let (ancestor, image_layer) = match &self.origin {
             Origin::Ancestor(ancestor) => (Some(ancestor), None),
             Origin::ImageLayer(name) => (None, Some(name.clone())),
         };
-        let mut text = Text {
-            format_version: FORMAT_VERSION,
+        Text {
             id: self.id.to_string(),
             ancestor: ancestor.map(|a| a.timeline.to_string()),
             ancestor_lsn: ancestor.map(|a| a.lsn.to_string()),
             image_layer,
             start_lsn: self.start.to_string(),
-            prev_record: self.state.prev_record.to_string(),
-            checkpoint: hex::encode(self.state.checkpoint.encode()),
-            parameters: Some(hex::encode(self.state.parameters.encode_record())),
             created: self.created,
-            crc32c: 0,
-        };
-        text.crc32c = text.checksum();
-        toml::to_string(&text).expect("plain fields always have a text")
+            state: StateText::of(&self.state),
+            layered: (!self.layered.deltas.is_empty()).then(|| LayeredText {
+                end_lsn: self.layered.end.to_string(),
+                state: StateText::of(&self.layered.state),
+                deltas: self.layered.deltas.clone(),
+            }),
+        }
     }
 }
 
@@ -247,7 +343,7 @@ crc32c = CRC
 
     #[test]
     fn the_first_format_is_read() {
-        let manifest = Manifest::parse(&format_1()).unwrap();
+        let manifest = Manifest::parse(Text::parse_unframed(&format_1()).unwrap()).unwrap();
         assert!(!manifest.state_is_complete);
         assert_eq!(manifest.state.checkpoint.next_oid, postgres_formats::Oid(24576));
         assert_eq!(manifest.start, Lsn::new(0x16B3748));
@@ -256,10 +352,16 @@ crc32c = CRC
     #[test]
     fn parameters_are_kept_and_checked() {
         let dir = tempfile::tempdir().unwrap();
-        let mut manifest = Manifest::parse(&format_1()).unwrap();
+        let mut manifest = Manifest::parse(Text::parse_unframed(&format_1()).unwrap()).unwrap();
         manifest.state.parameters.max_connections = 77;
         manifest.state.parameters.track_commit_timestamp = true;
         manifest.state_is_complete = true;
+        manifest.layered = Layered::nothing(manifest.start, manifest.state);
+        manifest.write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
+        manifest.layered.deltas = vec!["delta__1".to_owned(), "delta__2".to_owned()];
+        manifest.layered.end = Lsn::new(0x16B4000);
+        manifest.layered.state.prev_record = Lsn::new(0x16B3F00);
         manifest.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
 

@@ -8,6 +8,7 @@ mod checkpoint_at;
 #[cfg(test)]
 mod damage;
 pub mod error;
+mod freeze;
 pub mod get_page;
 mod heal;
 mod history;
@@ -19,8 +20,8 @@ mod times;
 mod tip;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -29,6 +30,8 @@ use postgres_formats::{Lsn, TimelineId};
 use slog::Logger;
 
 use crate::cluster::Cluster;
+use crate::layer::delta::DeltaLayer;
+use crate::layer::freezer::LayerShared;
 use crate::layer::image::ImageLayer;
 use crate::page_maker::PageMaker;
 use crate::seqwait::SeqWait;
@@ -37,9 +40,10 @@ use crate::wal::store::WalStore;
 use error::TimelineError;
 use history::History;
 use ingest::Writer;
-use manifest::{Manifest, Origin};
+use manifest::{Layered, Manifest, Origin};
 
 pub use checkpoint_at::StateAt;
+pub use freeze::FreezeError;
 pub use get_page::{GetPageError, PageRequest};
 pub use ingest::IngestError;
 
@@ -66,6 +70,8 @@ pub struct Positions {
 
 /// One line of history.
 pub struct Timeline {
+    myself: Weak<Timeline>,
+    is_shut_down: AtomicBool,
     manifest: Manifest,
     dir: PathBuf,
     cluster: Arc<Cluster>,
@@ -79,6 +85,10 @@ pub struct Timeline {
     writer: Mutex<Writer>,
     // LOCK ORDER: 2. Never held during IO, redo or a wait, nor while another timeline's is taken.
     history: RwLock<History>,
+    /// What of it is in layers, as the manifest says. Held by the one who writes layers.
+    // LOCK ORDER: 3, beside `writer`; IO happens under it.
+    layered: Mutex<Layered>,
+    layers: Arc<LayerShared>,
     // LOCK ORDER: 3, a leaf.
     positions: Mutex<Positions>,
     /// How often receiving was begun anew. Changed and compared under the lock of `positions`.
@@ -103,6 +113,7 @@ impl Timeline {
         mut manifest: Manifest,
         ancestor: Option<Arc<Timeline>>,
         maker: Arc<PageMaker>,
+        layers: Arc<LayerShared>,
         log: &Logger,
     ) -> Result<Arc<Timeline>, TimelineError> {
         let (below, cluster) = match (&manifest.origin, ancestor) {
@@ -129,16 +140,28 @@ impl Timeline {
                     ..manifest.state
                 },
             };
+            manifest.layered = Layered::nothing(manifest.start, manifest.state);
         }
         let wal = WalStore::new(dir.join("wal"), cluster.segment_size, cluster.tli);
         let flushed_mark = FlushedMark::new(wal.dir());
-        let start = manifest.start;
+        let folder = dir.join("layers");
+        freeze::remove_unfinished(&folder, &manifest.layered)
+            .map_err(|source| TimelineError::Io { path: folder.clone(), source })?;
+        let open = |name| {
+            let path = folder.join(name);
+            DeltaLayer::open(&path, manifest.id, cluster.segment_size, &layers.blocks)
+        };
+        let deltas = manifest.layered.deltas.iter().map(open).collect::<Result<_, _>>()?;
+        let history = History::new(&manifest.layered, deltas);
+        let start = manifest.layered.end.normalized(cluster.segment_size);
         // The history of an ancestor counts only as far as that has it.
         let readable = match &below {
             Below::Ancestor(..) => Lsn::INVALID,
             Below::Image(_) => start,
         };
-        let timeline = Arc::new(Timeline {
+        let timeline = Arc::new_cyclic(|myself| Timeline {
+            myself: myself.clone(),
+            is_shut_down: AtomicBool::new(false),
             writer: Mutex::new(Writer::new(&manifest, &cluster)),
             log: log.new(slog::o!("timeline" => manifest.id.to_string())),
             dir: dir.to_owned(),
@@ -147,7 +170,9 @@ impl Timeline {
             wal,
             flushed_mark,
             maker,
-            history: RwLock::default(),
+            history: RwLock::new(history),
+            layered: Mutex::new(manifest.layered.clone()),
+            layers,
             positions: Mutex::new(Positions {
                 received: start,
                 last_record: start,
@@ -227,7 +252,7 @@ impl Timeline {
 
     /// How many versions of pages its index holds.
     pub fn version_count(&self) -> u64 {
-        self.history.read().open.version_count()
+        self.history.read().version_count()
     }
 
     /// The folder with the WAL segments.
@@ -237,6 +262,7 @@ impl Timeline {
 
     /// Ends all waits and refuses those to come.
     pub fn shut_down(&self) {
+        self.is_shut_down.store(true, Ordering::Relaxed);
         self.readable.shut_down();
     }
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pageserver::layer::freezer::LayerOptions;
 use pageserver::page_maker::PageMaker;
 use pageserver::repository::Repository;
 use pageserver::timeline::Timeline;
@@ -17,6 +18,8 @@ use walredo_pool::{Account, WalRedoConfig};
 
 /// How long anything may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of WAL in a layer.
+const STRETCH_BYTES: u64 = 300_000;
 
 fn logger() -> slog::Logger {
     use slog::Drain;
@@ -47,7 +50,10 @@ pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
         request_timeout: TIMEOUT,
     };
     let maker = PageMaker::new(cache_bytes, config, logger());
-    let repository = Repository::open(dir.path(), "main", maker.clone(), &logger()).unwrap();
+    // Short ones, so that histories of tests get into layers, too.
+    let layers = LayerOptions { stretch_bytes: STRETCH_BYTES, cache_bytes: cache_bytes / 2 };
+    let repository =
+        Repository::open(dir.path(), "main", maker.clone(), layers, &logger()).unwrap();
     Opened { repository, maker, dir }
 }
 
@@ -70,4 +76,9 @@ pub fn receive(timeline: &Timeline, cluster: &Cluster, end: Lsn, rng: &mut impl 
         }
     }
     assert_eq!(timeline.sync_wal().unwrap(), end);
+    // All of it in layers, or the last part still in memory.
+    if rng.random() {
+        println!("all of it in layers");
+        timeline.freeze().unwrap();
+    }
 }

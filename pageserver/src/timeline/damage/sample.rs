@@ -12,9 +12,10 @@ use postgres_formats::wal::{RecordHeader, WalOrigin, WalWriter, rmgr};
 use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, RelTag, SystemId, TimelineId};
 use walredo_pool::WalRedoConfig;
 
+use crate::layer::freezer::{LayerOptions, LayerShared};
 use crate::layer::image::ImageLayerWriter;
 use crate::page_maker::PageMaker;
-use crate::timeline::manifest::{Ancestor, Manifest, Origin};
+use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
 use crate::timeline::{PageRequest, Timeline};
 
 pub(super) const SEGMENT_BYTES: u32 = 1 << 20;
@@ -28,6 +29,10 @@ pub(super) fn rel() -> RelTag {
 
 fn header(rmid: u8, info: u8) -> RecordHeader {
     RecordHeader { tot_len: 0, xid: 700, prev: Lsn::INVALID, info, rmid, crc: 0 }
+}
+
+fn layers_of_test() -> Arc<LayerShared> {
+    LayerShared::start(LayerOptions::default(), &slog::Logger::root(slog::Discard, slog::o!()))
 }
 
 /// A folder with one root timeline, and the records its server has written.
@@ -140,13 +145,15 @@ impl Sample {
             state: self.state,
             state_is_complete: true,
             created: 0,
+            layered: Layered::nothing(self.start, self.state),
         }
     }
 
     pub fn open(&self) -> Arc<Timeline> {
         let log = slog::Logger::root(slog::Discard, slog::o!());
         let maker = self.maker.clone();
-        Timeline::open(self.dir.path(), self.manifest(), None, maker, &log).unwrap()
+        Timeline::open(self.dir.path(), self.manifest(), None, maker, layers_of_test(), &log)
+            .unwrap()
     }
 
     /// A branch at `at`, a record's end, without WAL of its own.
@@ -160,10 +167,11 @@ impl Sample {
             state: self.state,
             state_is_complete: true,
             created: 0,
+            layered: Layered::nothing(at, self.state),
         };
         let log = slog::Logger::root(slog::Discard, slog::o!());
         let maker = self.maker.clone();
-        Timeline::open(&dir, manifest, Some(parent.clone()), maker, &log).unwrap()
+        Timeline::open(&dir, manifest, Some(parent.clone()), maker, layers_of_test(), &log).unwrap()
     }
 
     /// Gives a timeline all the WAL from where it wants it, and has it synced.

@@ -1,0 +1,291 @@
+//! Delta layers: a stretch of a timeline's history in an immutable file.
+//!
+//! The crate `layers` knows how entries are kept in a file; here is what they are. FORMAT.md describes
+//! both.
+
+mod keys;
+mod trail;
+mod values;
+mod write;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use layers::{BlockCache, Entry, KeyRange, Lsn, Owner, ReadError, Reader};
+use postgres_formats::lsn::WalSegmentSize;
+use postgres_formats::{Oid, TimelineId};
+
+use crate::index::{DbEvent, EndedBy, FoundVersion, Foundation, Known, PageHistory};
+use crate::layer::image::LayerError;
+use crate::object::{DbTag, ObjectPage, ObjectTag};
+use crate::stretch::{KnownState, Stretch};
+use keys::{KindRange, LayerKey, sizes_in};
+
+pub use values::{KeptVersion, restored_image};
+pub use write::{StretchFacts, StretchWal, WriteError, write_delta};
+
+/// An open delta layer.
+pub struct DeltaLayer {
+    path: PathBuf,
+    reader: Reader<File>,
+    segment_size: WalSegmentSize,
+}
+
+/// Whose a layer is, as it says itself.
+pub(super) fn owner(timeline: TimelineId) -> Owner {
+    Owner(*timeline.as_bytes())
+}
+
+impl DeltaLayer {
+    /// Opens the layer at `path`, which must be one of `timeline`.
+    ///
+    /// # Errors
+    /// See `LayerError`.
+    pub fn open(
+        path: &Path,
+        timeline: TimelineId,
+        segment_size: WalSegmentSize,
+        cache: &BlockCache,
+    ) -> Result<DeltaLayer, LayerError> {
+        let file =
+            File::open(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
+        let reader =
+            Reader::open(file, owner(timeline), cache).map_err(|error| layer_error(path, error))?;
+        Ok(DeltaLayer { path: path.to_owned(), reader, segment_size })
+    }
+
+    fn failed(&self, error: ReadError) -> LayerError {
+        layer_error(&self.path, error)
+    }
+
+    fn senseless(&self, key: LayerKey) -> LayerError {
+        LayerError::Corrupt {
+            path: self.path.clone(),
+            what: format!("an entry of {key:?} makes no sense"),
+        }
+    }
+
+    /// The last version of a thing up to `at`, and what `read` makes of it.
+    fn last<T>(
+        &self,
+        key: LayerKey,
+        at: Lsn,
+        read: impl Fn(u8, &Bytes) -> Option<T>,
+    ) -> Result<Option<(Lsn, T)>, LayerError> {
+        let Some(version) = self.reader.get(&key.encode(), at).next() else { return Ok(None) };
+        let version = version.map_err(|error| self.failed(error))?;
+        let value = read(version.kind, &version.value).ok_or_else(|| self.senseless(key))?;
+        Ok(Some((version.lsn, value)))
+    }
+
+    /// The same for all things in a range of keys, those with no version up to `at` left out.
+    fn last_of_each<T>(
+        &self,
+        range: impl Into<KeyRange>,
+        at: Lsn,
+        read: impl Fn(u8, &Bytes) -> Option<T>,
+    ) -> Result<Vec<(LayerKey, Lsn, T)>, LayerError> {
+        let mut found: Vec<(LayerKey, Lsn, T)> = Vec::new();
+        for entry in self.reader.scan(range.into()) {
+            let Entry { key, lsn, kind, value } = entry.map_err(|error| self.failed(error))?;
+            if lsn > at {
+                continue;
+            }
+            let key = LayerKey::decode(&key).ok_or_else(|| LayerError::Corrupt {
+                path: self.path.clone(),
+                what: "an entry of an unknown kind".into(),
+            })?;
+            let value = read(kind, &value).ok_or_else(|| self.senseless(key))?;
+            match found.last_mut() {
+                Some(last) if last.0 == key => *last = (key, lsn, value),
+                _ => found.push((key, lsn, value)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The last moment up to `at` at which the block was cut off.
+    fn last_cut(&self, page: ObjectPage, at: Lsn) -> Result<Option<Lsn>, LayerError> {
+        let key = LayerKey::Cut(page.object);
+        for version in self.reader.get(&key.encode(), at) {
+            let version = version.map_err(|error| self.failed(error))?;
+            let size = values::read_size(version.kind, &version.value)
+                .ok_or_else(|| self.senseless(key))?;
+            if size.unwrap_or(0) <= page.block.0 {
+                return Ok(Some(version.lsn));
+            }
+        }
+        Ok(None)
+    }
+
+    fn database_event(
+        &self,
+        object: ObjectTag,
+        at: Lsn,
+    ) -> Result<Option<(Lsn, DbEvent)>, LayerError> {
+        match object.database() {
+            Some(tag) => self.last(LayerKey::Database(tag), at, |kind, value| {
+                values::read_database(kind, value)
+            }),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Stretch for DeltaLayer {
+    fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError> {
+        let cut = self.last_cut(page, at)?;
+        let event = self.database_event(page.object, at)?.filter(|(lsn, _)| Some(*lsn) > cut);
+        let floor = event.map(|(lsn, _)| lsn).or(cut);
+        let mut history =
+            PageHistory { versions: Vec::new(), foundation: Foundation::of(event, cut) };
+        let key = LayerKey::Page(page);
+        for version in self.reader.get(&key.encode(), at) {
+            let version = version.map_err(|error| self.failed(error))?;
+            if floor.is_some_and(|floor| version.lsn <= floor) {
+                break;
+            }
+            let (found, kept) = values::read_page(version.lsn, version.kind, &version.value)
+                .ok_or_else(|| self.senseless(key))?;
+            history.versions.push(FoundVersion { version: found, kept: Some(kept) });
+            if found.will_init() {
+                history.foundation = Foundation::Version;
+                break;
+            }
+        }
+        Ok(history)
+    }
+
+    fn size(&self, object: ObjectTag, at: Lsn) -> Result<Option<Known<u32>>, LayerError> {
+        let own =
+            self.last(LayerKey::Size(object), at, |kind, value| values::read_size(kind, value))?;
+        let event = self.database_event(object, at)?;
+        Ok(Known::newer(own, event))
+    }
+
+    fn sizes(
+        &self,
+        only: Option<DbTag>,
+        at: Lsn,
+    ) -> Result<Vec<(ObjectTag, Option<u32>)>, LayerError> {
+        let range = only.map_or_else(|| KindRange::SIZES.into(), sizes_in);
+        let events: BTreeMap<DbTag, Lsn> =
+            self.database_events(at)?.into_iter().map(|(tag, lsn, _)| (tag, lsn)).collect();
+        let sizes = self.last_of_each(range, at, |kind, value| values::read_size(kind, value))?;
+        let own = |(key, lsn, size)| match key {
+            LayerKey::Size(object) => {
+                let event = object.database().and_then(|tag| events.get(&tag));
+                event.is_none_or(|event| *event < lsn).then_some((object, size))
+            }
+            _ => None,
+        };
+        Ok(sizes.into_iter().filter_map(own).collect())
+    }
+
+    fn database_events(&self, at: Lsn) -> Result<Vec<(DbTag, Lsn, DbEvent)>, LayerError> {
+        let events = self.last_of_each(KindRange::DATABASES, at, |kind, value| {
+            values::read_database(kind, value)
+        })?;
+        let event = |(key, lsn, event)| match key {
+            LayerKey::Database(tag) => Some((tag, lsn, event)),
+            _ => None,
+        };
+        Ok(events.into_iter().filter_map(event).collect())
+    }
+
+    fn rel_map(&self, tag: DbTag, at: Lsn) -> Result<Option<Known<Bytes>>, LayerError> {
+        let own = self.last(LayerKey::RelMap(tag), at, values::read_content)?;
+        let event = self
+            .last(LayerKey::Database(tag), at, |kind, value| values::read_database(kind, value))?;
+        // A database's first map comes with the record that makes it.
+        Ok(match (own, event) {
+            (Some((lsn, map)), event) if event.is_none_or(|(e, _)| e <= lsn) => {
+                Some(Known::Is(map))
+            }
+            (_, event) => event.map(|(lsn, event)| Known::after(event, lsn)),
+        })
+    }
+
+    fn tablespaces(&self, at: Lsn) -> Result<Vec<(Oid, Option<Bytes>)>, LayerError> {
+        let found = self.last_of_each(KindRange::TABLESPACES, at, values::read_content)?;
+        let tablespace = |(key, _, location)| match key {
+            LayerKey::Tablespace(spc) => Some((spc, location)),
+            _ => None,
+        };
+        Ok(found.into_iter().filter_map(tablespace).collect())
+    }
+
+    fn two_phase(&self, at: Lsn) -> Result<Vec<(u32, Option<Bytes>)>, LayerError> {
+        let found = self.last_of_each(KindRange::TWO_PHASE, at, values::read_content)?;
+        let prepared = |(key, _, state)| match key {
+            LayerKey::TwoPhase(xid) => Some((xid, state)),
+            _ => None,
+        };
+        Ok(found.into_iter().filter_map(prepared).collect())
+    }
+
+    fn origins(&self, at: Lsn) -> Result<Vec<(u16, Option<Lsn>)>, LayerError> {
+        let found =
+            self.last_of_each(KindRange::ORIGINS, at, |kind, value| values::read_lsn(kind, value))?;
+        let origin = |(key, _, remote_lsn)| match key {
+            LayerKey::Origin(origin) => Some((origin, remote_lsn)),
+            _ => None,
+        };
+        Ok(found.into_iter().filter_map(origin).collect())
+    }
+
+    fn state_at(&self, at: Lsn) -> Result<Option<KnownState>, LayerError> {
+        let key = LayerKey::Trail;
+        let Some(piece) = self.reader.get(&key.encode(), at).next() else { return Ok(None) };
+        let piece = piece.map_err(|error| self.failed(error))?;
+        trail::state_at(&piece.value, piece.lsn, at, self.segment_size)
+            .map(|state| Some(KnownState::At(state)))
+            .ok_or_else(|| self.senseless(key))
+    }
+
+    fn ended_by(&self, time: i64, upto: Lsn) -> Result<EndedBy, LayerError> {
+        let mut found = EndedBy { last: None, later: false };
+        for entry in self.reader.scan(KeyRange::of_key(&LayerKey::XactEnds.encode())) {
+            let entry = entry.map_err(|error| self.failed(error))?;
+            let ends = values::read_xact_ends(entry.kind, &entry.value)
+                .ok_or_else(|| self.senseless(LayerKey::XactEnds))?;
+            for (lsn, latest) in ends {
+                if lsn > upto {
+                    return Ok(found);
+                }
+                if latest > time {
+                    return Ok(EndedBy { later: true, ..found });
+                }
+                found.last = Some(lsn);
+            }
+        }
+        Ok(found)
+    }
+
+    fn latest_end(&self, upto: Lsn) -> Result<Option<i64>, LayerError> {
+        let mut latest_so_far = None;
+        for entry in self.reader.scan(KeyRange::of_key(&LayerKey::XactEnds.encode())) {
+            let entry = entry.map_err(|error| self.failed(error))?;
+            let ends = values::read_xact_ends(entry.kind, &entry.value)
+                .ok_or_else(|| self.senseless(LayerKey::XactEnds))?;
+            for (lsn, latest) in ends {
+                if lsn > upto {
+                    return Ok(latest_so_far);
+                }
+                latest_so_far = Some(latest);
+            }
+        }
+        Ok(latest_so_far)
+    }
+}
+
+fn layer_error(path: &Path, error: ReadError) -> LayerError {
+    let path = path.to_owned();
+    match error {
+        ReadError::Io { source, .. } => LayerError::Io { path, source },
+        ReadError::NewerFormat { found, .. } => LayerError::NewerFormat { path, found },
+        other => LayerError::Corrupt { path, what: other.to_string() },
+    }
+}

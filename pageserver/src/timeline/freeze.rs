@@ -1,0 +1,209 @@
+//! Freezing: closing the open stretch of a history, and writing closed ones as delta layers.
+//!
+//! The order of the steps is what makes a crash at any point harmless: the WAL that a layer stands for is
+//! durable; the layer is complete and durable before it gets its name; the name is durable before the
+//! manifest says that the layer counts. A layer that no manifest names is removed when the timeline is
+//! opened, and its WAL is indexed as ever.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use postgres_formats::checkpoint::CheckpointState;
+use postgres_formats::wal::WalRecord;
+
+use super::Timeline;
+use super::error::TimelineError;
+use super::history::Closed;
+use super::ingest::Writer;
+use super::manifest::{Layered, Manifest, ManifestError};
+use crate::index::Version;
+use crate::layer::delta::{DeltaLayer, StretchFacts, StretchWal, WriteError, write_delta};
+use crate::layer::image::LayerError;
+
+const BUFFER_BYTES: usize = 1 << 20;
+const DELTA: &str = "delta__";
+const UNFINISHED: &str = ".new";
+
+/// Why closed stretches could not be written. They stay in memory, and their WAL on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// A layer could not be written.
+    #[error("layer {path}")]
+    Write {
+        /// The layer.
+        path: PathBuf,
+        /// Why.
+        source: WriteError,
+    },
+    /// The file system's answer.
+    #[error("layer {path}")]
+    Io {
+        /// The layer.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The layer cannot be read again.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The manifest cannot be written.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The WAL cannot be made durable.
+    #[error(transparent)]
+    Timeline(#[from] TimelineError),
+}
+
+impl Timeline {
+    /// Closes the open stretch if it is long enough. To be called by the one who writes, when everything
+    /// so far is in the index.
+    pub(super) fn close_stretch_if_long(&self, writer: &Writer) {
+        let (end, state) = writer.stretch_end();
+        if self.history.read().open_bytes(end) >= self.layers.options.stretch_bytes {
+            self.history.write().close(self.id(), end, state);
+            self.layers.write_soon(self.myself.clone());
+        }
+    }
+
+    /// Closes the open stretch, whatever its length, and writes all closed ones as layers.
+    ///
+    /// # Errors
+    /// See `FreezeError`.
+    pub fn freeze(&self) -> Result<(), FreezeError> {
+        {
+            let writer = self.writer.lock();
+            let (end, state) = writer.stretch_end();
+            let mut history = self.history.write();
+            if history.open_bytes(end) > 0 {
+                history.close(self.id(), end, state);
+            }
+        }
+        self.write_layers()
+    }
+
+    /// Writes the closed stretches as layers, the oldest first.
+    ///
+    /// # Errors
+    /// See `FreezeError`.
+    pub(crate) fn write_layers(&self) -> Result<(), FreezeError> {
+        let mut layered = self.layered.lock();
+        loop {
+            let closed = self.history.read().oldest_closed();
+            let Some(closed) = closed.filter(|_| !self.is_shut_down.load(Ordering::Relaxed)) else {
+                return Ok(());
+            };
+            if self.positions().durable < closed.facts.end {
+                self.sync_wal().map_err(TimelineError::from)?;
+            }
+            let layer = self.write_layer(&closed)?;
+            let next = Layered {
+                deltas: layered.deltas.iter().cloned().chain([name_of(&closed.facts)]).collect(),
+                end: closed.facts.end,
+                state: closed.facts.end_state,
+            };
+            Manifest { layered: next.clone(), ..self.manifest.clone() }.write(&self.dir)?;
+            *layered = next;
+            self.history.write().replace(&closed, layer);
+        }
+    }
+
+    /// Returns when no layer is being written any more; after `shut_down` none ever is.
+    pub(crate) fn wait_for_layers(&self) {
+        drop(self.layered.lock());
+    }
+
+    fn write_layer(&self, closed: &Closed) -> Result<DeltaLayer, FreezeError> {
+        let began = std::time::Instant::now();
+        let dir = self.dir.join("layers");
+        let path = dir.join(name_of(&closed.facts));
+        let mut beside = path.clone().into_os_string();
+        beside.push(UNFINISHED);
+        let beside = PathBuf::from(beside);
+        let written = self.write_file(&beside, &path, closed);
+        if written.is_err() {
+            // The first error is the one to report; what is left goes when the timeline is opened.
+            let _ = fs::remove_file(&beside);
+        }
+        let summary = written?;
+        slog::info!(self.log, "layer written"; "layer" => %path.display(),
+            "entries" => summary.entry_count, "raw_bytes" => summary.raw_bytes,
+            "bytes" => summary.file_bytes, "milliseconds" => began.elapsed().as_millis() as u64);
+        Ok(self.open_layer(&path)?)
+    }
+
+    fn write_file(
+        &self,
+        beside: &Path,
+        path: &Path,
+        closed: &Closed,
+    ) -> Result<layers::Summary, FreezeError> {
+        let io = |source| FreezeError::Io { path: path.to_owned(), source };
+        let file = BufWriter::with_capacity(BUFFER_BYTES, File::create(beside).map_err(io)?);
+        let wal = WalOfStretch { timeline: self, facts: &closed.facts };
+        let (summary, file) = write_delta(file, &closed.facts, &closed.index, &wal)
+            .map_err(|source| FreezeError::Write { path: path.to_owned(), source })?;
+        let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+        file.sync_all().map_err(io)?;
+        durable_files::rename(beside, path).map_err(io)?;
+        Ok(summary)
+    }
+
+    fn open_layer(&self, path: &Path) -> Result<DeltaLayer, LayerError> {
+        DeltaLayer::open(path, self.id(), self.cluster.segment_size, &self.layers.blocks)
+    }
+}
+
+/// The name of the file of a stretch's layer.
+fn name_of(facts: &StretchFacts) -> String {
+    format!("{DELTA}{:016X}-{:016X}", facts.start.as_u64(), facts.end.as_u64())
+}
+
+/// Removes layers that were being written when the process ended: their WAL is there.
+///
+/// # Errors
+/// Whatever the file system gives.
+pub(super) fn remove_unfinished(dir: &Path, layered: &Layered) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let counts = layered.deltas.iter().any(|delta| delta == name);
+        if name.starts_with(DELTA) && !counts {
+            fs::remove_file(dir.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// The WAL of a closed stretch, which is on disk.
+struct WalOfStretch<'a> {
+    timeline: &'a Timeline,
+    facts: &'a StretchFacts,
+}
+
+impl StretchWal for WalOfStretch<'_> {
+    fn each_record(
+        &self,
+        take: &mut dyn FnMut(&WalRecord, &CheckpointState) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        let StretchFacts { start, state, end, .. } = self.facts;
+        let mut failure = None;
+        let decoded = self.timeline.follow_state(*start, *state, *end, |record, state| {
+            failure = take(record, state).err();
+            failure.is_none()
+        });
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(decoded.map(drop)?),
+        }
+    }
+
+    fn record(&self, version: Version) -> Result<WalRecord, WriteError> {
+        Ok(self.timeline.read_record(version)?)
+    }
+}
