@@ -1,6 +1,6 @@
 //! The page server: receives WAL, keeps every version of every page, serves GetPage@LSN.
 //!
-//! Start reading at `repository.rs` (branches and timelines), then `timeline/` (one line of
+//! Start reading at `repository/` (branches and timelines), then `timeline/` (one line of
 //! history), `index/` (where its versions are) and `ingest/` (what a WAL record does). README.md
 //! has the data flow, the bytes on disk and the order of the locks.
 

@@ -1,0 +1,105 @@
+//! Making a branch.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use pageserver_client::{At, BranchName, Point};
+use postgres_formats::{TimelineId, Timestamp};
+
+use super::scan::{branches_dir, timeline_dir, unnamed_dir};
+use super::{Branch, Repository, RepositoryError, now};
+use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
+
+impl Repository {
+    /// Makes a branch at a point of another. Waits up to `timeout` for an LSN to be received; the
+    /// end and a time are looked for in what is there.
+    ///
+    /// # Errors
+    /// See `RepositoryError`; nothing has been changed then.
+    pub fn create_branch(
+        &self,
+        name: &BranchName,
+        point: &Point,
+        timeout: Duration,
+    ) -> Result<Branch, RepositoryError> {
+        self.check_free(name)?;
+        let mut parent = self.timeline(self.branch(&point.branch)?.timeline)?;
+        let lsn = match point.at {
+            At::End => parent.end_lsn()?,
+            At::Lsn(lsn) => lsn,
+            At::Time(time) => parent.lsn_at(time)?,
+            At::Ago(ago) => {
+                let now = Timestamp::from(SystemTime::now());
+                parent.lsn_at(now.saturating_sub(ago))?
+            }
+        };
+        parent.check_lsn(lsn)?;
+        parent.wait_lsn(lsn, timeout)?;
+        let at = parent.state_at(lsn)?;
+        // The history before a parent's own beginning is its ancestor's.
+        while let Some(ancestor) = parent.ancestor_before(at.base) {
+            parent = ancestor;
+        }
+        // What a branch stands on must not be lost in a crash.
+        if parent.flushed_lsn() < at.base {
+            parent.sync_wal().map_err(crate::timeline::error::TimelineError::from)?;
+        }
+        let _changing = self.changing.lock();
+        // A file that was put back must not be overwritten.
+        self.look_now();
+        self.check_free(name)?;
+        // The parent may have been deleted meanwhile.
+        if self.branch_of(parent.id()).is_none() && self.children(parent.id()).is_empty() {
+            return Err(RepositoryError::NoSuchTimeline(parent.id()));
+        }
+        let ancestor = Ancestor { timeline: parent.id(), lsn: at.base };
+        let manifest = Manifest {
+            id: TimelineId::generate(),
+            origin: Origin::Ancestor(ancestor),
+            start: at.base,
+            state: at.state,
+            state_is_complete: true,
+            created: now(),
+            layered: Layered::nothing(at.base, at.state),
+        };
+        let branch = Branch {
+            name: name.clone(),
+            timeline: manifest.id,
+            ancestor: Some(ancestor),
+            start: manifest.start,
+            created: manifest.created,
+        };
+        self.write_branch(&branch, &manifest)?;
+        self.branches.write().insert(name.clone(), branch.clone());
+        slog::info!(self.log, "branch created"; "branch" => %name,
+            "timeline" => %branch.timeline, "ancestor" => %parent.id(), "lsn" => %at.base);
+        Ok(branch)
+    }
+
+    fn write_branch(&self, branch: &Branch, manifest: &Manifest) -> Result<(), RepositoryError> {
+        let unnamed = unnamed_dir(&self.dir, branch.timeline);
+        let dir = timeline_dir(&self.dir, branch.timeline);
+        let name = branches_dir(&self.dir).join(branch.name.as_str());
+        let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
+        let written = (|| {
+            for folder in [unnamed.join("wal"), unnamed.join("layers")] {
+                fs::create_dir_all(&folder).map_err(|source| io(&folder, source))?;
+            }
+            manifest.write(&unnamed)?;
+            let timelines = self.dir.join("timelines");
+            durable_files::sync_dir(&timelines).map_err(|source| io(&timelines, source))?;
+            durable_files::write_file(&name, branch.timeline.to_string().as_bytes())
+                .map_err(|source| io(&name, source))?;
+            durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))
+        })();
+        if written.is_err() {
+            // The error that matters is the first; without its name it is no branch anyway.
+            if durable_files::remove_file(&name).is_ok() {
+                let _ = fs::remove_dir_all(&unnamed);
+                let _ = fs::remove_dir_all(&dir);
+            }
+        }
+        written
+    }
+}

@@ -1,0 +1,59 @@
+//! Deleting a branch and its timeline.
+
+use std::fs;
+use std::path::Path;
+
+use pageserver_client::BranchName;
+
+use super::scan::{branches_dir, timeline_dir, unnamed_dir};
+use super::{Branch, Repository, RepositoryError, Unreadable};
+
+impl Repository {
+    /// Deletes a branch and its timeline. Nobody may be writing to it.
+    ///
+    /// # Errors
+    /// `HasChildren` if other branches stand on it, `MayBeNeeded` if one may that cannot be read;
+    /// see `RepositoryError`.
+    pub fn delete_branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
+        let _changing = self.changing.lock();
+        self.look_now();
+        let branch = self.branch(name)?;
+        if name.as_str() == self.default_branch {
+            return Err(RepositoryError::IsDefault(name.clone()));
+        }
+        let children = self.children(branch.timeline);
+        if !children.is_empty() {
+            return Err(RepositoryError::HasChildren { name: name.clone(), children });
+        }
+        let needed = |damaged: &&Unreadable| damaged.may_stand_on(branch.timeline);
+        if let Some(damaged) = self.unreadable.read().iter().find(needed) {
+            return Err(RepositoryError::MayBeNeeded {
+                name: name.clone(),
+                by: damaged.label(),
+                cause: damaged.cause.clone(),
+            });
+        }
+        let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
+        // Without its name first, so that a folder of that name that nobody names is a loss.
+        let dir = timeline_dir(&self.dir, branch.timeline);
+        let unnamed = unnamed_dir(&self.dir, branch.timeline);
+        durable_files::rename(&dir, &unnamed).map_err(|source| io(&dir, source))?;
+        let path = branches_dir(&self.dir).join(name.as_str());
+        if let Err(source) = durable_files::remove_file(&path) {
+            // The branch is still there, and has to be whole.
+            durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))?;
+            return Err(io(&path, source));
+        }
+        self.branches.write().remove(name);
+        self.failures.lock().remove(&branch.timeline);
+        if let Some((_, slot)) = self.timelines.remove(&branch.timeline)
+            && let Some(timeline) = slot.lock().take()
+        {
+            timeline.shut_down();
+            timeline.wait_for_layers();
+        }
+        fs::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
+        slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
+        Ok(branch)
+    }
+}

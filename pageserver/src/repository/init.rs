@@ -1,0 +1,68 @@
+//! The first timeline of a repository, made from a data directory.
+
+use std::fs;
+use std::path::Path;
+
+use pageserver_client::BranchName;
+use postgres_formats::TimelineId;
+
+use super::scan::{branches_dir, timeline_dir, unnamed_dir};
+use super::{Repository, RepositoryError, now};
+use crate::layer::import::DataDirectory;
+use crate::timeline::manifest::{Layered, Manifest, Origin};
+
+impl Repository {
+    /// Makes the first timeline of the repository in `dir` from a cleanly stopped data directory,
+    /// under the name `branch`.
+    ///
+    /// # Errors
+    /// See `RepositoryError`; `AlreadyExists` if there is such a branch.
+    pub fn init_from_pgdata(
+        dir: &Path,
+        pgdata: &Path,
+        branch: &BranchName,
+    ) -> Result<TimelineId, RepositoryError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| RepositoryError::Io { path, source }
+        };
+        let refs = branches_dir(dir);
+        fs::create_dir_all(&refs).map_err(io(&refs))?;
+        let ref_path = refs.join(branch.as_str());
+        if ref_path.exists() {
+            return Err(RepositoryError::AlreadyExists(branch.clone()));
+        }
+        let data = DataDirectory::open(pgdata)?;
+        let id = TimelineId::generate();
+        let path = unnamed_dir(dir, id);
+        let (wal, layers) = (path.join("wal"), path.join("layers"));
+        for folder in [&wal, &layers] {
+            fs::create_dir_all(folder).map_err(io(folder))?;
+        }
+        let layer = format!("image__{:016X}", data.end.as_u64());
+        data.load(&layers.join(&layer))?;
+        let size = data.cluster.segment_size;
+        let (segment_start, bytes) = data.last_segment()?;
+        let segment = wal.join(segment_start.segment(size).file_name(data.cluster.tli, size));
+        durable_files::write_file(&segment, &bytes).map_err(io(&segment))?;
+        let control = path.join("pg_control");
+        durable_files::write_file(&control, &data.control_file).map_err(io(&control))?;
+        let manifest = Manifest {
+            id,
+            origin: Origin::ImageLayer(layer),
+            start: data.end,
+            state: data.state,
+            state_is_complete: true,
+            created: now(),
+            layered: Layered::nothing(data.end, data.state),
+        };
+        manifest.write(&path)?;
+        for folder in [path.as_path(), &dir.join("timelines"), &dir.join("refs"), dir] {
+            durable_files::sync_dir(folder).map_err(io(folder))?;
+        }
+        // The name comes last: only now does the timeline exist for anybody.
+        durable_files::write_file(&ref_path, id.to_string().as_bytes()).map_err(io(&ref_path))?;
+        durable_files::rename(&path, &timeline_dir(dir, id)).map_err(io(&path))?;
+        Ok(id)
+    }
+}

@@ -1,0 +1,141 @@
+//! `Repository`: the branches of a folder and the timelines they name.
+//!
+//! A branch is a file `refs/branches/NAME` that holds a timeline's id. Timelines are loaded when
+//! first used; until then only their manifests have been read.
+
+mod create;
+mod delete;
+mod error;
+mod init;
+mod registry;
+mod rename;
+mod scan;
+mod timelines;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use dashmap::DashMap;
+use pageserver_client::BranchName;
+use parking_lot::{Mutex, RwLock};
+use postgres_formats::{Lsn, TimelineId};
+use slog::Logger;
+
+use crate::layer::freezer::{LayerOptions, LayerShared};
+use crate::page_maker::PageMaker;
+use crate::timeline::Timeline;
+use crate::timeline::manifest::Ancestor;
+pub use error::RepositoryError;
+pub use scan::Unreadable;
+use scan::{Found, scan};
+
+/// A name for a timeline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Branch {
+    /// The name.
+    pub name: BranchName,
+    /// What it names.
+    pub timeline: TimelineId,
+    /// What the timeline was forked from.
+    pub ancestor: Option<Ancestor>,
+    /// Where the timeline's own history begins.
+    pub start: Lsn,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// A timeline that is loaded, or being loaded, or not yet.
+type Slot = Arc<Mutex<Option<Arc<Timeline>>>>;
+
+/// The branches of a folder and the timelines they name.
+pub struct Repository {
+    dir: PathBuf,
+    default_branch: String,
+    maker: Arc<PageMaker>,
+    layers: Arc<LayerShared>,
+    log: Logger,
+    /// Serialises changes of branches. LOCK ORDER: 1; IO happens under it.
+    changing: Mutex<()>,
+    /// LOCK ORDER: 3, a leaf; never held during IO.
+    branches: RwLock<BTreeMap<BranchName, Branch>>,
+    /// What is damaged, so that it is no branch for now.
+    // LOCK ORDER: 3, a leaf; never held during IO.
+    unreadable: RwLock<Vec<Unreadable>>,
+    /// Why timelines could not be loaded when they were last asked for.
+    // LOCK ORDER: 3, a leaf; never held during IO.
+    failures: Mutex<BTreeMap<TimelineId, String>>,
+    /// When damaged files were last looked at.
+    // LOCK ORDER: 3, a leaf.
+    looked_again: Mutex<Option<Instant>>,
+    /// A shard's lock is held only to fetch a slot. A slot's own lock (LOCK ORDER: 2, a timeline
+    /// before its ancestor) is held while the timeline is loaded, so that it is loaded once.
+    timelines: DashMap<TimelineId, Slot>,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Repository {
+    /// Opens the repository in `dir`.
+    ///
+    /// # Errors
+    /// See `RepositoryError`.
+    pub fn open(
+        dir: &Path,
+        default_branch: &str,
+        maker: Arc<PageMaker>,
+        layers: LayerOptions,
+        log: &Logger,
+    ) -> Result<Arc<Repository>, RepositoryError> {
+        let Found { branches, unreadable } = scan(dir)?;
+        for damaged in &unreadable {
+            slog::error!(log, "{} cannot be used: {}", damaged.label(), damaged.cause);
+        }
+        Ok(Arc::new(Repository {
+            dir: dir.to_owned(),
+            default_branch: default_branch.to_owned(),
+            maker,
+            layers: LayerShared::start(layers, log),
+            log: log.clone(),
+            changing: Mutex::new(()),
+            branches: RwLock::new(branches),
+            unreadable: RwLock::new(unreadable),
+            failures: Mutex::default(),
+            looked_again: Mutex::new(None),
+            timelines: DashMap::new(),
+        }))
+    }
+
+    /// The repository's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The name of the branch that is meant where none is named.
+    pub fn default_branch(&self) -> &str {
+        &self.default_branch
+    }
+
+    /// What makes this repository's pages.
+    pub fn maker(&self) -> &PageMaker {
+        &self.maker
+    }
+
+    /// Ends all waits on all timelines and makes what was received durable.
+    pub fn shut_down(&self) {
+        self.layers.stop();
+        // The slots first, so that no shard is locked while one of them is.
+        let slots: Vec<Slot> = self.timelines.iter().map(|entry| entry.value().clone()).collect();
+        for slot in slots {
+            let Some(timeline) = slot.lock().clone() else { continue };
+            timeline.shut_down();
+            if let Err(error) = timeline.sync_wal() {
+                slog::error!(self.log, "WAL not synced at shutdown";
+                    "timeline" => %timeline.id(), "error" => %error);
+            }
+        }
+    }
+}

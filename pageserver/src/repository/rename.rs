@@ -1,0 +1,34 @@
+//! Giving a branch another name.
+
+use pageserver_client::BranchName;
+
+use super::scan::branches_dir;
+use super::{Branch, Repository, RepositoryError};
+
+impl Repository {
+    /// Gives a branch another name.
+    ///
+    /// # Errors
+    /// See `RepositoryError`.
+    pub fn rename_branch(
+        &self,
+        old: &BranchName,
+        new: &BranchName,
+    ) -> Result<Branch, RepositoryError> {
+        let _changing = self.changing.lock();
+        self.look_now();
+        let mut branch = self.branch(old)?;
+        self.check_free(new)?;
+        if old.as_str() == self.default_branch {
+            return Err(RepositoryError::IsDefault(old.clone()));
+        }
+        let dir = branches_dir(&self.dir);
+        durable_files::rename(&dir.join(old.as_str()), &dir.join(new.as_str()))
+            .map_err(|source| RepositoryError::Io { path: dir, source })?;
+        branch.name = new.clone();
+        let mut branches = self.branches.write();
+        branches.remove(old);
+        branches.insert(new.clone(), branch.clone());
+        Ok(branch)
+    }
+}

@@ -1,0 +1,87 @@
+//! Timelines are loaded when they are first used.
+
+use std::sync::Arc;
+
+use postgres_formats::TimelineId;
+
+use super::scan::timeline_dir;
+use super::{Repository, RepositoryError};
+use crate::error_text::with_causes;
+use crate::timeline::Timeline;
+use crate::timeline::manifest::{Manifest, Origin};
+
+impl Repository {
+    /// The timeline with this id, loaded if it was not.
+    ///
+    /// # Errors
+    /// See `RepositoryError`.
+    pub fn timeline(&self, id: TimelineId) -> Result<Arc<Timeline>, RepositoryError> {
+        let loaded = self.load(id);
+        let mut failures = self.failures.lock();
+        match &loaded {
+            Ok(_) => drop(failures.remove(&id)),
+            Err(RepositoryError::NoSuchTimeline(_)) if self.branch_of(id).is_none() => {
+                failures.remove(&id);
+            }
+            Err(error) => drop(failures.insert(id, with_causes(error))),
+        }
+        drop(failures);
+        loaded
+    }
+
+    fn load(&self, id: TimelineId) -> Result<Arc<Timeline>, RepositoryError> {
+        let slot = self.timelines.entry(id).or_default().clone();
+        let mut loaded = slot.lock();
+        if let Some(timeline) = loaded.clone() {
+            drop(loaded);
+            timeline.look_again();
+            return Ok(timeline);
+        }
+        let dir = timeline_dir(&self.dir, id);
+        if !dir.exists() {
+            drop(loaded);
+            self.timelines.remove_if(&id, |_, slot| slot.try_lock().is_some_and(|s| s.is_none()));
+            return Err(RepositoryError::NoSuchTimeline(id));
+        }
+        let manifest = Manifest::read(&dir)?;
+        let ancestor = match &manifest.origin {
+            Origin::Ancestor(ancestor) => Some(self.timeline(ancestor.timeline)?),
+            Origin::ImageLayer(_) => None,
+        };
+        let began = std::time::Instant::now();
+        let timeline = Timeline::open(
+            &dir,
+            manifest,
+            ancestor,
+            self.maker.clone(),
+            self.layers.clone(),
+            &self.log,
+        )?;
+        slog::info!(self.log, "timeline loaded"; "timeline" => %id,
+            "last_record" => %timeline.last_record_lsn(), "versions" => timeline.version_count(),
+            "milliseconds" => began.elapsed().as_millis() as u64);
+        *loaded = Some(timeline.clone());
+        Ok(timeline)
+    }
+
+    /// The timeline with this id if it is loaded and not just being loaded.
+    pub fn loaded_timeline(&self, id: TimelineId) -> Option<Arc<Timeline>> {
+        let slot = self.timelines.get(&id)?.clone();
+        slot.try_lock()?.clone()
+    }
+
+    /// Why the timeline, or one that it stands on, could not be loaded when it was last asked for.
+    pub fn load_failure(&self, id: TimelineId) -> Option<String> {
+        let count = self.branches.read().len();
+        let mut next = Some(id);
+        // A circle of damaged files must not keep us here.
+        for _ in 0..=count {
+            let id = next?;
+            if let Some(failure) = self.failures.lock().get(&id) {
+                return Some(failure.clone());
+            }
+            next = self.branch_of(id).and_then(|branch| branch.ancestor).map(|at| at.timeline);
+        }
+        None
+    }
+}
