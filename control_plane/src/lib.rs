@@ -2,6 +2,7 @@
 
 pub mod account;
 mod branch;
+mod checkpoint;
 mod companions;
 mod compute;
 pub mod config;
@@ -20,6 +21,7 @@ mod verify;
 
 pub use account::Account;
 pub use branch::{Ancestor, Branch, Branches, DamagedBranch, Stop};
+pub use checkpoint::{Checkpoint, Layer};
 pub use compute::{
     Advance, Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, Mode, Replaced,
     unpack_base_backup,

@@ -13,6 +13,7 @@ use crate::error::exceptions::{Conflict, InvalidArgument, NotFound};
 use crate::error::raise;
 use crate::lsn::{AnyLsn, PyLsn};
 use crate::pages::PageReader;
+use crate::verify::to_python;
 
 /// A branch as it was when it was asked for.
 #[pyclass(name = "Branch", module = "zenith", frozen)]
@@ -188,6 +189,11 @@ impl PyBranch {
     ) -> PyResult<Option<u32>> {
         let rel = rel_tag(spc, db, rel, fork)?;
         py.detach(|| self.pages.rel_size(&self.repository, rel, self.lsn_or_end(lsn)?))
+    }
+
+    fn checkpoint(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let done = py.detach(|| self.repository.checkpoint_of(&self.branch)).map_err(raise)?;
+        to_python(py, &done)
     }
 
     fn rename(&self, py: Python<'_>, name: &str) -> PyResult<PyBranch> {

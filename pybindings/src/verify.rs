@@ -31,12 +31,17 @@ pub fn checked<T: Serialize + Send>(
             None => checked.map_err(raise),
         }
     })?;
-    let value =
-        serde_json::to_value(&report).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    to_python(py, value).map(Bound::unbind)
+    to_python(py, &report)
 }
 
-fn to_python(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
+/// What `-o json` prints of a result, as Python's own values.
+pub fn to_python(py: Python<'_>, result: &impl Serialize) -> PyResult<Py<PyAny>> {
+    let value =
+        serde_json::to_value(result).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    value_to_python(py, value).map(Bound::unbind)
+}
+
+fn value_to_python(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
     Ok(match value {
         Value::Null => py.None().into_bound(py),
         Value::Bool(value) => value.into_pyobject(py)?.to_owned().into_any(),
@@ -49,14 +54,14 @@ fn to_python(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
         Value::Array(values) => {
             let list = PyList::empty(py);
             for value in values {
-                list.append(to_python(py, value)?)?;
+                list.append(value_to_python(py, value)?)?;
             }
             list.into_any()
         }
         Value::Object(fields) => {
             let dict = PyDict::new(py);
             for (key, value) in fields {
-                dict.set_item(key, to_python(py, value)?)?;
+                dict.set_item(key, value_to_python(py, value)?)?;
             }
             dict.into_any()
         }

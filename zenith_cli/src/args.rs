@@ -42,6 +42,8 @@ pub enum Command {
     Status,
     /// List branches as a tree, create one, delete one or rename one
     Branch(BranchArguments),
+    /// Put the history of a branch into layers, so that the page server starts without reading its WAL
+    Checkpoint(CheckpointArguments),
     /// Make, start, stop and look at computes: PostgreSQL servers on a branch
     #[command(subcommand)]
     Pg(PgCommand),
@@ -88,6 +90,12 @@ pub struct BranchArguments {
     /// Rename a branch
     #[arg(short = 'm', long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "name")]
     pub rename: Option<Vec<String>>,
+}
+
+#[derive(Args, Debug)]
+pub struct CheckpointArguments {
+    /// Which branch [default: the default branch]
+    pub branch: Option<String>,
 }
 
 /// Commands on computes.

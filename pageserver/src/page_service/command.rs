@@ -95,6 +95,11 @@ pub enum Command {
         /// Which compute.
         instance: InstanceId,
     },
+    /// Puts the history of a timeline into layers up to its end.
+    Checkpoint {
+        /// Branch or timeline.
+        timeline: String,
+    },
     /// The LSN of a moment.
     LsnAt {
         /// Branch or timeline.
@@ -206,6 +211,7 @@ impl Command {
             ("writer_release", [t, instance]) => {
                 Command::WriterRelease { timeline: t.clone(), instance: instance.parse()? }
             }
+            ("checkpoint", [t]) => Command::Checkpoint { timeline: t.clone() },
             ("lsn_at", [t, time]) => Command::LsnAt { timeline: t.clone(), time: time.parse()? },
             ("timestamp_at", [t, lsn]) => {
                 Command::TimestampAt { timeline: t.clone(), lsn: lsn.parse()? }

@@ -144,6 +144,11 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: WRITER_COLUMNS,
     },
     CommandSpec {
+        usage: "checkpoint T",
+        purpose: "put the history of a timeline into layers; a row for each, and one for the end",
+        columns: &["lsn", "layer", "bytes", "wal_bytes"],
+    },
+    CommandSpec {
         usage: "lsn_at T TIMESTAMP",
         purpose: "the LSN of the state at a time",
         columns: &["lsn"],

@@ -4,6 +4,7 @@
 use std::io;
 
 use durable_files::FactError;
+use layers::BuildError;
 use pageserver_client::{BranchNameError, ParsePointError};
 use postgres_wire::SqlState;
 use postgres_wire::server::QueryError;
@@ -11,10 +12,12 @@ use postgres_wire::server::QueryError;
 use super::command::{COMMANDS, ParseError};
 use crate::basebackup::BaseBackupError;
 use crate::error_text::with_causes;
+use crate::layer::delta::WriteError;
 use crate::repository::RepositoryError;
 use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
-use crate::timeline::{GetPageError, IngestError};
+use crate::timeline::manifest::ManifestError;
+use crate::timeline::{FreezeError, GetPageError, IngestError};
 use crate::wal::followers::FollowError;
 
 /// `dependent_objects_still_exist`
@@ -49,6 +52,9 @@ pub enum CommandError {
     /// A timeline cannot be used.
     #[error(transparent)]
     Timeline(#[from] TimelineError),
+    /// Layers cannot be written.
+    #[error(transparent)]
+    Freeze(#[from] FreezeError),
     /// The followers' registry refused.
     #[error(transparent)]
     Follow(#[from] FollowError),
@@ -95,6 +101,7 @@ impl CommandError {
             CommandError::Parse(_) => SqlState::SYNTAX_ERROR,
             CommandError::Repository(error) => of_repository(error),
             CommandError::Timeline(error) => of_timeline(error),
+            CommandError::Freeze(error) => of_freeze(error),
             CommandError::Follow(error) => of_follow(error),
             CommandError::Followed { .. } => SqlState::OBJECT_IN_USE,
             CommandError::BaseBackup(error) => of_base_backup(error),
@@ -166,6 +173,21 @@ fn of_timeline(error: &TimelineError) -> SqlState {
         | TimelineError::DamagedContent { .. }
         | TimelineError::Stopped(_)
         | TimelineError::MissingWal { .. } => SqlState::DATA_CORRUPTED,
+    }
+}
+
+fn of_freeze(error: &FreezeError) -> SqlState {
+    match error {
+        FreezeError::Io { source, .. }
+        | FreezeError::Manifest(ManifestError::Io { source, .. }) => of_io(source),
+        FreezeError::Write { source: WriteError::Build(BuildError::Io { source, .. }), .. } => {
+            of_io(source)
+        }
+        FreezeError::Write { source: WriteError::Wal(error), .. } => of_timeline(error),
+        FreezeError::Timeline(error) => of_timeline(error),
+        FreezeError::Write { .. } | FreezeError::Layer(_) | FreezeError::Manifest(_) => {
+            SqlState::DATA_CORRUPTED
+        }
     }
 }
 

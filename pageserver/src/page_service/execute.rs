@@ -13,8 +13,8 @@ use super::pagestream;
 use super::table::{Rows, text};
 use crate::error_text::with_causes;
 use crate::repository::{Branch, RepositoryError, Unreadable};
-use crate::timeline::Timeline;
 use crate::timeline::manifest::Origin;
+use crate::timeline::{Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
 use crate::writer::WriterFact;
@@ -85,6 +85,14 @@ pub(super) fn execute(
             let (id, timeline) = service.timeline(timeline)?;
             let fact = service.followers.release(id, instance)?;
             vec![writer_row(service, id, Ok(fact.as_ref()), Some(&timeline))]
+        }
+        Command::Checkpoint { timeline } => {
+            let frozen = service.timeline(timeline)?.1.freeze()?;
+            let layer = |layer: &WrittenLayer| {
+                vec![None, text(&layer.name), text(layer.bytes), text(layer.wal_bytes)]
+            };
+            let end = vec![text(frozen.end), None, None, None];
+            frozen.layers.iter().map(layer).chain([end]).collect()
         }
         Command::LsnAt { timeline, time } => {
             vec![vec![text(service.timeline(timeline)?.1.lsn_at(*time)?)]]

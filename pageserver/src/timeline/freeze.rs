@@ -10,6 +10,7 @@ use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::wal::WalRecord;
 
@@ -56,6 +57,26 @@ pub enum FreezeError {
     Timeline(#[from] TimelineError),
 }
 
+/// What freezing a timeline has given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frozen {
+    /// Up to where the timeline's history is in layers.
+    pub end: Lsn,
+    /// The layers that were written for it, oldest first.
+    pub layers: Vec<WrittenLayer>,
+}
+
+/// A layer that was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WrittenLayer {
+    /// Name of its file.
+    pub name: String,
+    /// Size of its file.
+    pub bytes: u64,
+    /// How much WAL it stands for.
+    pub wal_bytes: u64,
+}
+
 impl Timeline {
     /// Closes the open stretch if it is long enough. To be called by the one who writes, when everything
     /// so far is in the index.
@@ -67,11 +88,14 @@ impl Timeline {
         }
     }
 
-    /// Closes the open stretch, whatever its length, and writes all closed ones as layers.
+    /// Closes the open stretch, whatever its length, and writes all closed ones as layers: of what has
+    /// been indexed by now, nothing has to be indexed again when the timeline is loaded.
     ///
     /// # Errors
     /// See `FreezeError`.
-    pub fn freeze(&self) -> Result<(), FreezeError> {
+    pub fn freeze(&self) -> Result<Frozen, FreezeError> {
+        // Taken first, so that nobody else writes what is closed here.
+        let mut layered = self.layered.lock();
         {
             let writer = self.writer.lock();
             let (end, state) = writer.stretch_end();
@@ -80,7 +104,8 @@ impl Timeline {
                 history.close(self.id(), end, state);
             }
         }
-        self.write_layers()
+        let written = self.write_closed(&mut layered)?;
+        Ok(Frozen { end: layered.end.normalized(self.cluster.segment_size), layers: written })
     }
 
     /// Writes the closed stretches as layers, the oldest first.
@@ -88,16 +113,20 @@ impl Timeline {
     /// # Errors
     /// See `FreezeError`.
     pub(crate) fn write_layers(&self) -> Result<(), FreezeError> {
-        let mut layered = self.layered.lock();
+        self.write_closed(&mut self.layered.lock()).map(drop)
+    }
+
+    fn write_closed(&self, layered: &mut Layered) -> Result<Vec<WrittenLayer>, FreezeError> {
+        let mut written = Vec::new();
         loop {
             let closed = self.history.read().oldest_closed();
             let Some(closed) = closed.filter(|_| !self.is_shut_down.load(Ordering::Relaxed)) else {
-                return Ok(());
+                return Ok(written);
             };
             if self.positions().durable < closed.facts.end {
                 self.sync_wal().map_err(TimelineError::from)?;
             }
-            let layer = self.write_layer(&closed)?;
+            let (layer, bytes) = self.write_layer(&closed)?;
             let next = Layered {
                 deltas: layered.deltas.iter().cloned().chain([name_of(&closed.facts)]).collect(),
                 end: closed.facts.end,
@@ -106,6 +135,9 @@ impl Timeline {
             Manifest { layered: next.clone(), ..self.manifest.clone() }.write(&self.dir)?;
             *layered = next;
             self.history.write().replace(&closed, layer);
+            let StretchFacts { start, end, .. } = closed.facts;
+            let wal_bytes = end.distance_from(start).unwrap_or(0);
+            written.push(WrittenLayer { name: name_of(&closed.facts), bytes, wal_bytes });
         }
     }
 
@@ -114,7 +146,8 @@ impl Timeline {
         drop(self.layered.lock());
     }
 
-    fn write_layer(&self, closed: &Closed) -> Result<DeltaLayer, FreezeError> {
+    /// The layer, and how many bytes its file has.
+    fn write_layer(&self, closed: &Closed) -> Result<(DeltaLayer, u64), FreezeError> {
         let began = std::time::Instant::now();
         let dir = self.dir.join("layers");
         let path = dir.join(name_of(&closed.facts));
@@ -130,7 +163,7 @@ impl Timeline {
         slog::info!(self.log, "layer written"; "layer" => %path.display(),
             "entries" => summary.entry_count, "raw_bytes" => summary.raw_bytes,
             "bytes" => summary.file_bytes, "milliseconds" => began.elapsed().as_millis() as u64);
-        Ok(self.open_layer(&path)?)
+        Ok((self.open_layer(&path)?, summary.file_bytes))
     }
 
     fn write_file(

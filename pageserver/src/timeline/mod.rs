@@ -43,7 +43,7 @@ use ingest::Writer;
 use manifest::{Layered, Manifest, Origin};
 
 pub use checkpoint_at::StateAt;
-pub use freeze::FreezeError;
+pub use freeze::{FreezeError, Frozen, WrittenLayer};
 pub use get_page::{GetPageError, PageRequest};
 pub use ingest::IngestError;
 

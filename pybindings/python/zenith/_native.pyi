@@ -5,6 +5,7 @@ from typing import Any, Literal, final, overload
 
 import psycopg
 
+from .checkpoint import Checkpoint
 from .verification import RecordsVerification, Verification
 
 @final
@@ -170,6 +171,9 @@ class Branch:
         lsn: Lsn | str | int | None = None,
     ) -> int | None:
         """A relation's length in blocks; ``None`` if there is no such relation or fork."""
+    def checkpoint(self) -> Checkpoint:
+        """Puts its history into layers, up to its end, so that the page server starts without
+        reading its WAL."""
     def rename(self, name: str) -> Branch: ...
     def delete(self) -> None: ...
 

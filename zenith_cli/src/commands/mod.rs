@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod branch;
+mod checkpoint;
 mod init;
 mod page;
 mod pg;
@@ -31,6 +32,7 @@ pub fn run(arguments: Arguments) -> Ended {
         }
         Command::Status => server::status(&discover()?, output),
         Command::Branch(options) => branch::run(&discover()?, &options, output),
+        Command::Checkpoint(options) => checkpoint::run(&discover()?, &options, output),
         Command::Pg(command) => pg::run(&discover()?, command, output),
         Command::Page(options) => page::run(&discover()?, &options, output),
         Command::Verify(options) => verify::run(&discover()?, &options, output),
