@@ -1,13 +1,18 @@
-//! Small files that others rely on: either wholly there or not there, whatever happens to the
-//! machine. See README.md for the steps and what each is for.
-//!
-//! They take paths and hand out no open file, so that faults of a disk can be put in here without a
-//! change to the callers.
+//! The files of a repository: everything that changes them goes through here, and small files that
+//! others rely on are either wholly there or not there, whatever happens to the machine. See README.md
+//! for the steps and what each is for.
 
 #![forbid(unsafe_code)]
 
 mod fact;
+#[cfg(debug_assertions)]
+pub mod faults;
+mod file;
+mod folder;
 mod replace;
+mod seam;
 
 pub use fact::{Fact, FactError, read_fact, remove_fact, write_fact};
+pub use file::File;
+pub use folder::{create_dir, create_dir_all, hard_link, remove_dir_all, rename_only, unlink};
 pub use replace::{remove_file, rename, sync_dir, write_file};

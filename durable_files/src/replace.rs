@@ -1,15 +1,18 @@
 //! Whole files and names, changed so that a crash at any point leaves the old or the new.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
+
+use crate::seam::Seam;
+use crate::{File, rename_only, unlink};
 
 /// Makes the names in `dir` durable.
 ///
 /// # Errors
 /// Whatever opening or syncing the folder gives.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    Seam::at(dir).sync_dir(dir, || fs::File::open(dir)?.sync_all())
 }
 
 /// Puts `bytes` at `path`, replacing what was there: written beside, synced, renamed, and the
@@ -25,14 +28,14 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     beside.push(".new");
     let beside = dir.join(beside);
     let written = (|| {
-        let mut file = File::create(&beside)?;
-        file.write_all(bytes)?;
+        let file = File::create(&beside)?;
+        file.write_all_at(bytes, 0)?;
         file.sync_all()?;
-        fs::rename(&beside, path)
+        rename_only(&beside, path)
     })();
     if let Err(error) = written {
         // The first error is the one to report; what is left beside is overwritten next time.
-        let _ = fs::remove_file(&beside);
+        let _ = unlink(&beside);
         return Err(error);
     }
     sync_dir(dir)
@@ -45,7 +48,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Whatever the file system gives; nothing has changed then, unless only the last step, syncing
 /// the folder, failed.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
+    rename_only(from, to)?;
     to.parent().map_or(Ok(()), sync_dir)
 }
 
@@ -54,7 +57,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// Whatever the file system gives, other than "not found".
 pub fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    match unlink(path) {
         Ok(()) => path.parent().map_or(Ok(()), sync_dir),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

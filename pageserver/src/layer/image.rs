@@ -11,12 +11,11 @@
 //! An object's pages lie in consecutive slots. The file gets its name only when it is complete.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::{Buf, Bytes};
+use durable_files::File;
 use postgres_formats::replication_origins::{self, ReplicationOrigins};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag};
@@ -122,7 +121,7 @@ impl ImageLayer {
         if fields.get_u32_le() != crc32c::crc32c(&header[..HEADER_CHECKED]) {
             return Err(corrupt("checksum of the header"));
         }
-        let len = file.metadata().map_err(io)?.len();
+        let len = file.length().map_err(io)?;
         if table_len > TABLE_BYTES_MAX || table_at.checked_add(table_len) != Some(len) {
             return Err(corrupt("the table does not end where the file ends"));
         }

@@ -1,6 +1,5 @@
 //! Making a branch.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -84,7 +83,7 @@ impl Repository {
         let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
         let written = (|| {
             for folder in [unnamed.join("wal"), unnamed.join("layers")] {
-                fs::create_dir_all(&folder).map_err(|source| io(&folder, source))?;
+                durable_files::create_dir_all(&folder).map_err(|source| io(&folder, source))?;
             }
             manifest.write(&unnamed)?;
             let timelines = self.dir.join("timelines");
@@ -96,8 +95,8 @@ impl Repository {
         if written.is_err() {
             // The error that matters is the first; without its name it is no branch anyway.
             if durable_files::remove_file(&name).is_ok() {
-                let _ = fs::remove_dir_all(&unnamed);
-                let _ = fs::remove_dir_all(&dir);
+                let _ = durable_files::remove_dir_all(&unnamed);
+                let _ = durable_files::remove_dir_all(&dir);
             }
         }
         written

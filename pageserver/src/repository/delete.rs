@@ -1,6 +1,5 @@
 //! Deleting a branch and its timeline.
 
-use std::fs;
 use std::path::Path;
 
 use pageserver_client::BranchName;
@@ -52,7 +51,7 @@ impl Repository {
             timeline.shut_down();
             timeline.wait_for_layers();
         }
-        fs::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
+        durable_files::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
         slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
         Ok(branch)
     }

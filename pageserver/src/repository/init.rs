@@ -1,6 +1,5 @@
 //! The first timeline of a repository, made from a data directory.
 
-use std::fs;
 use std::path::Path;
 
 use pageserver_client::BranchName;
@@ -27,7 +26,7 @@ impl Repository {
             move |source| RepositoryError::Io { path, source }
         };
         let refs = branches_dir(dir);
-        fs::create_dir_all(&refs).map_err(io(&refs))?;
+        durable_files::create_dir_all(&refs).map_err(io(&refs))?;
         let ref_path = refs.join(branch.as_str());
         if ref_path.exists() {
             return Err(RepositoryError::AlreadyExists(branch.clone()));
@@ -37,7 +36,7 @@ impl Repository {
         let path = unnamed_dir(dir, id);
         let (wal, layers) = (path.join("wal"), path.join("layers"));
         for folder in [&wal, &layers] {
-            fs::create_dir_all(folder).map_err(io(folder))?;
+            durable_files::create_dir_all(folder).map_err(io(folder))?;
         }
         let layer = format!("image__{:016X}", data.end.as_u64());
         data.load(&layers.join(&layer))?;

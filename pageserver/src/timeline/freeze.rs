@@ -5,11 +5,12 @@
 //! manifest says that the layer counts. A layer that no manifest names is removed when the timeline is
 //! opened, and its WAL is indexed as ever.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use durable_files::File;
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::wal::WalRecord;
@@ -157,7 +158,7 @@ impl Timeline {
         let written = self.write_file(&beside, &path, closed);
         if written.is_err() {
             // The first error is the one to report; what is left goes when the timeline is opened.
-            let _ = fs::remove_file(&beside);
+            let _ = durable_files::unlink(&beside);
         }
         let summary = written?;
         slog::info!(self.log, "layer written"; "layer" => %path.display(),
@@ -207,7 +208,7 @@ pub(super) fn remove_unfinished(dir: &Path, layered: &Layered) -> io::Result<()>
         let Some(name) = name.to_str() else { continue };
         let counts = layered.deltas.iter().any(|delta| delta == name);
         if name.starts_with(DELTA) && !counts {
-            fs::remove_file(dir.join(name))?;
+            durable_files::unlink(&dir.join(name))?;
         }
     }
     Ok(())

@@ -9,11 +9,11 @@
 //! after each sync of the WAL and never synced itself: a crash may bring back an older mark, which
 //! promises less, or a torn one, which is none.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use durable_files::File;
 use parking_lot::Mutex;
 use postgres_formats::Lsn;
 
@@ -61,9 +61,7 @@ impl FlushedMark {
         let mut file = self.file.lock();
         let file = match &mut *file {
             Some(file) => file,
-            none => none.insert(
-                OpenOptions::new().write(true).create(true).truncate(false).open(&self.path)?,
-            ),
+            none => none.insert(File::open_or_create(&self.path)?),
         };
         file.write_all_at(&encode(lsn), 0)
     }

@@ -5,12 +5,12 @@
 //! goes. Whoever decodes the WAL decides how much of it counts.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use durable_files::File;
 use parking_lot::Mutex;
 use postgres_formats::Lsn;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
@@ -78,15 +78,10 @@ impl WalStore {
             return Ok(file.clone());
         }
         let path = self.path(segment);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+        let file = match File::open_to_write(&path) {
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
                 state.dir_dirty = true;
-                OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .open(&path)?
+                File::open_or_create(&path)?
             }
             other => other?,
         };
@@ -217,7 +212,7 @@ impl WalStore {
         later.retain(|segment| *segment > last);
         // From the last one backwards, so that a crash leaves no gap.
         for segment in later.iter().rev() {
-            fs::remove_file(self.path(*segment))?;
+            durable_files::unlink(&self.path(*segment))?;
             // Only now, when no reader can open it again.
             let mut state = self.state.lock();
             state.open.remove(segment);
@@ -226,7 +221,7 @@ impl WalStore {
         match self.open(last, false) {
             Ok(file) => {
                 let offset = end.segment_offset(self.segment_size);
-                if file.metadata()?.len() > offset {
+                if file.length()? > offset {
                     file.set_len(offset)?;
                     file.sync_all()?;
                 }
@@ -258,11 +253,11 @@ impl WalStore {
             let path = self.path(*segment);
             let aside = free_name_beside(&path)?;
             if *segment > first || offset == 0 {
-                fs::rename(&path, &aside)?;
+                durable_files::rename_only(&path, &aside)?;
             } else {
                 let mut head = vec![0; usize::try_from(offset).unwrap_or(usize::MAX)];
                 File::open(&path)?.read_exact_at(&mut head, 0)?;
-                fs::hard_link(&path, &aside)?;
+                durable_files::hard_link(&path, &aside)?;
                 durable_files::write_file(&path, &head)?;
             }
             names.push(aside);
@@ -276,7 +271,7 @@ impl WalStore {
 
     fn fill_up(&self, segment: SegmentNumber) -> io::Result<()> {
         match self.open(segment, false) {
-            Ok(file) if file.metadata()?.len() < self.segment_size.bytes() => {
+            Ok(file) if file.length()? < self.segment_size.bytes() => {
                 file.set_len(self.segment_size.bytes())?;
                 file.sync_all()
             }
