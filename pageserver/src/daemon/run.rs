@@ -56,8 +56,8 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     let maker = PageMaker::new(config.cache_bytes, redo_config(&repo, config)?, log.clone());
     let repository = Repository::open(&repo, &config.default_branch, maker, config.layers, log)?;
     let followers = Arc::new(Followers::new(repository.clone(), &repo, log));
-    followers.resume()?;
     warm_up(&repository, log);
+    get_to_know(&repository, &followers, log);
     let service =
         Arc::new(PageService::new(repository.clone(), followers.clone(), config.lsn_timeout, log));
 
@@ -112,6 +112,25 @@ fn warm_up(repository: &Arc<Repository>, log: &Logger) {
         }
     };
     if let Err(error) = thread::Builder::new().name("warm-up".to_owned()).spawn(work) {
+        warn!(log, "cannot start a thread"; "error" => %error);
+    }
+}
+
+/// Goes on following servers, and reads all branches, in the background: with many of them that takes a
+/// while, and nobody who asks for one of them needs it.
+fn get_to_know(repository: &Arc<Repository>, followers: &Arc<Followers>, log: &Logger) {
+    let (repository, followers) = (repository.clone(), followers.clone());
+    let thread_log = log.clone();
+    let work = move || {
+        // Each is tried again by the first who needs it, and fails for that one.
+        if let Err(error) = followers.resume() {
+            error!(thread_log, "cannot go on following: {}", with_causes(&error));
+        }
+        if let Err(error) = repository.know_all() {
+            error!(thread_log, "the branches cannot be read: {}", with_causes(&error));
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("branches".to_owned()).spawn(work) {
         warn!(log, "cannot start a thread"; "error" => %error);
     }
 }

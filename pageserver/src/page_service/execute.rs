@@ -31,10 +31,10 @@ pub(super) fn execute(
 ) -> Result<Option<Rows>, CommandError> {
     let repository = &service.repository;
     let rows = match command {
-        Command::Status => vec![status(service)],
+        Command::Status => vec![status(service)?],
         Command::BranchList => {
             repository.look_again();
-            let branches = repository.branches();
+            let branches = repository.branches()?;
             let mut rows: Rows = branches.iter().map(|b| branch_row(service, b)).collect();
             rows.extend(repository.unreadable().iter().filter_map(unreadable_row));
             rows
@@ -118,27 +118,27 @@ fn unix_seconds(seconds: u64) -> Timestamp {
     Timestamp::from_unix_micros(micros)
 }
 
-fn status(service: &PageService) -> Vec<Option<String>> {
+fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
     let cache = service.repository.maker().cache.stats();
     let follows = service.followers.list();
     let streaming = follows.iter().filter(|follow| follow.state == FollowState::Streaming).count();
-    vec![
+    Ok(vec![
         text(env!("CARGO_PKG_VERSION")),
         text(std::process::id()),
         text(service.repository.dir().display()),
         text(service.started.elapsed().as_secs()),
-        text(service.repository.branches().len()),
+        text(service.repository.branch_count()?),
         text(follows.len()),
         text(streaming),
         text(cache.bytes),
         text(cache.hits),
         text(cache.misses),
-        problems(service),
-    ]
+        problems(service)?,
+    ])
 }
 
 /// What is wrong with which branch or with all of them, in one line.
-fn problems(service: &PageService) -> Option<String> {
+fn problems(service: &PageService) -> Result<Option<String>, CommandError> {
     let repository = &service.repository;
     repository.look_again();
     service.followers.resume_damaged();
@@ -150,7 +150,7 @@ fn problems(service: &PageService) -> Option<String> {
         let stop = repository.loaded_timeline(branch.timeline)?.stop()?;
         Some(format!("branch {name:?} {stop}"))
     };
-    let mut problems: Vec<String> = repository.branches().iter().filter_map(problem).collect();
+    let mut problems: Vec<String> = repository.branches()?.iter().filter_map(problem).collect();
     let unreadable = repository.unreadable();
     problems
         .extend(unreadable.iter().map(|d| format!("{} cannot be used: {}", d.label(), d.cause)));
@@ -170,7 +170,7 @@ fn problems(service: &PageService) -> Option<String> {
     }
     // What is in an image or the cache, or needs none of PostgreSQL's redo, is read all the same.
     problems.extend(repository.maker().redo_problem());
-    (!problems.is_empty()).then(|| problems.join(" | "))
+    Ok((!problems.is_empty()).then(|| problems.join(" | ")))
 }
 
 fn label(service: &PageService, timeline: TimelineId) -> String {

@@ -22,7 +22,7 @@ impl Repository {
         point: &Point,
         timeout: Duration,
     ) -> Result<Branch, RepositoryError> {
-        self.check_free(name)?;
+        self.check_free_early(name)?;
         let mut parent = self.timeline(self.branch(&point.branch)?.timeline)?;
         let lsn = match point.at {
             At::End => parent.end_lsn()?,
@@ -44,12 +44,11 @@ impl Repository {
         if parent.flushed_lsn() < at.base {
             parent.sync_wal().map_err(crate::timeline::error::TimelineError::from)?;
         }
-        let _changing = self.changing.lock();
+        let changing = self.changing.lock();
         // A file that was put back must not be overwritten.
-        self.look_now();
-        self.check_free(name)?;
+        self.check_free(name, &changing)?;
         // The parent may have been deleted meanwhile.
-        if self.branch_of(parent.id()).is_none() && self.children(parent.id()).is_empty() {
+        if !timeline_dir(&self.dir, parent.id()).exists() {
             return Err(RepositoryError::NoSuchTimeline(parent.id()));
         }
         let ancestor = Ancestor { timeline: parent.id(), lsn: at.base };
@@ -69,8 +68,12 @@ impl Repository {
             start: manifest.start,
             created: manifest.created,
         };
-        self.write_branch(&branch, &manifest)?;
-        self.branches.write().insert(name.clone(), branch.clone());
+        if let Err(error) = self.write_branch(&branch, &manifest) {
+            // Somebody may have seen its files for a moment.
+            self.registry.write().remove(name);
+            return Err(error);
+        }
+        self.registry.write().insert(branch.clone());
         slog::info!(self.log, "branch created"; "branch" => %name,
             "timeline" => %branch.timeline, "ancestor" => %parent.id(), "lsn" => %at.base);
         Ok(branch)

@@ -14,18 +14,21 @@ impl Repository {
     /// `HasChildren` if other branches stand on it, `MayBeNeeded` if one may that cannot be read;
     /// see `RepositoryError`.
     pub fn delete_branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
-        let _changing = self.changing.lock();
-        self.look_now();
-        let branch = self.branch(name)?;
+        self.branch(name)?;
+        // What stands on it can be told only then.
+        self.know_all()?;
+        let changing = self.changing.lock();
+        self.look_now(&changing);
+        let branch = self.branch_now(name, &changing)?;
         if name.as_str() == self.default_branch {
             return Err(RepositoryError::IsDefault(name.clone()));
         }
-        let children = self.children(branch.timeline);
+        let children: Vec<_> = self.registry.read().children(branch.timeline).cloned().collect();
         if !children.is_empty() {
             return Err(RepositoryError::HasChildren { name: name.clone(), children });
         }
         let needed = |damaged: &&Unreadable| damaged.may_stand_on(branch.timeline);
-        if let Some(damaged) = self.unreadable.read().iter().find(needed) {
+        if let Some(damaged) = self.registry.read().unreadable().iter().find(needed) {
             return Err(RepositoryError::MayBeNeeded {
                 name: name.clone(),
                 by: damaged.label(),
@@ -43,7 +46,7 @@ impl Repository {
             durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))?;
             return Err(io(&path, source));
         }
-        self.branches.write().remove(name);
+        self.registry.write().remove(name);
         self.failures.lock().remove(&branch.timeline);
         if let Some((_, slot)) = self.timelines.remove(&branch.timeline)
             && let Some(timeline) = slot.lock().take()

@@ -1,12 +1,14 @@
 //! `Repository`: the branches of a folder and the timelines they name.
 //!
-//! A branch is a file `refs/branches/NAME` that holds a timeline's id. Timelines are loaded when
-//! first used; until then only their manifests have been read.
+//! A branch is a file `refs/branches/NAME` that holds a timeline's id. Nothing is read when a repository
+//! is opened: a branch is found by its own files when it is asked for (`lookup.rs`), and timelines are
+//! loaded when they are first used. What needs all branches goes through the folders once.
 
 mod create;
 mod delete;
 mod error;
 mod init;
+mod lookup;
 mod registry;
 mod rename;
 mod scan;
@@ -28,8 +30,9 @@ use crate::page_maker::PageMaker;
 use crate::timeline::Timeline;
 use crate::timeline::manifest::Ancestor;
 pub use error::RepositoryError;
+use registry::Registry;
 pub use scan::Unreadable;
-use scan::{Found, scan};
+use scan::check_folders;
 
 /// A name for a timeline.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,11 +61,11 @@ pub struct Repository {
     log: Logger,
     /// Serialises changes of branches. LOCK ORDER: 1; IO happens under it.
     changing: Mutex<()>,
-    /// LOCK ORDER: 3, a leaf; never held during IO.
-    branches: RwLock<BTreeMap<BranchName, Branch>>,
-    /// What is damaged, so that it is no branch for now.
     // LOCK ORDER: 3, a leaf; never held during IO.
-    unreadable: RwLock<Vec<Unreadable>>,
+    registry: RwLock<Registry>,
+    /// Held by the one who reads all branches. Before `changing`; IO happens under it: whoever
+    /// needs all of them has to wait anyway.
+    filling: Mutex<()>,
     /// Why timelines could not be loaded when they were last asked for.
     // LOCK ORDER: 3, a leaf; never held during IO.
     failures: Mutex<BTreeMap<TimelineId, String>>,
@@ -79,7 +82,7 @@ fn now() -> u64 {
 }
 
 impl Repository {
-    /// Opens the repository in `dir`.
+    /// Opens the repository in `dir`. Reads no branch: that takes as long with one as with many.
     ///
     /// # Errors
     /// See `RepositoryError`.
@@ -90,10 +93,7 @@ impl Repository {
         layers: LayerOptions,
         log: &Logger,
     ) -> Result<Arc<Repository>, RepositoryError> {
-        let Found { branches, unreadable } = scan(dir)?;
-        for damaged in &unreadable {
-            slog::error!(log, "{} cannot be used: {}", damaged.label(), damaged.cause);
-        }
+        check_folders(dir)?;
         Ok(Arc::new(Repository {
             dir: dir.to_owned(),
             default_branch: default_branch.to_owned(),
@@ -101,8 +101,8 @@ impl Repository {
             layers: LayerShared::start(layers, log),
             log: log.clone(),
             changing: Mutex::new(()),
-            branches: RwLock::new(branches),
-            unreadable: RwLock::new(unreadable),
+            registry: RwLock::default(),
+            filling: Mutex::new(()),
             failures: Mutex::default(),
             looked_again: Mutex::new(None),
             timelines: DashMap::new(),

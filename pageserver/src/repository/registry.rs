@@ -1,123 +1,111 @@
-//! Which branches there are, and which are damaged.
+//! `Registry`: the branches that have been read so far, found by name, by timeline and by ancestor.
+//!
+//! Nothing has been read when the repository is opened. It is `complete` once all folders have been
+//! gone through.
 
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
 
 use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
-use super::scan::{Unreadable, scan};
-use super::{Branch, Repository, RepositoryError};
-use crate::error_text::with_causes;
+use super::{Branch, Unreadable};
 
-/// Damaged files are looked at again at most this often, unless something is decided by them.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// The branches that have been read so far, and what is damaged. Every lookup is quick, however
+/// many there are.
+#[derive(Default)]
+pub(super) struct Registry {
+    by_name: BTreeMap<BranchName, Branch>,
+    by_timeline: BTreeMap<TimelineId, BTreeSet<BranchName>>,
+    by_ancestor: BTreeMap<TimelineId, BTreeSet<BranchName>>,
+    unreadable: Vec<Unreadable>,
+    /// Whether all that there is has been read, so that what is not in here is not there.
+    pub complete: bool,
+    removals: u64,
+}
 
-impl Repository {
-    /// All branches, by name.
-    pub fn branches(&self) -> Vec<Branch> {
-        self.branches.read().values().cloned().collect()
-    }
-
-    /// What cannot be used because files of it are damaged.
-    pub fn unreadable(&self) -> Vec<Unreadable> {
-        self.unreadable.read().clone()
-    }
-
-    /// Looks whether damaged files have been mended; not more often than is reasonable.
-    pub fn look_again(&self) {
-        {
-            let mut looked = self.looked_again.lock();
-            if looked.is_some_and(|when| when.elapsed() < LOOK_AGAIN_AFTER) {
-                return;
-            }
-            *looked = Some(Instant::now());
-        }
-        // Whoever changes branches looks by himself.
-        if let Some(_changing) = self.changing.try_lock() {
-            self.look_now();
-        }
-        let failed: Vec<TimelineId> = self.failures.lock().keys().copied().collect();
-        for id in failed {
-            // What is wrong now is remembered.
-            let _ = self.timeline(id);
-        }
-    }
-
-    /// Takes in what has been mended. Whoever calls holds the lock `changing`.
-    pub(super) fn look_now(&self) {
-        if self.unreadable.read().is_empty() {
-            return;
-        }
-        let found = match scan(&self.dir) {
-            Ok(found) => found,
-            Err(error) => {
-                slog::warn!(self.log, "branches cannot be looked at: {}", with_causes(&error));
-                return;
-            }
-        };
-        let mut branches = self.branches.write();
-        for (name, branch) in found.branches {
-            let known = branches.values().any(|known| known.timeline == branch.timeline);
-            if !known && !branches.contains_key(&name) {
-                slog::info!(self.log, "branch can be used again"; "branch" => %name);
-                branches.insert(name, branch);
-            }
-        }
-        // What was known before stays known: what is damaged of it is said where it is read.
-        let mut unreadable = found.unreadable;
-        unreadable.retain(|damaged| {
-            !branches.values().any(|known| {
-                Some(&known.name) == damaged.name.as_ref()
-                    || Some(known.timeline) == damaged.timeline
-            })
-        });
-        drop(branches);
-        *self.unreadable.write() = unreadable;
-    }
-
-    /// Refuses a name that is taken by a branch, whether that can be used or not.
-    pub(super) fn check_free(&self, name: &BranchName) -> Result<(), RepositoryError> {
-        if self.branches.read().contains_key(name) {
-            return Err(RepositoryError::AlreadyExists(name.clone()));
-        }
-        self.unreadable_named(name).map_or(Ok(()), Err)
-    }
-
-    fn unreadable_named(&self, name: &BranchName) -> Option<RepositoryError> {
-        let unreadable = self.unreadable.read();
-        let damaged = unreadable.iter().find(|damaged| damaged.name.as_ref() == Some(name))?;
-        let cause = damaged.cause.clone();
-        Some(RepositoryError::Unreadable { name: name.clone(), cause })
+impl Registry {
+    /// How many branches have been read.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
     }
 
     /// The branch of that name.
-    ///
-    /// # Errors
-    /// `NoSuchBranch`, `Unreadable`.
-    pub fn branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
-        // Also if there is none: what is damaged may be the file that says so.
-        if !self.branches.read().contains_key(name) && !self.unreadable.read().is_empty() {
-            self.look_again();
-        }
-        if let Some(error) = self.unreadable_named(name) {
-            return Err(error);
-        }
-        let branches = self.branches.read();
-        let no_such = || RepositoryError::NoSuchBranch {
-            name: name.clone(),
-            known: branches.keys().cloned().collect(),
-        };
-        branches.get(name).cloned().ok_or_else(no_such)
+    pub fn get(&self, name: &BranchName) -> Option<&Branch> {
+        self.by_name.get(name)
     }
 
-    /// The branch that names this timeline.
-    pub fn branch_of(&self, timeline: TimelineId) -> Option<Branch> {
-        self.branches.read().values().find(|branch| branch.timeline == timeline).cloned()
+    /// All branches, by name.
+    pub fn branches(&self) -> impl Iterator<Item = &Branch> {
+        self.by_name.values()
+    }
+
+    /// The first branch that names this timeline.
+    pub fn of_timeline(&self, timeline: TimelineId) -> Option<&Branch> {
+        self.get(self.by_timeline.get(&timeline)?.first()?)
     }
 
     /// Names of the branches whose timelines were forked from this one.
-    pub fn children(&self, id: TimelineId) -> Vec<BranchName> {
-        let child = |branch: &&Branch| branch.ancestor.is_some_and(|a| a.timeline == id);
-        self.branches.read().values().filter(child).map(|branch| branch.name.clone()).collect()
+    pub fn children(&self, ancestor: TimelineId) -> impl Iterator<Item = &BranchName> {
+        self.by_ancestor.get(&ancestor).into_iter().flatten()
+    }
+
+    /// What is damaged, so that it is no branch for now.
+    pub fn unreadable(&self) -> &[Unreadable] {
+        &self.unreadable
+    }
+
+    /// Puts in what was found to be damaged, in place of what was known of that.
+    pub fn set_unreadable(&mut self, mut unreadable: Vec<Unreadable>) {
+        // What was known before stays known: what is damaged of it is said where it is read.
+        unreadable.retain(|damaged| {
+            let by_name = damaged.name.as_ref().and_then(|name| self.get(name));
+            by_name.is_none() && damaged.timeline.is_none_or(|id| self.of_timeline(id).is_none())
+        });
+        self.unreadable = unreadable;
+    }
+
+    /// Goes up whenever a branch is taken out: whoever reads files while that happens may have read
+    /// what is no longer so.
+    pub fn removals(&self) -> u64 {
+        self.removals
+    }
+
+    /// Puts in a branch whose files have been read. It is damaged no more. Tells whether it was.
+    pub fn insert(&mut self, branch: Branch) -> bool {
+        let before = self.unreadable.len();
+        self.unreadable.retain(|damaged| {
+            damaged.name.as_ref() != Some(&branch.name) && damaged.timeline != Some(branch.timeline)
+        });
+        let name = &branch.name;
+        self.by_timeline.entry(branch.timeline).or_default().insert(name.clone());
+        if let Some(ancestor) = branch.ancestor {
+            self.by_ancestor.entry(ancestor.timeline).or_default().insert(name.clone());
+        }
+        self.by_name.insert(name.clone(), branch);
+        self.unreadable.len() < before
+    }
+
+    /// Takes a branch out.
+    pub fn remove(&mut self, name: &BranchName) -> Option<Branch> {
+        self.removals += 1;
+        let branch = self.by_name.remove(name)?;
+        take_name(&mut self.by_timeline, branch.timeline, name);
+        if let Some(ancestor) = branch.ancestor {
+            take_name(&mut self.by_ancestor, ancestor.timeline, name);
+        }
+        Some(branch)
+    }
+}
+
+fn take_name(
+    names: &mut BTreeMap<TimelineId, BTreeSet<BranchName>>,
+    timeline: TimelineId,
+    name: &BranchName,
+) {
+    if let Some(of_one) = names.get_mut(&timeline) {
+        of_one.remove(name);
+        if of_one.is_empty() {
+            names.remove(&timeline);
+        }
     }
 }

@@ -15,10 +15,10 @@ impl Repository {
         old: &BranchName,
         new: &BranchName,
     ) -> Result<Branch, RepositoryError> {
-        let _changing = self.changing.lock();
-        self.look_now();
-        let mut branch = self.branch(old)?;
-        self.check_free(new)?;
+        self.branch(old)?;
+        let changing = self.changing.lock();
+        let mut branch = self.branch_now(old, &changing)?;
+        self.check_free(new, &changing)?;
         if old.as_str() == self.default_branch {
             return Err(RepositoryError::IsDefault(old.clone()));
         }
@@ -26,9 +26,9 @@ impl Repository {
         durable_files::rename(&dir.join(old.as_str()), &dir.join(new.as_str()))
             .map_err(|source| RepositoryError::Io { path: dir, source })?;
         branch.name = new.clone();
-        let mut branches = self.branches.write();
-        branches.remove(old);
-        branches.insert(new.clone(), branch.clone());
+        let mut registry = self.registry.write();
+        registry.remove(old);
+        registry.insert(branch.clone());
         Ok(branch)
     }
 }

@@ -4,7 +4,7 @@
 //! a branch is complete, and once it is being deleted. So a folder without that suffix that no
 //! branch names is one whose file in `refs/branches` was lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -44,13 +44,40 @@ impl Unreadable {
             (None, None) => "a branch".to_owned(),
         }
     }
+
+    /// Why the branch cannot be used; `None` for a timeline that no branch names.
+    pub(super) fn error(&self) -> Option<RepositoryError> {
+        let name = self.name.clone()?;
+        Some(RepositoryError::Unreadable { name, cause: self.cause.clone() })
+    }
 }
 
-/// What was found.
+/// What was found by going through the folders.
 #[derive(Default)]
 pub(super) struct Found {
-    pub branches: BTreeMap<BranchName, Branch>,
+    pub branches: Vec<Branch>,
     pub unreadable: Vec<Unreadable>,
+}
+
+/// What the files of one name say.
+pub(super) enum Entry {
+    /// All is well.
+    Branch(Branch),
+    /// There is no such branch.
+    Absent,
+    /// There is one, but it cannot be used.
+    Unreadable(Unreadable),
+    /// It is being made or deleted, or was when the process ended.
+    HalfDone,
+}
+
+/// What is to be done with a branch whose making or deletion was broken off while its name was there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum HalfDone {
+    /// Nothing: whoever changes branches may be about it.
+    Leave,
+    /// Its timeline gets its folder back. Only for the one who changes branches.
+    Finish,
 }
 
 pub(super) fn branches_dir(dir: &Path) -> PathBuf {
@@ -66,41 +93,60 @@ pub(super) fn unnamed_dir(dir: &Path, id: TimelineId) -> PathBuf {
     dir.join("timelines").join(format!("{id}.unnamed"))
 }
 
-/// Reads all there is. A file that is damaged hides nothing but its own branch.
+/// Reads what is not known yet. A file that is damaged hides nothing but its own branch.
 ///
 /// # Errors
 /// `Io`, if the folders themselves cannot be read.
-pub(super) fn scan(dir: &Path) -> Result<Found, RepositoryError> {
+pub(super) fn scan(
+    dir: &Path,
+    is_known: impl Fn(&BranchName) -> bool,
+    is_named: impl Fn(TimelineId) -> bool,
+) -> Result<Found, RepositoryError> {
     let mut found = Found::default();
     let mut named = BTreeSet::new();
-    for file in names_in(&branches_dir(dir))? {
-        // A file in the making, left by a crash, is no branch.
-        let Some(name) = file.to_str().and_then(|name| name.parse::<BranchName>().ok()) else {
-            continue;
-        };
-        match read_ref(&branches_dir(dir).join(&file)) {
-            Ok(timeline) => {
-                named.insert(timeline);
-                take_branch(dir, name, timeline, &mut found);
+    for name in branch_names(dir)?.into_iter().filter(|name| !is_known(name)) {
+        match read_branch(dir, &name, HalfDone::Finish) {
+            Entry::Branch(branch) => {
+                named.insert(branch.timeline);
+                found.branches.push(branch);
             }
-            Err(error) => found.unreadable.push(Unreadable {
-                name: Some(name),
-                timeline: None,
-                cause: with_causes(&error),
-                // Its timeline is among those that nobody names.
-                stands_on: Some(None),
-            }),
+            Entry::Unreadable(damaged) => {
+                named.extend(damaged.timeline);
+                found.unreadable.push(damaged);
+            }
+            Entry::Absent | Entry::HalfDone => {}
         }
     }
     for folder in names_in(&dir.join("timelines"))? {
         let Some(id) = folder.to_str().and_then(|name| name.parse::<TimelineId>().ok()) else {
             continue;
         };
-        if !named.contains(&id) {
+        if !named.contains(&id) && !is_named(id) {
             found.unreadable.push(nameless(dir, id));
         }
     }
     Ok(found)
+}
+
+/// The names of all branches, damaged or not.
+///
+/// # Errors
+/// `Io`, if the folder cannot be read.
+pub(super) fn branch_names(dir: &Path) -> Result<Vec<BranchName>, RepositoryError> {
+    let files = names_in(&branches_dir(dir))?;
+    // A file in the making, left by a crash, is no branch.
+    Ok(files.iter().filter_map(|file| file.to_str()?.parse().ok()).collect())
+}
+
+/// Whether the folders are there and can be read at all.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn check_folders(dir: &Path) -> Result<(), RepositoryError> {
+    for path in [branches_dir(dir), dir.join("timelines")] {
+        fs::read_dir(&path).map_err(|source| RepositoryError::Io { path, source })?;
+    }
+    Ok(())
 }
 
 fn names_in(path: &Path) -> Result<Vec<std::ffi::OsString>, RepositoryError> {
@@ -117,22 +163,43 @@ fn names_in(path: &Path) -> Result<Vec<std::ffi::OsString>, RepositoryError> {
     Ok(names)
 }
 
-fn read_ref(path: &Path) -> Result<TimelineId, RepositoryError> {
-    let bytes =
-        fs::read(path).map_err(|source| RepositoryError::Io { path: path.to_owned(), source })?;
-    String::from_utf8_lossy(&bytes)
-        .trim()
-        .parse()
-        .map_err(|source| RepositoryError::DamagedRef { path: path.to_owned(), source })
+/// The timeline that a branch's file names; `None` if there is no such file.
+fn read_ref(path: &Path) -> Result<Option<TimelineId>, RepositoryError> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|source| RepositoryError::Io { path: path.to_owned(), source })?,
+    };
+    let parsed = String::from_utf8_lossy(&bytes).trim().parse();
+    let damaged = |source| RepositoryError::DamagedRef { path: path.to_owned(), source };
+    parsed.map(Some).map_err(damaged)
 }
 
-fn take_branch(dir: &Path, name: BranchName, timeline: TimelineId, found: &mut Found) {
+/// Reads one branch's own files.
+pub(super) fn read_branch(dir: &Path, name: &BranchName, half_done: HalfDone) -> Entry {
+    let name = name.clone();
+    let path = branches_dir(dir).join(name.as_str());
+    let timeline = match read_ref(&path) {
+        Ok(Some(timeline)) => timeline,
+        Ok(None) => return Entry::Absent,
+        Err(error) => {
+            return Entry::Unreadable(Unreadable {
+                name: Some(name),
+                timeline: None,
+                cause: with_causes(&error),
+                // Its timeline is among those that nobody names.
+                stands_on: Some(None),
+            });
+        }
+    };
     let folder = timeline_dir(dir, timeline);
-    let file = name.clone();
     let unnamed = unnamed_dir(dir, timeline);
-    // Making or deleting the branch was broken off while the name was there.
-    if !folder.exists() && unnamed.exists() && durable_files::rename(&unnamed, &folder).is_err() {
-        // Tried again the next time; what is wrong is said by what follows.
+    if !folder.exists() && unnamed.exists() {
+        // Making or deleting the branch was broken off while the name was there.
+        match half_done {
+            HalfDone::Leave => return Entry::HalfDone,
+            // If it fails, what is wrong is said by what follows, and it is tried again.
+            HalfDone::Finish => drop(durable_files::rename(&unnamed, &folder)),
+        }
     }
     match Manifest::read(&folder) {
         Ok(manifest) => {
@@ -141,21 +208,20 @@ fn take_branch(dir: &Path, name: BranchName, timeline: TimelineId, found: &mut F
                 Origin::ImageLayer(_) => None,
             };
             let (start, created) = (manifest.start, manifest.created);
-            found
-                .branches
-                .insert(name.clone(), Branch { name, timeline, ancestor, start, created });
+            Entry::Branch(Branch { name, timeline, ancestor, start, created })
         }
-        Err(error) => found.unreadable.push(Unreadable {
+        // Between our looking for the two folders and now it may have got the other name.
+        Err(_) if half_done == HalfDone::Leave && !folder.exists() => Entry::HalfDone,
+        Err(error) => Entry::Unreadable(Unreadable {
             name: Some(name),
             timeline: Some(timeline),
             cause: if folder.exists() {
                 with_causes(&error)
             } else {
                 // Either of them may be what is damaged.
-                let name = branches_dir(dir).join(file.as_str());
                 format!(
                     "{} names a timeline that is not there: {}",
-                    name.display(),
+                    path.display(),
                     with_causes(&error)
                 )
             },

@@ -72,7 +72,12 @@ impl Repository {
 
     /// Why the timeline, or one that it stands on, could not be loaded when it was last asked for.
     pub fn load_failure(&self, id: TimelineId) -> Option<String> {
-        let count = self.branches.read().len();
+        if self.failures.lock().is_empty() {
+            return None;
+        }
+        // What could not be loaded may be an ancestor that nobody has asked for by name.
+        let _ = self.know_all();
+        let count = self.registry.read().len();
         let mut next = Some(id);
         // A circle of damaged files must not keep us here.
         for _ in 0..=count {

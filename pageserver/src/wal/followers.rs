@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pageserver_client::{BranchName, Generation, InstanceId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use postgres_formats::TimelineId;
 use postgres_wire::client::ConnectParams;
 use slog::{Logger, error, info};
@@ -30,6 +31,9 @@ pub struct Followers {
     /// Makes one change after the other: two receivers must never write one timeline.
     // LOCK ORDER: 1. Held while files are written and threads end.
     change: Mutex<Change>,
+    /// Whether those that were running when the page server ended have been started again. Set under
+    /// the lock of `change`.
+    resumed: AtomicBool,
     // LOCK ORDER: 2, after `change`. Held for a moment only.
     running: Mutex<BTreeMap<TimelineId, Follower>>,
     /// Those that could not be resumed, and why.
@@ -62,7 +66,7 @@ pub struct FollowAs {
 }
 
 impl Followers {
-    /// None at first; `resume` starts those remembered.
+    /// None at first; those remembered are started by `resume`, or before anything else is done.
     pub fn new(repository: Arc<Repository>, repository_dir: &Path, log: &Logger) -> Followers {
         Followers {
             repository,
@@ -70,29 +74,54 @@ impl Followers {
             timelines_dir: repository_dir.join("timelines"),
             log: log.clone(),
             change: Mutex::new(Change { shut_down: false }),
+            resumed: AtomicBool::new(false),
             running: Mutex::default(),
             damaged: Mutex::default(),
         }
     }
 
-    /// Starts every follower that was running when the page server ended. One that cannot be
-    /// started is logged and left out; it must not keep the others from running.
+    /// Starts every follower that was running when the page server ended, unless that has been done.
+    /// One that cannot be started is logged and left out; it must not keep the others from running.
+    /// Looks into every timeline's folder.
+    ///
+    /// # Errors
+    /// `Io`, if the folder of all timelines cannot be read.
     pub fn resume(&self) -> Result<(), FollowError> {
+        if self.resumed.load(Ordering::Acquire) { Ok(()) } else { self.change().map(drop) }
+    }
+
+    /// For the one who changes something.
+    fn change(&self) -> Result<MutexGuard<'_, Change>, FollowError> {
+        let change = self.change.lock();
+        if !change.shut_down && !self.resumed.load(Ordering::Acquire) {
+            self.resume_all(&change)?;
+        }
+        Ok(change)
+    }
+
+    /// For those who only look.
+    fn resume_or_log(&self) {
+        if let Err(error) = self.resume() {
+            error!(self.log, "cannot go on following: {}", with_causes(&error));
+        }
+    }
+
+    fn resume_all(&self, change: &Change) -> Result<(), FollowError> {
         let path = &self.timelines_dir;
         let io = |source| FollowError::Io { path: path.clone(), source };
-        let change = self.change.lock();
-        for entry in fs::read_dir(path).map_err(io)? {
-            let entry = entry.map_err(io)?;
+        let entries: Vec<_> = fs::read_dir(path).and_then(Iterator::collect).map_err(io)?;
+        for entry in entries {
             let Some(timeline) = entry.file_name().to_str().and_then(|name| name.parse().ok())
             else {
                 continue;
             };
-            if let Err(error) = self.resume_one(&change, timeline) {
+            if let Err(error) = self.resume_one(change, timeline) {
                 let text = with_causes(&error);
                 error!(self.log, "cannot go on following: {}", text; "timeline" => %timeline);
                 self.damaged.lock().insert(timeline, text);
             }
         }
+        self.resumed.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -106,6 +135,9 @@ impl Followers {
     /// Tries again those that could not be resumed.
     pub fn resume_damaged(&self) {
         let damaged = self.damaged();
+        if damaged.is_empty() {
+            return;
+        }
         // Whoever changes something has not waited for us either.
         let Some(change) = self.change.try_lock().filter(|change| !change.shut_down) else {
             return;
@@ -124,6 +156,7 @@ impl Followers {
 
     /// The timelines whose followers could not be resumed, and why.
     pub fn damaged(&self) -> BTreeMap<TimelineId, String> {
+        self.resume_or_log();
         self.damaged.lock().clone()
     }
 
@@ -141,7 +174,7 @@ impl Followers {
     /// # Errors
     /// `Alive` if the present writer can be reached, `Taken` if it is not the one expected.
     pub fn claim(&self, timeline: &Timeline, claim: Claim) -> Result<WriterFact, FollowError> {
-        let change = self.change.lock();
+        let change = self.change()?;
         if change.shut_down {
             return Err(FollowError::ShuttingDown);
         }
@@ -191,7 +224,7 @@ impl Followers {
         timeline: TimelineId,
         instance: &InstanceId,
     ) -> Result<Option<WriterFact>, FollowError> {
-        let change = self.change.lock();
+        let change = self.change()?;
         if change.shut_down {
             return Err(FollowError::ShuttingDown);
         }
@@ -251,7 +284,7 @@ impl Followers {
     ) -> Result<(), FollowError> {
         // Checked first, so that nonsense changes nothing.
         connstr.parse::<ConnectParams>()?;
-        let change = self.change.lock();
+        let change = self.change()?;
         if change.shut_down {
             return Err(FollowError::ShuttingDown);
         }
@@ -275,7 +308,7 @@ impl Followers {
     /// The server's slot is dropped if the server can be reached, for otherwise it would keep its
     /// WAL for ever.
     pub fn forget(&self, timeline: TimelineId) -> Result<Option<FollowStatus>, FollowError> {
-        let change = self.change.lock();
+        let change = self.change()?;
         if change.shut_down {
             return Err(FollowError::ShuttingDown);
         }
@@ -294,11 +327,13 @@ impl Followers {
 
     /// How all followers do, by timeline.
     pub fn list(&self) -> Vec<FollowStatus> {
+        self.resume_or_log();
         self.running.lock().values().map(Follower::status).collect()
     }
 
     /// How one timeline's follower does.
     pub fn status(&self, timeline: TimelineId) -> Option<FollowStatus> {
+        self.resume_or_log();
         self.running.lock().get(&timeline).map(Follower::status)
     }
 
