@@ -2,7 +2,8 @@
 //!
 //! A stretch knows what happened between two LSNs and nothing else. Asked about a moment, it answers as
 //! of that moment or as of its own end if that is earlier, and mostly with "as below": whoever asks
-//! goes on with the stretch before, and after the oldest with what lies below the timeline.
+//! goes on with the stretch before, and after the oldest with what lies below the timeline. Only an image
+//! knows everything at its LSN, and so answers for good whatever is asked as of a later one.
 
 use bytes::Bytes;
 use postgres_formats::checkpoint::CheckpointState;
@@ -24,6 +25,12 @@ pub enum KnownState {
 
 /// A part of one timeline's own history. Every method fails only where a file cannot be read.
 pub trait Stretch: Send + Sync {
+    /// Whether it says all there is at `at`, so that nothing older counts: neither older stretches nor
+    /// what lies below the timeline.
+    fn knows_all(&self, _at: Lsn) -> bool {
+        false
+    }
+
     /// The versions of `page` that matter at `at`.
     fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError>;
 

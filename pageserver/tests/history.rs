@@ -21,6 +21,7 @@ use postgres_formats::slru::SlruKind;
 use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag};
 use postgres_testing::{Cluster, scratch_dir};
 use rand::SeedableRng;
+use rand::seq::IndexedRandom;
 use stock::{Opened, TIMEOUT, open, receive};
 use walredo_pool::MaskKind;
 
@@ -326,6 +327,46 @@ fn compare(
     assert_eq!(ours, prepared, "prepared transactions at {}", kept.end);
 }
 
+/// Pages looked at for one LSN by `answers`.
+const PAGES_OF_ANSWERS: usize = 150;
+
+/// What the timeline answers as of `lsn`, with pages chosen by `seed`.
+fn answers(timeline: &Arc<Timeline>, lsn: Lsn, seed: u64) -> Vec<String> {
+    let objects = timeline.list_objects(lsn).unwrap();
+    let databases = timeline.databases(lsn).unwrap();
+    let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
+    let map = |tag: DbTag| timeline.rel_map(tag, lsn).unwrap();
+    let time = timeline.timestamp_at(lsn).unwrap();
+    let mut answers = vec![
+        format!("{objects:?}"),
+        format!("{databases:?}"),
+        format!("{:?}", databases.iter().copied().chain([shared]).map(map).collect::<Vec<_>>()),
+        format!("{:?}", timeline.tablespaces(lsn).unwrap()),
+        format!("{:?}", timeline.two_phase(lsn).unwrap()),
+        format!("{:?}", timeline.replication_origins(lsn).unwrap()),
+        format!("{:?}", timeline.state_at(lsn).unwrap()),
+        format!("{time} {}", timeline.lsn_at(time).unwrap()),
+    ];
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let pages: Vec<ObjectPage> = objects
+        .iter()
+        .flat_map(|(object, size)| (0..*size).map(|n| (*object, BlockNumber(n))))
+        .map(|(object, block)| ObjectPage { object, block })
+        .collect();
+    let chosen: Vec<PageRequest> = pages
+        .choose_multiple(&mut rng, PAGES_OF_ANSWERS)
+        .map(|page| PageRequest { page: *page, lsn })
+        .collect();
+    for (page, request) in timeline.get_pages(&chosen, TIMEOUT).into_iter().zip(&chosen) {
+        let PageRequest { page: ObjectPage { object, block }, .. } = request;
+        let checksum = crc32c::crc32c(&page.unwrap()[..]);
+        answers.push(format!("block {block} of {object} at {lsn}: {checksum:08x}"));
+        // Sizes are also asked for one by one.
+        assert_eq!(timeline.object_size(*object, lsn).unwrap(), objects.get(object).copied());
+    }
+    answers
+}
+
 fn every_page_at_every_stop(settings: &str) {
     let history = write_history(settings);
     let seed = rand::random();
@@ -342,6 +383,19 @@ fn every_page_at_every_stop(settings: &str) {
         compare(&opened, &timeline, kept, rmgrs);
     }
 
+    // What is answered before, at and behind images must be the same without them.
+    timeline.freeze().unwrap();
+    let ends: Vec<Lsn> = timeline.layer_files().iter().map(|layer| layer.end).collect();
+    let images: Vec<Lsn> = ends.choose_multiple(&mut rng, 3).copied().collect();
+    let near = |lsn: &Lsn| [-8, 0, 8].map(|by| Lsn::new(lsn.as_u64().wrapping_add_signed(by)));
+    let mut lsns: Vec<Lsn> = history.kept.iter().map(|kept| kept.end).collect();
+    lsns.extend(images.iter().flat_map(near));
+    lsns.retain(|lsn| *lsn <= timeline.last_record_lsn() && *lsn >= timeline.start_lsn());
+    let without: Vec<_> = lsns.iter().map(|lsn| answers(&timeline, *lsn, seed)).collect();
+    for lsn in &images {
+        println!("image at {lsn}: {}", timeline.make_image(*lsn).unwrap());
+    }
+
     // The same from branches made at each stop, and after everything was opened anew, with a
     // cache that holds next to nothing.
     for (number, kept) in history.kept.iter().enumerate() {
@@ -352,6 +406,13 @@ fn every_page_at_every_stop(settings: &str) {
     let Opened { repository, maker, dir } = opened;
     drop((timeline, repository, maker));
     let opened = open(dir, 1 << 20);
+    {
+        let timeline = opened.repository.timeline(id).unwrap();
+        for (lsn, without) in lsns.iter().zip(&without) {
+            let with = answers(&timeline, *lsn, seed);
+            assert_eq!(&with, without, "with and without images at {lsn}");
+        }
+    }
     for (number, kept) in history.kept.iter().enumerate() {
         let branch = opened.repository.branch(&format!("stop{number}").parse().unwrap()).unwrap();
         let timeline = opened.repository.timeline(branch.timeline).unwrap();

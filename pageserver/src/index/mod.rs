@@ -159,7 +159,7 @@ pub enum IndexOp {
 }
 
 /// What a page is built on, below the versions found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Foundation {
     /// On nothing: the oldest version found initialises the page.
     Version,
@@ -167,6 +167,8 @@ pub enum Foundation {
     Zero,
     /// On the same page of another database as it was at an LSN.
     CopyOf(DbTag, Lsn),
+    /// On a page that a layer has; that has no version to name it by.
+    Kept(Bytes),
     /// On what lies below this timeline.
     Below,
 }

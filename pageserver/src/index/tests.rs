@@ -86,7 +86,7 @@ fn a_copied_database_begins_as_its_original() {
     ]);
     let copy = Foundation::CopyOf(DB, Lsn::new(160));
     let history = index.page_history(page(own, 0), Lsn::new(240));
-    assert_eq!((ends(&history), history.foundation), (vec![240], copy));
+    assert_eq!((ends(&history), history.foundation), (vec![240], copy.clone()));
     // What a database of that name held before is not seen through the copy.
     let history = index.page_history(page(own, 0), Lsn::new(200));
     assert_eq!((ends(&history), history.foundation), (vec![], copy));

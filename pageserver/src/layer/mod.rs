@@ -1,6 +1,8 @@
 //! Immutable files of page versions.
 
 pub mod delta;
+pub mod file;
 pub mod freezer;
 pub mod image;
+pub mod imaged;
 pub mod import;

@@ -4,42 +4,98 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use layers::BlockCache;
 use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, database_path, relation_path};
-use postgres_formats::replication_origins::REPLICATION_ORIGINS_PATH;
-use postgres_formats::{BlockNumber, Oid};
+use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH};
+use postgres_formats::{BlockNumber, Oid, PageImage};
 
+use super::lineage::{BaseImage, Lineage};
 use super::{MaterializeError, io_error};
 use crate::basebackup::layout::{DIRECTORIES, PG_VERSION, files_of, tablespace_dirs};
 use crate::basebackup::with_checksum;
-use crate::layer::image::{ImageLayer, SmallFile};
-use crate::object::{DbTag, ObjectTag};
+use crate::layer::image::{ImageLayer, LayerError, SmallFile};
+use crate::layer::imaged::{ImagedLayer, Things};
+use crate::object::{DbTag, ObjectPage, ObjectTag};
 
 const BUFFER_BYTES: usize = 1 << 18;
 
+/// Blocks of a layer that are kept in memory.
+const CACHE_BYTES: u64 = 4 << 20;
+
+/// A base image of either kind.
+pub(super) enum Image {
+    First(ImageLayer),
+    Layer(Box<ImagedLayer>),
+}
+
+impl Image {
+    pub fn open(lineage: &Lineage) -> Result<Image, LayerError> {
+        Ok(match &lineage.image {
+            BaseImage::First(path) => Image::First(ImageLayer::open(path)?),
+            BaseImage::Layer(path, timeline) => {
+                let (size, cache) = (lineage.cluster.segment_size, BlockCache::new(CACHE_BYTES));
+                Image::Layer(Box::new(ImagedLayer::open(path, *timeline, size, &cache)?))
+            }
+        })
+    }
+
+    fn things(&self) -> Result<Things, LayerError> {
+        let image = match self {
+            Image::First(image) => image,
+            Image::Layer(image) => return image.things(),
+        };
+        let mut things = Things { objects: image.objects().collect(), ..Things::default() };
+        for (name, bytes) in image.small_files() {
+            match name {
+                SmallFile::Database(tag) => drop(things.databases.insert(tag)),
+                SmallFile::RelMap(tag) => drop(things.rel_maps.insert(tag, bytes.clone())),
+                SmallFile::Tablespace(spc) => drop(things.tablespaces.insert(spc, bytes.clone())),
+                SmallFile::TwoPhase(xid) => drop(things.two_phase.insert(xid, bytes.clone())),
+                SmallFile::ReplicationOrigins => {
+                    things.origins = image.replication_origins().clone();
+                }
+            }
+        }
+        Ok(things)
+    }
+
+    fn page(&self, object: ObjectTag, block: BlockNumber) -> Result<PageImage, LayerError> {
+        let page = match self {
+            Image::First(image) => image.page(object, block)?,
+            Image::Layer(image) => image.page(ObjectPage { object, block })?,
+        };
+        Ok(page.unwrap_or_else(PageImage::zeroed))
+    }
+}
+
 /// Writes all of the data directory but WAL and `pg_control`.
-pub(super) fn write(image: &ImageLayer, into: &Path) -> Result<(), MaterializeError> {
+pub(super) fn write(image: &Image, into: &Path) -> Result<(), MaterializeError> {
+    let things = image.things()?;
     for directory in DIRECTORIES {
         make_folder(&into.join(directory))?;
     }
     put(&into.join("PG_VERSION"), PG_VERSION)?;
-    for (name, bytes) in image.small_files() {
-        match name {
-            SmallFile::Database(tag) => make_database(into, tag)?,
-            SmallFile::RelMap(tag) => {
-                let dir = into.join(database_path(tag.spc, tag.db));
-                put(&dir.join("pg_filenode.map"), bytes)?;
-                if tag.spc != Oid::GLOBAL_TABLESPACE {
-                    put(&dir.join("PG_VERSION"), PG_VERSION)?;
-                }
-            }
-            SmallFile::Tablespace(spc) => make_tablespace(into, spc)?,
-            SmallFile::TwoPhase(xid) => {
-                put(&into.join(format!("pg_twophase/{xid:08X}")), &with_checksum(bytes))?;
-            }
-            SmallFile::ReplicationOrigins => put(&into.join(REPLICATION_ORIGINS_PATH), bytes)?,
+    for tag in things.databases {
+        make_database(into, tag)?;
+    }
+    for (tag, map) in things.rel_maps {
+        let dir = into.join(database_path(tag.spc, tag.db));
+        put(&dir.join("pg_filenode.map"), &map)?;
+        if tag.spc != Oid::GLOBAL_TABLESPACE {
+            put(&dir.join("PG_VERSION"), PG_VERSION)?;
         }
     }
-    for (object, nblocks) in image.objects() {
+    for spc in things.tablespaces.into_keys() {
+        make_tablespace(into, spc)?;
+    }
+    for (xid, state) in things.two_phase {
+        put(&into.join(format!("pg_twophase/{xid:08X}")), &with_checksum(&state))?;
+    }
+    if !things.origins.is_empty() {
+        let origins = replication_origins::encode(&things.origins);
+        put(&into.join(REPLICATION_ORIGINS_PATH), &origins)?;
+    }
+    for (object, nblocks) in things.objects {
         match object {
             ObjectTag::Rel(rel) => {
                 for (file, blocks) in files_of(BlockNumber(nblocks)) {
@@ -56,7 +112,6 @@ pub(super) fn write(image: &ImageLayer, into: &Path) -> Result<(), MaterializeEr
     Ok(())
 }
 
-/// Small files come in the order of their kinds, so that folders are there before what is in them.
 fn make_database(into: &Path, tag: DbTag) -> Result<(), MaterializeError> {
     make_tablespace(into, tag.spc)?;
     make_folder(&into.join(database_path(tag.spc, tag.db)))
@@ -78,7 +133,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), MaterializeError> {
 }
 
 fn write_pages(
-    image: &ImageLayer,
+    image: &Image,
     object: ObjectTag,
     first: u32,
     count: u32,
@@ -87,9 +142,8 @@ fn write_pages(
     let file = File::create(path).map_err(io_error(path))?;
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
     for block in first..first + count {
-        if let Some(page) = image.page(object, BlockNumber(block))? {
-            out.write_all(&page[..]).map_err(io_error(path))?;
-        }
+        let page = image.page(object, BlockNumber(block))?;
+        out.write_all(&page[..]).map_err(io_error(path))?;
     }
     out.flush().map_err(io_error(path))
 }

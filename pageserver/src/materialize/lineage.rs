@@ -7,6 +7,7 @@ use postgres_formats::{Lsn, TimelineId};
 
 use super::{MaterializeError, io_error};
 use crate::cluster::Cluster;
+use crate::timeline::image_name;
 use crate::timeline::manifest::{Manifest, Origin};
 
 /// A stretch of history in one timeline's WAL.
@@ -18,12 +19,20 @@ pub(super) struct Stretch {
     pub end: Option<Lsn>,
 }
 
+/// The file with all there is at the beginning.
+pub(super) enum BaseImage {
+    /// As the first releases wrote it.
+    First(PathBuf),
+    /// An image layer, and whose it is.
+    Layer(PathBuf, TimelineId),
+}
+
 /// A timeline and its ancestors.
 pub(super) struct Lineage {
     /// From the root on.
     pub stretches: Vec<Stretch>,
     /// The root's base image.
-    pub image_layer: PathBuf,
+    pub image: BaseImage,
     /// The LSN of that image.
     pub start: Lsn,
     pub cluster: Cluster,
@@ -46,16 +55,28 @@ impl Lineage {
                     (id, end) = (ancestor.timeline, Some(ancestor.lsn));
                 }
                 Origin::ImageLayer(name) => {
-                    stretches.reverse();
-                    return Ok(Lineage {
-                        stretches,
-                        image_layer: dir.join("layers").join(name),
-                        start: manifest.start,
-                        cluster: read_cluster(&dir.join("pg_control"))?,
-                    });
+                    let image = BaseImage::First(dir.join("layers").join(name));
+                    return Lineage::from_root(stretches, image, &dir, manifest.start);
+                }
+                Origin::OwnImage => {
+                    let path = dir.join("layers").join(image_name(manifest.start));
+                    let image = BaseImage::Layer(path, id);
+                    return Lineage::from_root(stretches, image, &dir, manifest.start);
                 }
             }
         }
+    }
+}
+
+impl Lineage {
+    fn from_root(
+        mut stretches: Vec<Stretch>,
+        image: BaseImage,
+        dir: &Path,
+        start: Lsn,
+    ) -> Result<Lineage, MaterializeError> {
+        stretches.reverse();
+        Ok(Lineage { stretches, image, start, cluster: read_cluster(&dir.join("pg_control"))? })
     }
 }
 

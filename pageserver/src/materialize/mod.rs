@@ -25,8 +25,9 @@ use postgres_formats::field_reader::Truncated;
 use postgres_formats::wal::{RecordParseError, WalDecodeError};
 use postgres_formats::{Lsn, TimelineId};
 
-use crate::layer::image::{ImageLayer, LayerError};
+use crate::layer::image::LayerError;
 use crate::timeline::manifest::ManifestError;
+use base::Image;
 use lineage::Lineage;
 
 pub use raw::{RawWal, write_raw_wal};
@@ -126,8 +127,7 @@ pub fn materialize(
     if lsn < lineage.start {
         return Err(MaterializeError::BeforeStart { lsn, start: lineage.start });
     }
-    let image = ImageLayer::open(&lineage.image_layer)?;
-    base::write(&image, into)?;
+    base::write(&Image::open(&lineage)?, into)?;
     let made = wal::write(&lineage, lsn, &into.join("pg_wal"))?;
     // Not "shut down": then PostgreSQL would not look at any WAL behind the checkpoint.
     let mut control = lineage.cluster.control_file.clone();

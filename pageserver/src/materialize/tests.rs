@@ -15,7 +15,7 @@ use postgres_formats::wal::{
 };
 use postgres_formats::{Lsn, SystemId};
 
-use super::lineage::{Lineage, Stretch};
+use super::lineage::{BaseImage, Lineage, Stretch};
 use super::{MaterializeError, wal};
 use crate::cluster::Cluster;
 use crate::wal::store::WalStore;
@@ -62,7 +62,7 @@ impl Sample {
         let stretch = |s: &Stretch| Stretch { wal_dir: s.wal_dir.clone(), end: s.end };
         let lineage = Lineage {
             stretches: self.stretches.iter().map(stretch).collect(),
-            image_layer: PathBuf::new(),
+            image: BaseImage::First(PathBuf::new()),
             start: CHECKPOINT,
             cluster: self.cluster.clone(),
         };

@@ -185,6 +185,8 @@ fn of_freeze(error: &FreezeError) -> SqlState {
         }
         FreezeError::Write { source: WriteError::Wal(error), .. } => of_timeline(error),
         FreezeError::Timeline(error) => of_timeline(error),
+        FreezeError::Page(error) => of_page(error),
+        FreezeError::ShutDown => SqlState::ADMIN_SHUTDOWN,
         FreezeError::Write { .. } | FreezeError::Layer(_) | FreezeError::Manifest(_) => {
             SqlState::DATA_CORRUPTED
         }

@@ -13,7 +13,6 @@ use super::pagestream;
 use super::table::{Rows, text};
 use crate::error_text::with_causes;
 use crate::repository::{Branch, RepositoryError, Unreadable};
-use crate::timeline::manifest::Origin;
 use crate::timeline::{Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
@@ -253,10 +252,7 @@ fn has_no_wal(service: &PageService, timeline: TimelineId) -> bool {
 
 fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {
     let manifest = timeline.manifest();
-    let ancestor = match &manifest.origin {
-        Origin::Ancestor(ancestor) => Some(*ancestor),
-        Origin::ImageLayer(_) => None,
-    };
+    let ancestor = manifest.origin.ancestor();
     let [state, stopped, cause] = state_columns(Some(timeline));
     let positions = timeline.positions();
     vec![

@@ -203,10 +203,7 @@ pub(super) fn read_branch(dir: &Path, name: &BranchName, half_done: HalfDone) ->
     }
     match Manifest::read(&folder) {
         Ok(manifest) => {
-            let ancestor = match manifest.origin {
-                Origin::Ancestor(ancestor) => Some(ancestor),
-                Origin::ImageLayer(_) => None,
-            };
+            let ancestor = manifest.origin.ancestor();
             let (start, created) = (manifest.start, manifest.created);
             Entry::Branch(Branch { name, timeline, ancestor, start, created })
         }

@@ -46,7 +46,7 @@ impl Repository {
         let manifest = Manifest::read(&dir)?;
         let ancestor = match &manifest.origin {
             Origin::Ancestor(ancestor) => Some(self.timeline(ancestor.timeline)?),
-            Origin::ImageLayer(_) => None,
+            Origin::ImageLayer(_) | Origin::OwnImage => None,
         };
         let began = std::time::Instant::now();
         let timeline = Timeline::open(

@@ -6,27 +6,27 @@
 //! opened, and its WAL is indexed as ever.
 
 use std::fs;
-use std::io::{self, BufWriter};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use durable_files::File;
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::wal::WalRecord;
 
 use super::Timeline;
 use super::error::TimelineError;
+use super::get_page::GetPageError;
 use super::history::Closed;
 use super::ingest::Writer;
-use super::manifest::{Layered, Manifest, ManifestError};
+use super::manifest::{Layered, Manifest, ManifestError, Origin};
 use crate::index::Version;
 use crate::layer::delta::{DeltaLayer, StretchFacts, StretchWal, WriteError, write_delta};
+use crate::layer::file::make_file;
 use crate::layer::image::LayerError;
 
-const BUFFER_BYTES: usize = 1 << 20;
 const DELTA: &str = "delta__";
-const UNFINISHED: &str = ".new";
+const IMAGE: &str = "image__";
 
 /// Why closed stretches could not be written. They stay in memory, and their WAL on disk.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,12 @@ pub enum FreezeError {
         /// The cause.
         source: io::Error,
     },
+    /// A page that belongs into an image cannot be had.
+    #[error(transparent)]
+    Page(#[from] GetPageError),
+    /// The timeline is being shut down.
+    #[error("the timeline is being shut down")]
+    ShutDown,
     /// The layer cannot be read again.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -130,6 +136,7 @@ impl Timeline {
             let (layer, bytes) = self.write_layer(&closed)?;
             let next = Layered {
                 deltas: layered.deltas.iter().cloned().chain([name_of(&closed.facts)]).collect(),
+                images: layered.images.clone(),
                 end: closed.facts.end,
                 state: closed.facts.end_state,
             };
@@ -144,44 +151,24 @@ impl Timeline {
 
     /// Returns when no layer is being written any more; after `shut_down` none ever is.
     pub(crate) fn wait_for_layers(&self) {
+        drop(self.reshaping.lock());
         drop(self.layered.lock());
     }
 
     /// The layer, and how many bytes its file has.
     fn write_layer(&self, closed: &Closed) -> Result<(DeltaLayer, u64), FreezeError> {
         let began = std::time::Instant::now();
-        let dir = self.dir.join("layers");
-        let path = dir.join(name_of(&closed.facts));
-        let mut beside = path.clone().into_os_string();
-        beside.push(UNFINISHED);
-        let beside = PathBuf::from(beside);
-        let written = self.write_file(&beside, &path, closed);
-        if written.is_err() {
-            // The first error is the one to report; what is left goes when the timeline is opened.
-            let _ = durable_files::unlink(&beside);
-        }
-        let summary = written?;
+        let path = self.dir.join("layers").join(name_of(&closed.facts));
+        let io = |source| FreezeError::Io { path: path.clone(), source };
+        let wal = WalOfStretch { timeline: self, facts: &closed.facts };
+        let summary = make_file(&path, io, |out| {
+            write_delta(out, &closed.facts, &closed.index, &wal)
+                .map_err(|source| FreezeError::Write { path: path.clone(), source })
+        })?;
         slog::info!(self.log, "layer written"; "layer" => %path.display(),
             "entries" => summary.entry_count, "raw_bytes" => summary.raw_bytes,
             "bytes" => summary.file_bytes, "milliseconds" => began.elapsed().as_millis() as u64);
         Ok((self.open_layer(&path)?, summary.file_bytes))
-    }
-
-    fn write_file(
-        &self,
-        beside: &Path,
-        path: &Path,
-        closed: &Closed,
-    ) -> Result<layers::Summary, FreezeError> {
-        let io = |source| FreezeError::Io { path: path.to_owned(), source };
-        let file = BufWriter::with_capacity(BUFFER_BYTES, File::create(beside).map_err(io)?);
-        let wal = WalOfStretch { timeline: self, facts: &closed.facts };
-        let (summary, file) = write_delta(file, &closed.facts, &closed.index, &wal)
-            .map_err(|source| FreezeError::Write { path: path.to_owned(), source })?;
-        let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-        file.sync_all().map_err(io)?;
-        durable_files::rename(beside, path).map_err(io)?;
-        Ok(summary)
     }
 
     fn open_layer(&self, path: &Path) -> Result<DeltaLayer, LayerError> {
@@ -191,14 +178,25 @@ impl Timeline {
 
 /// The name of the file of a stretch's layer.
 fn name_of(facts: &StretchFacts) -> String {
-    format!("{DELTA}{:016X}-{:016X}", facts.start.as_u64(), facts.end.as_u64())
+    delta_name(facts.start, facts.end)
 }
 
-/// Removes layers that were being written when the process ended: their WAL is there.
+/// The name of the file of a delta layer.
+pub(super) fn delta_name(start: Lsn, end: Lsn) -> String {
+    format!("{DELTA}{:016X}-{:016X}", start.as_u64(), end.as_u64())
+}
+
+/// The name of the file of an image layer.
+pub fn image_name(lsn: Lsn) -> String {
+    format!("{IMAGE}{:016X}", lsn.as_u64())
+}
+
+/// Removes layers that do not count: those that were being written when the process ended, for their WAL
+/// or what they were made of is there, and those that were to be removed.
 ///
 /// # Errors
 /// Whatever the file system gives.
-pub(super) fn remove_unfinished(dir: &Path, layered: &Layered) -> io::Result<()> {
+pub(super) fn remove_unfinished(dir: &Path, manifest: &Manifest) -> io::Result<()> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -206,8 +204,10 @@ pub(super) fn remove_unfinished(dir: &Path, layered: &Layered) -> io::Result<()>
     for entry in entries {
         let name = entry?.file_name();
         let Some(name) = name.to_str() else { continue };
-        let counts = layered.deltas.iter().any(|delta| delta == name);
-        if name.starts_with(DELTA) && !counts {
+        let Layered { deltas, images, .. } = &manifest.layered;
+        let counts = deltas.iter().chain(images).any(|layer| layer == name)
+            || matches!(&manifest.origin, Origin::ImageLayer(image) if image == name);
+        if (name.starts_with(DELTA) || name.starts_with(IMAGE)) && !counts {
             durable_files::unlink(&dir.join(name))?;
         }
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cache::{Lookup, MakeGuard, Waiter};
 use postgres_formats::wal::{DecodedRecord, Reassembled, WalRecord, reassemble};
 use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, page_checksum};
@@ -86,6 +87,7 @@ fn size_text(size: &Option<u32>) -> String {
 enum Base {
     Zero,
     Cached(Arc<PageImage>),
+    Kept(Bytes),
     Image(Arc<Timeline>, ObjectPage),
 }
 
@@ -122,6 +124,16 @@ impl Timeline {
     ///
     /// Pages carry the checksum that PostgreSQL expects, if the cluster has checksums.
     pub fn get_pages(
+        self: &Arc<Self>,
+        requests: &[PageRequest],
+        timeout: Duration,
+    ) -> Vec<Result<Arc<PageImage>, GetPageError>> {
+        let named = self.make_pages(requests, timeout).into_iter().zip(requests);
+        named.map(|(result, request)| Ok(damage::page(request.page, result?))).collect()
+    }
+
+    /// The same without faults on purpose, which must not get into layers.
+    pub(super) fn make_pages(
         self: &Arc<Self>,
         requests: &[PageRequest],
         timeout: Duration,
@@ -166,9 +178,7 @@ impl Timeline {
             set(number, self.wait_for_other(request, waiter));
         }
         let missing = || unreachable!("every request was answered above");
-        let results = results.into_iter().map(|result| result.unwrap_or_else(missing));
-        let named = results.zip(requests);
-        named.map(|(result, request)| Ok(damage::page(request.page, result?))).collect()
+        results.into_iter().map(|result| result.unwrap_or_else(missing)).collect()
     }
 
     /// Reads one page; see `get_pages`.
@@ -275,6 +285,7 @@ impl Timeline {
                     plan.base = Base::Image(timeline, page);
                     break;
                 }
+                (None, Below::Nothing) => break,
             }
         }
         plan.versions.reverse();
@@ -330,9 +341,14 @@ impl Base {
         match self {
             Base::Zero => Ok(None),
             Base::Cached(page) => Ok(Some(page.clone())),
+            Base::Kept(bytes) => {
+                let mut page = PageImage::zeroed();
+                page.copy_from_slice(bytes);
+                Ok(Some(Arc::new(page)))
+            }
             Base::Image(timeline, page) => match &timeline.below {
                 Below::Image(layer) => Ok(layer.page(page.object, page.block)?.map(Arc::new)),
-                Below::Ancestor(..) => Ok(None),
+                Below::Ancestor(..) | Below::Nothing => Ok(None),
             },
         }
     }
@@ -360,6 +376,7 @@ impl Plan {
         match history.foundation {
             Foundation::Version | Foundation::Zero => Some(Ground::Base(Base::Zero)),
             Foundation::CopyOf(from, at) => Some(Ground::CopyOf(from, at)),
+            Foundation::Kept(bytes) => Some(Ground::Base(Base::Kept(bytes))),
             Foundation::Below => None,
         }
     }

@@ -2,18 +2,20 @@
 //!
 //! The newest stretch is *open*: an index in memory over the WAL. From time to time it is *closed*, and
 //! another one is begun. A closed stretch is an index like the open one, until it has been written as a
-//! delta layer, which takes its place.
+//! delta layer, which takes its place. Among the deltas stand images: each behind the deltas that begin
+//! at its LSN or later, and before the older ones.
 
 use std::sync::Arc;
 
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
 
-use super::Timeline;
 use super::manifest::Layered;
+use super::{Below, Timeline};
 use crate::index::{IndexOp, WalIndex};
 use crate::layer::delta::{DeltaLayer, StretchFacts};
 use crate::layer::image::LayerError;
+use crate::layer::imaged::ImagedLayer;
 use crate::stretch::Stretch;
 
 /// The stretches of a timeline's own history.
@@ -35,6 +37,16 @@ enum Older {
     Closed(Arc<Closed>),
     /// A file.
     Delta(Arc<DeltaLayer>),
+    /// A file with all that was there at an LSN.
+    Image(Arc<ImagedLayer>),
+}
+
+/// What happened up to an LSN, as far as it counts.
+pub(super) struct Changes<'a, T> {
+    /// What each stretch says, the oldest first.
+    pub oldest_first: Vec<T>,
+    /// On what that happened; `None`: on nothing, for an image is the oldest that counts.
+    pub below: Option<&'a Below>,
 }
 
 /// A stretch that is to be written.
@@ -48,6 +60,16 @@ impl Older {
         match self {
             Older::Closed(closed) => &closed.index,
             Older::Delta(layer) => &**layer,
+            Older::Image(layer) => &**layer,
+        }
+    }
+
+    /// Where it begins; an image at its LSN, as if it had no length.
+    fn start(&self) -> Lsn {
+        match self {
+            Older::Closed(closed) => closed.facts.start,
+            Older::Delta(layer) => layer.start(),
+            Older::Image(layer) => layer.lsn(),
         }
     }
 }
@@ -59,15 +81,38 @@ fn begun(at: Lsn, state: &CheckpointState) -> WalIndex {
 }
 
 impl History {
-    /// The history in `deltas`, oldest first, which go as far as `layered` says.
-    pub fn new(layered: &Layered, deltas: Vec<DeltaLayer>) -> History {
+    /// The history in `deltas`, oldest first, which go as far as `layered` says, and `images`.
+    pub fn new(layered: &Layered, deltas: Vec<DeltaLayer>, images: Vec<ImagedLayer>) -> History {
         let older = deltas.into_iter().rev().map(|layer| Older::Delta(Arc::new(layer)));
-        History {
+        let mut history = History {
             open: begun(layered.end, &layered.state),
             open_from: layered.end,
             state: layered.state,
             older: older.collect(),
+        };
+        images.into_iter().for_each(|image| history.add_image(image));
+        history
+    }
+
+    /// Puts an image in its place.
+    pub fn add_image(&mut self, image: ImagedLayer) {
+        let mut older = self.older.to_vec();
+        let before = older.partition_point(|younger| younger.start() >= image.lsn());
+        older.insert(before, Older::Image(Arc::new(image)));
+        self.older = older.into();
+    }
+
+    /// The layers that are files, the oldest first.
+    pub fn layers(&self) -> (Vec<Arc<DeltaLayer>>, Vec<Arc<ImagedLayer>>) {
+        let (mut deltas, mut images) = (Vec::new(), Vec::new());
+        for older in self.older.iter().rev() {
+            match older {
+                Older::Closed(_) => {}
+                Older::Delta(layer) => deltas.push(layer.clone()),
+                Older::Image(layer) => images.push(layer.clone()),
+            }
         }
+        (deltas, images)
     }
 
     /// How many bytes of WAL the open stretch has when the WAL ends at `end`.
@@ -100,7 +145,7 @@ impl History {
     pub fn oldest_closed(&self) -> Option<Arc<Closed>> {
         self.older.iter().rev().find_map(|older| match older {
             Older::Closed(closed) => Some(closed.clone()),
-            Older::Delta(_) => None,
+            Older::Delta(_) | Older::Image(_) => None,
         })
     }
 
@@ -118,7 +163,7 @@ impl History {
     pub fn version_count(&self) -> u64 {
         let closed = self.older.iter().map(|older| match older {
             Older::Closed(closed) => closed.index.version_count(),
-            Older::Delta(_) => 0,
+            Older::Delta(_) | Older::Image(_) => 0,
         });
         self.open.version_count() + closed.sum::<u64>()
     }
@@ -161,5 +206,27 @@ impl Timeline {
         }
         answers.push(newest);
         Ok(answers)
+    }
+
+    /// What each stretch says of what happened up to `at`, back to the last image before.
+    pub(super) fn changes<T>(
+        &self,
+        at: Lsn,
+        ask: impl Fn(&dyn Stretch) -> Result<T, LayerError>,
+    ) -> Result<Changes<'_, T>, LayerError> {
+        let (newest, older) = {
+            let history = self.history.read();
+            (ask(&history.open)?, history.older.clone())
+        };
+        let mut changes = Changes { oldest_first: vec![newest], below: Some(&self.below) };
+        for older in older.iter() {
+            changes.oldest_first.push(ask(older.stretch())?);
+            if older.stretch().knows_all(at) {
+                changes.below = None;
+                break;
+            }
+        }
+        changes.oldest_first.reverse();
+        Ok(changes)
     }
 }

@@ -11,8 +11,8 @@ use postgres_formats::{Lsn, ServerParameters, TimelineId};
 use serde::{Deserialize, Serialize};
 
 /// 2: `parameters`, without which the state is not complete. 3: layers; the checksum is that of all
-/// facts.
-const FORMAT_VERSION: u32 = 3;
+/// facts. 4: images among the layers.
+const FORMAT_VERSION: u32 = 4;
 const FILE_NAME: &str = "manifest";
 
 /// Why a manifest could not be read or written.
@@ -58,8 +58,20 @@ pub struct Ancestor {
 pub enum Origin {
     /// It was forked.
     Ancestor(Ancestor),
-    /// It begins with an image layer: the name of the file in `layers/`.
+    /// It begins with an image of the first releases' format: the name of the file in `layers/`.
     ImageLayer(String),
+    /// Nothing: it begins with one of its own images.
+    OwnImage,
+}
+
+impl Origin {
+    /// What it was forked from.
+    pub fn ancestor(&self) -> Option<Ancestor> {
+        match self {
+            Origin::Ancestor(ancestor) => Some(*ancestor),
+            Origin::ImageLayer(_) | Origin::OwnImage => None,
+        }
+    }
 }
 
 /// What a timeline is made of.
@@ -87,6 +99,8 @@ pub struct Manifest {
 pub struct Layered {
     /// Names of the delta layers in `layers/`, the oldest first. Each begins where the one before ends.
     pub deltas: Vec<String>,
+    /// Names of the image layers in `layers/`. Each is of an LSN where a delta ends, or of the beginning.
+    pub images: Vec<String>,
     /// Where the last of them ends, and the WAL that is not in layers begins: a place where a record can
     /// begin.
     pub end: Lsn,
@@ -97,7 +111,7 @@ pub struct Layered {
 impl Layered {
     /// Nothing yet, of a timeline that begins with that state.
     pub fn nothing(start: Lsn, state: CheckpointState) -> Layered {
-        Layered { deltas: Vec::new(), end: start, state }
+        Layered { deltas: Vec::new(), images: Vec::new(), end: start, state }
     }
 }
 
@@ -134,6 +148,8 @@ struct LayeredText {
     #[serde(flatten)]
     state: StateText,
     deltas: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    images: Vec<String>,
 }
 
 /// What formats 1 and 2 had besides.
@@ -253,12 +269,18 @@ impl Manifest {
                 Origin::Ancestor(Ancestor { timeline: id(ancestor)?, lsn: lsn(at)? })
             }
             (None, None, Some(name)) => Origin::ImageLayer(file_name(name)?),
+            (None, None, None)
+                if text.layered.as_ref().is_some_and(|layered| !layered.images.is_empty()) =>
+            {
+                Origin::OwnImage
+            }
             _ => return Err("it names neither an ancestor nor an image layer, or both".into()),
         };
         let (start, state) = (lsn(&text.start_lsn)?, text.state.parse()?);
         let layered = match text.layered {
             Some(layered) => Layered {
                 deltas: layered.deltas.into_iter().map(file_name).collect::<Result<_, _>>()?,
+                images: layered.images.into_iter().map(file_name).collect::<Result<_, _>>()?,
                 end: lsn(&layered.end_lsn)?,
                 state: layered.state.parse()?,
             },
@@ -291,7 +313,9 @@ impl Manifest {
         let (ancestor, image_layer) = match &self.origin {
             Origin::Ancestor(ancestor) => (Some(ancestor), None),
             Origin::ImageLayer(name) => (None, Some(name.clone())),
+            Origin::OwnImage => (None, None),
         };
+        let is_layered = !self.layered.deltas.is_empty() || !self.layered.images.is_empty();
         Text {
             id: self.id.to_string(),
             ancestor: ancestor.map(|a| a.timeline.to_string()),
@@ -300,10 +324,11 @@ impl Manifest {
             start_lsn: self.start.to_string(),
             created: self.created,
             state: StateText::of(&self.state),
-            layered: (!self.layered.deltas.is_empty()).then(|| LayeredText {
+            layered: is_layered.then(|| LayeredText {
                 end_lsn: self.layered.end.to_string(),
                 state: StateText::of(&self.layered.state),
                 deltas: self.layered.deltas.clone(),
+                images: self.layered.images.clone(),
             }),
         }
     }
@@ -357,6 +382,10 @@ crc32c = CRC
         manifest.state.parameters.track_commit_timestamp = true;
         manifest.state_is_complete = true;
         manifest.layered = Layered::nothing(manifest.start, manifest.state);
+        manifest.write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
+        manifest.origin = Origin::OwnImage;
+        manifest.layered.images = vec!["image__1".to_owned()];
         manifest.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
         manifest.layered.deltas = vec!["delta__1".to_owned(), "delta__2".to_owned()];

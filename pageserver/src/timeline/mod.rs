@@ -12,7 +12,9 @@ mod freeze;
 pub mod get_page;
 mod heal;
 mod history;
+mod image;
 mod ingest;
+mod layers;
 mod load;
 pub mod manifest;
 mod objects;
@@ -33,6 +35,7 @@ use crate::cluster::Cluster;
 use crate::layer::delta::DeltaLayer;
 use crate::layer::freezer::LayerShared;
 use crate::layer::image::ImageLayer;
+use crate::layer::imaged::ImagedLayer;
 use crate::page_maker::PageMaker;
 use crate::seqwait::SeqWait;
 use crate::wal::flushed_mark::FlushedMark;
@@ -43,9 +46,10 @@ use ingest::Writer;
 use manifest::{Layered, Manifest, Origin};
 
 pub use checkpoint_at::StateAt;
-pub use freeze::{FreezeError, Frozen, WrittenLayer};
+pub use freeze::{FreezeError, Frozen, WrittenLayer, image_name};
 pub use get_page::{GetPageError, PageRequest};
 pub use ingest::IngestError;
+pub use layers::LayerFile;
 
 /// What lies below a timeline's own WAL.
 enum Below {
@@ -53,6 +57,8 @@ enum Below {
     Ancestor(Arc<Timeline>, Lsn),
     /// All pages at the LSN at which this one begins.
     Image(ImageLayer),
+    /// Nothing: its own history begins with an image.
+    Nothing,
 }
 
 /// How far a timeline's WAL has come.
@@ -85,6 +91,9 @@ pub struct Timeline {
     writer: Mutex<Writer>,
     // LOCK ORDER: 2. Never held during IO, redo or a wait, nor while another timeline's is taken.
     history: RwLock<History>,
+    /// Held by whoever makes images, merges or removes layers, while that lasts.
+    // LOCK ORDER: 2, before `layered`, beside `writer`; IO and redo happen under it.
+    reshaping: Mutex<()>,
     /// What of it is in layers, as the manifest says. Held by the one who writes layers.
     // LOCK ORDER: 3, beside `writer`; IO happens under it.
     layered: Mutex<Layered>,
@@ -100,6 +109,15 @@ pub struct Timeline {
     looked_again: Mutex<Option<Instant>>,
     /// The position up to which reads can be answered.
     readable: SeqWait,
+}
+
+fn read_cluster(dir: &Path) -> Result<Arc<Cluster>, TimelineError> {
+    let path = dir.join("pg_control");
+    let bytes =
+        std::fs::read(&path).map_err(|source| TimelineError::Io { path: path.clone(), source })?;
+    let cluster = Cluster::from_control_file(&bytes)
+        .map_err(|source| TimelineError::ControlFile { path, source })?;
+    Ok(Arc::new(cluster))
 }
 
 impl Timeline {
@@ -122,20 +140,16 @@ impl Timeline {
                 (Below::Ancestor(ancestor, at.lsn), cluster)
             }
             (Origin::ImageLayer(name), None) => {
-                let path = dir.join("pg_control");
-                let bytes = std::fs::read(&path)
-                    .map_err(|source| TimelineError::Io { path: path.clone(), source })?;
-                let cluster = Cluster::from_control_file(&bytes)
-                    .map_err(|source| TimelineError::ControlFile { path, source })?;
                 let layer = ImageLayer::open(&dir.join("layers").join(name))?;
-                (Below::Image(layer), Arc::new(cluster))
+                (Below::Image(layer), read_cluster(dir)?)
             }
+            (Origin::OwnImage, None) => (Below::Nothing, read_cluster(dir)?),
             _ => return Err(TimelineError::AncestorMissing(manifest.id)),
         };
         if !manifest.state_is_complete {
             manifest.state = match &below {
                 Below::Ancestor(ancestor, at) => ancestor.state_at(*at)?.state,
-                Below::Image(_) => CheckpointState {
+                Below::Image(_) | Below::Nothing => CheckpointState {
                     parameters: cluster.control_file.parameters,
                     ..manifest.state
                 },
@@ -145,19 +159,24 @@ impl Timeline {
         let wal = WalStore::new(dir.join("wal"), cluster.segment_size, cluster.tli);
         let flushed_mark = FlushedMark::new(wal.dir());
         let folder = dir.join("layers");
-        freeze::remove_unfinished(&folder, &manifest.layered)
+        freeze::remove_unfinished(&folder, &manifest)
             .map_err(|source| TimelineError::Io { path: folder.clone(), source })?;
         let open = |name| {
             let path = folder.join(name);
             DeltaLayer::open(&path, manifest.id, cluster.segment_size, &layers.blocks)
         };
         let deltas = manifest.layered.deltas.iter().map(open).collect::<Result<_, _>>()?;
-        let history = History::new(&manifest.layered, deltas);
+        let open = |name| {
+            let path = folder.join(name);
+            ImagedLayer::open(&path, manifest.id, cluster.segment_size, &layers.blocks)
+        };
+        let images = manifest.layered.images.iter().map(open).collect::<Result<_, _>>()?;
+        let history = History::new(&manifest.layered, deltas, images);
         let start = manifest.layered.end.normalized(cluster.segment_size);
         // The history of an ancestor counts only as far as that has it.
         let readable = match &below {
             Below::Ancestor(..) => Lsn::INVALID,
-            Below::Image(_) => start,
+            Below::Image(_) | Below::Nothing => start,
         };
         let timeline = Arc::new_cyclic(|myself| Timeline {
             myself: myself.clone(),
@@ -171,6 +190,7 @@ impl Timeline {
             flushed_mark,
             maker,
             history: RwLock::new(history),
+            reshaping: Mutex::new(()),
             layered: Mutex::new(manifest.layered.clone()),
             layers,
             positions: Mutex::new(Positions {
@@ -219,6 +239,7 @@ impl Timeline {
         match &self.below {
             Below::Ancestor(ancestor, _) => ancestor.oldest_lsn(),
             Below::Image(layer) => layer.lsn(),
+            Below::Nothing => self.manifest.start,
         }
     }
 

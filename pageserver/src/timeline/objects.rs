@@ -27,6 +27,7 @@ impl Timeline {
             None => match &self.below {
                 Below::Ancestor(ancestor, at) => ancestor.object_size(object, lsn.min(*at)),
                 Below::Image(layer) => Ok(layer.size(object)),
+                Below::Nothing => Ok(None),
             },
         }
     }
@@ -50,20 +51,23 @@ impl Timeline {
     }
 
     /// What exists at `lsn`, with its size in pages: everything, or what is in one database.
-    fn list_matching(
+    pub(super) fn list_matching(
         &self,
         lsn: Lsn,
         only: Option<DbTag>,
     ) -> Result<BTreeMap<ObjectTag, u32>, TimelineError> {
         let wanted = |tag: Option<DbTag>| only.is_none() || tag == only;
-        let mut objects = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.list_matching(lsn.min(*at), only)?,
-            Below::Image(layer) => layer.objects().filter(|(o, _)| wanted(o.database())).collect(),
-        };
-        let changes = self.oldest_first(|stretch| {
+        let changes = self.changes(lsn, |stretch| {
             Ok((stretch.database_events(lsn)?, stretch.sizes(only, lsn)?))
         })?;
-        for (events, sizes) in changes {
+        let mut objects = match changes.below {
+            None | Some(Below::Nothing) => BTreeMap::new(),
+            Some(Below::Ancestor(ancestor, at)) => ancestor.list_matching(lsn.min(*at), only)?,
+            Some(Below::Image(layer)) => {
+                layer.objects().filter(|(o, _)| wanted(o.database())).collect()
+            }
+        };
+        for (events, sizes) in changes.oldest_first {
             for (tag, at, event) in events.into_iter().filter(|(tag, ..)| wanted(Some(*tag))) {
                 objects.retain(|object, _| object.database() != Some(tag));
                 if let DbEvent::CopyOf(from) = event {
@@ -116,9 +120,11 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn databases(&self, lsn: Lsn) -> Result<BTreeSet<DbTag>, TimelineError> {
-        let mut databases: BTreeSet<DbTag> = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.databases(lsn.min(*at))?,
-            Below::Image(layer) => {
+        let changes = self.changes(lsn, |stretch| stretch.database_events(lsn))?;
+        let mut databases: BTreeSet<DbTag> = match changes.below {
+            None | Some(Below::Nothing) => BTreeSet::new(),
+            Some(Below::Ancestor(ancestor, at)) => ancestor.databases(lsn.min(*at))?,
+            Some(Below::Image(layer)) => {
                 let database = |name| match name {
                     SmallFile::Database(tag) => Some(tag),
                     _ => None,
@@ -126,8 +132,7 @@ impl Timeline {
                 layer.small_files().filter_map(|(name, _)| database(name)).collect()
             }
         };
-        let events = self.oldest_first(|stretch| stretch.database_events(lsn))?;
-        for (tag, _, event) in events.into_iter().flatten() {
+        for (tag, _, event) in changes.oldest_first.into_iter().flatten() {
             match event {
                 DbEvent::Created | DbEvent::CopyOf(_) => databases.insert(tag),
                 DbEvent::Dropped => databases.remove(&tag),
@@ -142,9 +147,11 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn tablespaces(&self, lsn: Lsn) -> Result<BTreeMap<Oid, Bytes>, TimelineError> {
-        let mut tablespaces: BTreeMap<Oid, Bytes> = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.tablespaces(lsn.min(*at))?,
-            Below::Image(layer) => {
+        let changes = self.changes(lsn, |stretch| stretch.tablespaces(lsn))?;
+        let mut tablespaces: BTreeMap<Oid, Bytes> = match changes.below {
+            None | Some(Below::Nothing) => BTreeMap::new(),
+            Some(Below::Ancestor(ancestor, at)) => ancestor.tablespaces(lsn.min(*at))?,
+            Some(Below::Image(layer)) => {
                 let location = |(name, bytes): (SmallFile, &Bytes)| match name {
                     SmallFile::Tablespace(spc) => Some((spc, bytes.clone())),
                     _ => None,
@@ -152,8 +159,7 @@ impl Timeline {
                 layer.small_files().filter_map(location).collect()
             }
         };
-        let changed = self.oldest_first(|stretch| stretch.tablespaces(lsn))?;
-        for (spc, location) in changed.into_iter().flatten() {
+        for (spc, location) in changes.oldest_first.into_iter().flatten() {
             match location {
                 Some(location) => tablespaces.insert(spc, location),
                 None => tablespaces.remove(&spc),
@@ -188,6 +194,7 @@ impl Timeline {
             None => match &self.below {
                 Below::Ancestor(ancestor, at) => ancestor.rel_map(tag, lsn.min(*at)),
                 Below::Image(layer) => Ok(layer.small_file(SmallFile::RelMap(tag)).cloned()),
+                Below::Nothing => Ok(None),
             },
         }
     }
@@ -198,9 +205,11 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn two_phase(&self, lsn: Lsn) -> Result<BTreeMap<u32, Bytes>, TimelineError> {
-        let mut prepared: BTreeMap<u32, Bytes> = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.two_phase(lsn.min(*at))?,
-            Below::Image(layer) => {
+        let changes = self.changes(lsn, |stretch| stretch.two_phase(lsn))?;
+        let mut prepared: BTreeMap<u32, Bytes> = match changes.below {
+            None | Some(Below::Nothing) => BTreeMap::new(),
+            Some(Below::Ancestor(ancestor, at)) => ancestor.two_phase(lsn.min(*at))?,
+            Some(Below::Image(layer)) => {
                 let state = |(name, bytes): (SmallFile, &Bytes)| match name {
                     SmallFile::TwoPhase(xid) => Some((xid, bytes.clone())),
                     _ => None,
@@ -208,8 +217,7 @@ impl Timeline {
                 layer.small_files().filter_map(state).collect()
             }
         };
-        let changed = self.oldest_first(|stretch| stretch.two_phase(lsn))?;
-        for (xid, state) in changed.into_iter().flatten() {
+        for (xid, state) in changes.oldest_first.into_iter().flatten() {
             match state {
                 Some(state) => prepared.insert(xid, state),
                 None => prepared.remove(&xid),
@@ -223,12 +231,13 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn replication_origins(&self, lsn: Lsn) -> Result<ReplicationOrigins, TimelineError> {
-        let mut origins = match &self.below {
-            Below::Ancestor(ancestor, at) => ancestor.replication_origins(lsn.min(*at))?,
-            Below::Image(layer) => layer.replication_origins().clone(),
+        let changes = self.changes(lsn, |stretch| stretch.origins(lsn))?;
+        let mut origins = match changes.below {
+            None | Some(Below::Nothing) => BTreeMap::new(),
+            Some(Below::Ancestor(ancestor, at)) => ancestor.replication_origins(lsn.min(*at))?,
+            Some(Below::Image(layer)) => layer.replication_origins().clone(),
         };
-        let changed = self.oldest_first(|stretch| stretch.origins(lsn))?;
-        for (origin, remote_lsn) in changed.into_iter().flatten() {
+        for (origin, remote_lsn) in changes.oldest_first.into_iter().flatten() {
             match remote_lsn {
                 Some(remote_lsn) => origins.insert(origin, remote_lsn),
                 None => origins.remove(&origin),

@@ -79,7 +79,7 @@ impl Timeline {
     pub fn oldest_time(&self) -> Timestamp {
         match &self.below {
             Below::Ancestor(ancestor, _) => ancestor.oldest_time(),
-            Below::Image(_) => {
+            Below::Image(_) | Below::Nothing => {
                 let seconds = self.manifest.state.checkpoint.time;
                 Timestamp::from_unix_micros(seconds.saturating_mul(1_000_000))
             }
@@ -90,7 +90,7 @@ impl Timeline {
     fn ended_by(&self, time: i64, upto: Lsn) -> Result<EndedBy, TimelineError> {
         let below = match &self.below {
             Below::Ancestor(ancestor, at) => ancestor.ended_by(time, upto.min(*at))?,
-            Below::Image(_) => EndedBy { last: None, later: false },
+            Below::Image(_) | Below::Nothing => EndedBy { last: None, later: false },
         };
         if below.later {
             return Ok(below);
@@ -105,6 +105,12 @@ impl Timeline {
         Ok(EndedBy { last, later: false })
     }
 
+    /// The latest time of the transactions up to `lsn`, and the last of them up to which it was that.
+    pub(super) fn latest_end_at(&self, lsn: Lsn) -> Result<Option<(Lsn, i64)>, TimelineError> {
+        let Some(time) = self.latest_end(lsn)? else { return Ok(None) };
+        Ok(self.ended_by(time, lsn)?.last.map(|last| (last, time)))
+    }
+
     /// When the latest transaction up to `lsn` ended, in microseconds since 2000.
     fn latest_end(&self, lsn: Lsn) -> Result<Option<i64>, TimelineError> {
         let own = self.oldest_first(|stretch| stretch.latest_end(lsn))?;
@@ -112,7 +118,7 @@ impl Timeline {
         let own = own.into_iter().flatten().max();
         Ok(match &self.below {
             Below::Ancestor(ancestor, at) => own.max(ancestor.latest_end(lsn.min(*at))?),
-            Below::Image(_) => own,
+            Below::Image(_) | Below::Nothing => own,
         })
     }
 }

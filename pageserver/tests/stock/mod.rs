@@ -14,6 +14,7 @@ use pageserver::timeline::Timeline;
 use postgres_formats::Lsn;
 use postgres_testing::{Cluster, account, bin_dir, redo_module};
 use rand::Rng;
+use rand::seq::IndexedRandom;
 use walredo_pool::{Account, WalRedoConfig};
 
 /// How long anything may take.
@@ -58,7 +59,7 @@ pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
 }
 
 /// Gives a timeline the server's WAL up to `end`, in pieces of random size.
-pub fn receive(timeline: &Timeline, cluster: &Cluster, end: Lsn, rng: &mut impl Rng) {
+pub fn receive(timeline: &Arc<Timeline>, cluster: &Cluster, end: Lsn, rng: &mut impl Rng) {
     let size = timeline.cluster().segment_size;
     let mut lsn = timeline.restart_receiving().unwrap();
     while lsn < end {
@@ -81,4 +82,17 @@ pub fn receive(timeline: &Timeline, cluster: &Cluster, end: Lsn, rng: &mut impl 
         println!("all of it in layers");
         timeline.freeze().unwrap();
     }
+    if rng.random() {
+        make_images(timeline, 1, rng);
+    }
+}
+
+/// Makes images where so many of the delta layers end, chosen at random. Gives where.
+pub fn make_images(timeline: &Arc<Timeline>, count: usize, rng: &mut impl Rng) -> Vec<Lsn> {
+    let deltas = timeline.layer_files().into_iter().filter(|layer| !layer.is_image);
+    let ends: Vec<Lsn> = deltas.map(|layer| layer.end).collect();
+    let mut made: Vec<Lsn> = ends.choose_multiple(rng, count).copied().collect();
+    made.retain(|lsn| timeline.make_image(*lsn).unwrap());
+    println!("images at {made:?} of {ends:?}");
+    made
 }

@@ -3,9 +3,9 @@
 //! The crate `layers` knows how entries are kept in a file; here is what they are. FORMAT.md describes
 //! both.
 
-mod keys;
-mod trail;
-mod values;
+pub(super) mod keys;
+pub(super) mod trail;
+pub(super) mod values;
 mod write;
 
 use std::collections::BTreeMap;
@@ -13,10 +13,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use layers::{BlockCache, Entry, KeyRange, Lsn, Owner, ReadError, Reader};
+use layers::{BlockCache, Entry, KeyRange, LayerKind, Lsn, ReadError, Reader};
 use postgres_formats::lsn::WalSegmentSize;
 use postgres_formats::{Oid, TimelineId};
 
+use super::file::{layer_error, owner};
 use crate::index::{DbEvent, EndedBy, FoundVersion, Foundation, Known, PageHistory};
 use crate::layer::image::LayerError;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
@@ -31,11 +32,6 @@ pub struct DeltaLayer {
     path: PathBuf,
     reader: Reader<File>,
     segment_size: WalSegmentSize,
-}
-
-/// Whose a layer is, as it says itself.
-pub(super) fn owner(timeline: TimelineId) -> Owner {
-    Owner(*timeline.as_bytes())
 }
 
 impl DeltaLayer {
@@ -53,7 +49,26 @@ impl DeltaLayer {
             File::open(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
         let reader =
             Reader::open(file, owner(timeline), cache).map_err(|error| layer_error(path, error))?;
+        if reader.kind() != LayerKind::Delta {
+            let what = "it is no delta".to_owned();
+            return Err(LayerError::Corrupt { path: path.to_owned(), what });
+        }
         Ok(DeltaLayer { path: path.to_owned(), reader, segment_size })
+    }
+
+    /// The end of the last record before it.
+    pub fn start(&self) -> Lsn {
+        self.reader.lsns().start
+    }
+
+    /// The end of its last record.
+    pub fn end(&self) -> Lsn {
+        Lsn::new(self.reader.lsns().end.as_u64() - 1)
+    }
+
+    /// The size of the file in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.reader.summary().file_bytes
     }
 
     fn failed(&self, error: ReadError) -> LayerError {
@@ -278,14 +293,5 @@ impl Stretch for DeltaLayer {
             }
         }
         Ok(latest_so_far)
-    }
-}
-
-fn layer_error(path: &Path, error: ReadError) -> LayerError {
-    let path = path.to_owned();
-    match error {
-        ReadError::Io { source, .. } => LayerError::Io { path, source },
-        ReadError::NewerFormat { found, .. } => LayerError::NewerFormat { path, found },
-        other => LayerError::Corrupt { path, what: other.to_string() },
     }
 }

@@ -15,7 +15,8 @@ pub const IS: u8 = 1;
 /// The thing is gone.
 pub const GONE: u8 = 0;
 const COPY: u8 = 2;
-const PAGE_IMAGE: u8 = 0x10;
+/// The value is a page.
+pub const PAGE_IMAGE: u8 = 0x10;
 const PAGE_RECORD: u8 = 0x20;
 const WILL_INIT: u8 = 1;
 const NATIVE: u8 = 2;
@@ -90,6 +91,11 @@ pub fn restored_image(
     let image = block.image.as_ref().filter(|image| image.apply)?;
     // One that cannot be restored here is left to PostgreSQL's redo, which will say why.
     image.restore(record.end).ok()
+}
+
+/// The page in an image's entry.
+pub fn read_image(kind: u8, value: &Bytes) -> Option<Bytes> {
+    (kind == PAGE_IMAGE && value.len() == BLCKSZ).then(|| value.clone())
 }
 
 /// The version that `page` wrote.

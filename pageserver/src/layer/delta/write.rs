@@ -8,10 +8,10 @@ use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::wal::{DecodedRecord, RecordParseError, WalRecord};
 
 use super::keys::LayerKey;
-use super::owner;
 use super::trail::TrailWriter;
 use super::values;
 use crate::index::{Version, WalIndex};
+use crate::layer::file::owner;
 use crate::object::ObjectPage;
 use crate::timeline::error::TimelineError;
 

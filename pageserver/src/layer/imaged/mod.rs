@@ -1,0 +1,226 @@
+//! Image layers: all there is at one LSN, in an immutable file.
+//!
+//! In a row of stretches an image knows everything about its keys, so that nothing older is asked. What
+//! is not in it does not exist. (The first releases began a root timeline with another kind of file,
+//! which `layer::image` reads.)
+
+mod things;
+mod write;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use layers::{BlockCache, Entry, KeyRange, LayerKind, Lsn, Reader};
+use postgres_formats::lsn::WalSegmentSize;
+use postgres_formats::{Oid, PageImage, TimelineId};
+
+use super::delta::keys::{KindRange, LayerKey, sizes_in};
+use super::delta::{trail, values};
+use super::file::{layer_error, owner};
+use super::image::LayerError;
+use crate::index::{DbEvent, EndedBy, Foundation, Known, PageHistory};
+use crate::object::{DbTag, ObjectPage, ObjectTag};
+use crate::stretch::{KnownState, Stretch};
+
+pub use things::Things;
+pub use write::ImageWriter;
+
+/// An open image layer.
+pub struct ImagedLayer {
+    path: PathBuf,
+    reader: Reader<File>,
+    lsn: Lsn,
+    segment_size: WalSegmentSize,
+}
+
+impl ImagedLayer {
+    /// Opens the layer at `path`, which must be an image of `timeline`.
+    ///
+    /// # Errors
+    /// See `LayerError`.
+    pub fn open(
+        path: &Path,
+        timeline: TimelineId,
+        segment_size: WalSegmentSize,
+        cache: &BlockCache,
+    ) -> Result<ImagedLayer, LayerError> {
+        let file =
+            File::open(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
+        let reader =
+            Reader::open(file, owner(timeline), cache).map_err(|error| layer_error(path, error))?;
+        if reader.kind() != LayerKind::Image {
+            let what = "it is no image".to_owned();
+            return Err(LayerError::Corrupt { path: path.to_owned(), what });
+        }
+        let lsn = reader.lsns().start;
+        Ok(ImagedLayer { path: path.to_owned(), reader, lsn, segment_size })
+    }
+
+    /// The LSN at which all was so.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// The size of the file in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.reader.summary().file_bytes
+    }
+
+    /// Reads a page; `None` if it is not there, or all zeros.
+    ///
+    /// # Errors
+    /// See `LayerError`.
+    pub fn page(&self, page: ObjectPage) -> Result<Option<PageImage>, LayerError> {
+        let found = self.value(LayerKey::Page(page), self.lsn, values::read_image)?.flatten();
+        Ok(found.and_then(|bytes| PageImage::from_slice(&bytes)))
+    }
+
+    fn senseless(&self, key: LayerKey) -> LayerError {
+        LayerError::Corrupt {
+            path: self.path.clone(),
+            what: format!("the entry of {key:?} makes no sense"),
+        }
+    }
+
+    /// What `read` makes of the entry of `key`; outer `None`: it is not this image's to say.
+    fn value<T>(
+        &self,
+        key: LayerKey,
+        at: Lsn,
+        read: impl Fn(u8, &Bytes) -> Option<T>,
+    ) -> Result<Option<Option<T>>, LayerError> {
+        let bytes = key.encode();
+        if at < self.lsn || !self.reader.keys().contains(&bytes) {
+            return Ok(None);
+        }
+        let Some(found) = self.reader.get(&bytes, self.lsn).next() else { return Ok(Some(None)) };
+        let found = found.map_err(|error| layer_error(&self.path, error))?;
+        let value = read(found.kind, &found.value).ok_or_else(|| self.senseless(key))?;
+        Ok(Some(Some(value)))
+    }
+
+    /// What `read` makes of all entries in a range of keys; nothing before the image.
+    fn values<T>(
+        &self,
+        range: impl Into<KeyRange>,
+        at: Lsn,
+        read: impl Fn(LayerKey, u8, &Bytes) -> Option<T>,
+    ) -> Result<Vec<T>, LayerError> {
+        if at < self.lsn {
+            return Ok(Vec::new());
+        }
+        let entries = self.reader.scan(range.into());
+        let value = |entry: Result<Entry, _>| {
+            let Entry { key, kind, value, .. } =
+                entry.map_err(|error| layer_error(&self.path, error))?;
+            let key = LayerKey::decode(&key).ok_or_else(|| LayerError::Corrupt {
+                path: self.path.clone(),
+                what: "an entry of an unknown kind".into(),
+            })?;
+            read(key, kind, &value).ok_or_else(|| self.senseless(key))
+        };
+        entries.map(value).collect()
+    }
+}
+
+impl Stretch for ImagedLayer {
+    fn knows_all(&self, at: Lsn) -> bool {
+        at >= self.lsn && *self.reader.keys() == KeyRange::ALL
+    }
+
+    fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError> {
+        let found = self.value(LayerKey::Page(page), at, values::read_image)?;
+        let foundation = match found {
+            None => Foundation::Below,
+            // A page of zeros, or none at all.
+            Some(None) => Foundation::Zero,
+            Some(Some(bytes)) => Foundation::Kept(bytes),
+        };
+        Ok(PageHistory { versions: Vec::new(), foundation })
+    }
+
+    fn size(&self, object: ObjectTag, at: Lsn) -> Result<Option<Known<u32>>, LayerError> {
+        let size = |kind, value: &Bytes| values::read_size(kind, value);
+        let found = self.value(LayerKey::Size(object), at, size)?;
+        Ok(found.map(|size| Known::Is(size.flatten())))
+    }
+
+    fn sizes(
+        &self,
+        only: Option<DbTag>,
+        at: Lsn,
+    ) -> Result<Vec<(ObjectTag, Option<u32>)>, LayerError> {
+        let range = only.map_or_else(|| KindRange::SIZES.into(), sizes_in);
+        self.values(range, at, |key, kind, value| match key {
+            LayerKey::Size(object) => Some((object, values::read_size(kind, value)?)),
+            _ => None,
+        })
+    }
+
+    fn database_events(&self, at: Lsn) -> Result<Vec<(DbTag, Lsn, DbEvent)>, LayerError> {
+        self.values(KindRange::DATABASES, at, |key, kind, value| match key {
+            LayerKey::Database(tag) => Some((tag, self.lsn, values::read_database(kind, value)?)),
+            _ => None,
+        })
+    }
+
+    fn rel_map(&self, tag: DbTag, at: Lsn) -> Result<Option<Known<Bytes>>, LayerError> {
+        let found = self.value(LayerKey::RelMap(tag), at, values::read_content)?;
+        Ok(found.map(|map| Known::Is(map.flatten())))
+    }
+
+    fn tablespaces(&self, at: Lsn) -> Result<Vec<(Oid, Option<Bytes>)>, LayerError> {
+        self.values(KindRange::TABLESPACES, at, |key, kind, value| match key {
+            LayerKey::Tablespace(spc) => Some((spc, values::read_content(kind, value)?)),
+            _ => None,
+        })
+    }
+
+    fn two_phase(&self, at: Lsn) -> Result<Vec<(u32, Option<Bytes>)>, LayerError> {
+        self.values(KindRange::TWO_PHASE, at, |key, kind, value| match key {
+            LayerKey::TwoPhase(xid) => Some((xid, values::read_content(kind, value)?)),
+            _ => None,
+        })
+    }
+
+    fn origins(&self, at: Lsn) -> Result<Vec<(u16, Option<Lsn>)>, LayerError> {
+        self.values(KindRange::ORIGINS, at, |key, kind, value| match key {
+            LayerKey::Origin(origin) => Some((origin, values::read_lsn(kind, value)?)),
+            _ => None,
+        })
+    }
+
+    /// The state at the image's own LSN. Of later ones younger stretches know.
+    fn state_at(&self, at: Lsn) -> Result<Option<KnownState>, LayerError> {
+        let state = self.value(LayerKey::Trail, at, |_, piece| {
+            trail::state_at(piece, self.lsn, self.lsn, self.segment_size)
+        })?;
+        Ok(state.flatten().map(KnownState::At))
+    }
+
+    fn ended_by(&self, time: i64, upto: Lsn) -> Result<EndedBy, LayerError> {
+        let (mut last, mut later) = (None, false);
+        for (lsn, latest) in self.latest(upto)? {
+            if latest > time {
+                later = true;
+                break;
+            }
+            last = Some(lsn);
+        }
+        Ok(EndedBy { last, later })
+    }
+
+    fn latest_end(&self, upto: Lsn) -> Result<Option<i64>, LayerError> {
+        Ok(self.latest(upto)?.last().map(|(_, time)| *time))
+    }
+}
+
+impl ImagedLayer {
+    /// The last transaction before the image with the latest time.
+    fn latest(&self, upto: Lsn) -> Result<Vec<(Lsn, i64)>, LayerError> {
+        let ends = self
+            .value(LayerKey::XactEnds, upto, |kind, value| values::read_xact_ends(kind, value))?;
+        Ok(ends.flatten().unwrap_or_default())
+    }
+}
