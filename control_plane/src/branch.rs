@@ -11,9 +11,9 @@ use crate::error::{Error, Result, Thing};
 use crate::repository::Repository;
 
 /// SQLSTATE of a thing that is not there.
-const UNDEFINED_OBJECT: &str = "42704";
+pub(crate) const UNDEFINED_OBJECT: &str = "42704";
 /// SQLSTATE of a thing that is there already.
-const DUPLICATE_OBJECT: &str = "42710";
+pub(crate) const DUPLICATE_OBJECT: &str = "42710";
 
 /// SQLSTATE of what is stored and is not as it was.
 pub(crate) const DATA_CORRUPTED: &str = "XX001";
@@ -181,11 +181,12 @@ impl Repository {
         };
         // Counted from now, not from when the page server has caught up.
         point.at = point.at.seen_at(SystemTime::now().into());
+        let (parent, point) = self.locate(&point)?;
         if !matches!(point.at, At::Lsn(_)) {
-            self.catch_up(self.branch(&point.branch)?.timeline)?;
+            self.catch_up(parent.timeline)?;
         }
         let command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
-        self.control()?.rows(&command).map_err(|error| typed(error, &point.branch, name))?;
+        self.control()?.rows(&command).map_err(|error| self.typed(error, &point.branch, name))?;
         self.branch(name)
     }
 
@@ -200,7 +201,7 @@ impl Repository {
     pub fn rename_branch(&self, old: &str, new: &str) -> Result<Branch> {
         check_name(new)?;
         let command = format!("branch_rename {} {}", quote(old), quote(new));
-        self.control()?.rows(&command).map_err(|error| typed(error, old, new))?;
+        self.control()?.rows(&command).map_err(|error| self.typed(error, old, new))?;
         let branch = self.branch(new)?;
         for mut compute in self.computes()? {
             if compute.timeline() == branch.timeline {
@@ -209,25 +210,19 @@ impl Repository {
         }
         Ok(branch)
     }
-}
 
-/// The page server's refusal as one of our own kinds: `used` is the branch that had to be there,
-/// `made` the one that had not to be.
-fn typed(error: Error, used: &str, made: &str) -> Error {
-    match &error {
-        Error::PageServer { sqlstate, .. } if sqlstate == UNDEFINED_OBJECT => no_branch(used),
-        Error::PageServer { sqlstate, .. } if sqlstate == DUPLICATE_OBJECT => {
-            Error::AlreadyExists {
-                thing: Thing::Branch,
-                name: made.to_owned(),
-                hint: "choose another name".to_owned(),
-            }
+    /// The page server's refusal as one of our own kinds: `used` is the branch that had to be there,
+    /// `made` the one that had not to be.
+    fn typed(&self, error: Error, used: &str, made: &str) -> Error {
+        match &error {
+            Error::PageServer { sqlstate, .. } if sqlstate == UNDEFINED_OBJECT => no_branch(used),
+            Error::PageServer { sqlstate, .. } if sqlstate == DUPLICATE_OBJECT => self.taken(made),
+            _ => error,
         }
-        _ => error,
     }
 }
 
-/// The text as a name of a branch or a compute.
+/// The text as a name of a branch, a tag or a compute.
 pub(crate) fn check_name(name: &str) -> Result<BranchName> {
     name.parse().map_err(|error: BranchNameError| Error::InvalidArgument(error.to_string()))
 }

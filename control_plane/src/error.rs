@@ -14,6 +14,8 @@ pub enum Thing {
     Repository,
     /// A branch.
     Branch,
+    /// A tag.
+    Tag,
     /// A compute.
     Compute,
 }
@@ -23,6 +25,7 @@ impl fmt::Display for Thing {
         f.write_str(match self {
             Thing::Repository => "repository",
             Thing::Branch => "branch",
+            Thing::Tag => "tag",
             Thing::Compute => "compute",
         })
     }

@@ -17,6 +17,7 @@ pub mod postgres_install;
 mod process;
 mod repository;
 mod resolve;
+mod tag;
 mod verify;
 
 pub use account::Account;
@@ -35,6 +36,7 @@ pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
 pub use pageserver_client::{At, BranchName, Point};
 pub use postgres_install::PostgresInstall;
 pub use repository::{REPOSITORY_VARIABLE, Repository};
+pub use tag::{DamagedTag, Tag, Tags};
 pub use verify::{
     AmcheckCounts, ChecksumCounts, Count, DeepCounts, Difference, DumpCounts, ManagerCounts,
     Masked, PageCounts, Permitted, RecordsVerification, Seconds, Verification, VerifyStep, Watcher,

@@ -25,8 +25,8 @@ pub struct PageAt {
 impl Repository {
     /// The page `block` of `rel` at `point`; no compute is needed.
     pub fn page(&self, point: &Point, rel: RelTag, block: BlockNumber) -> Result<PageAt> {
-        let branch = self.branch(&point.branch)?;
-        let lsn = self.lsn_of(&branch, point)?;
+        let (branch, point) = self.locate(point)?;
+        let lsn = self.lsn_of(&branch, &point)?;
         let patience = Duration::from_secs(self.config().lsn_timeout_seconds);
         let timeouts =
             ClientTimeouts { response: patience + ANSWER_MARGIN, ..ClientTimeouts::default() };

@@ -15,6 +15,33 @@ use crate::repository::Repository;
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Repository {
+    /// The branch that `point` is on, and where on it: a tag is an LSN on a branch.
+    pub fn locate(&self, point: &Point) -> Result<(Branch, Point)> {
+        let no_branch = match self.branch(&point.branch) {
+            Ok(branch) => return Ok((branch, point.clone())),
+            Err(error @ Error::NotFound { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let Some(tag) = self.find_tag(&point.branch)? else { return Err(no_branch) };
+        if point.at != At::End {
+            return Err(Error::InvalidArgument(format!(
+                "{:?} is a tag, which is a point by itself: leave out the @ and what follows",
+                tag.name.as_str()
+            )));
+        }
+        let Some(name) = &tag.branch else {
+            return Err(Error::PageServer {
+                sqlstate: DATA_CORRUPTED.to_owned(),
+                message: format!(
+                    "tag {:?} cannot be used: no branch that can be read has its timeline {}",
+                    tag.name.as_str(),
+                    tag.timeline
+                ),
+            });
+        };
+        Ok((self.branch(name)?, Point::at_lsn(name, tag.lsn)))
+    }
+
     /// The LSN that `point` means; it is on `branch`.
     pub fn lsn_of(&self, branch: &Branch, point: &Point) -> Result<Lsn> {
         // Counted from now, not from when the page server has caught up.

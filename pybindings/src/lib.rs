@@ -9,6 +9,7 @@ mod lsn;
 mod pages;
 mod point;
 mod repository;
+mod tag;
 mod verify;
 
 use pyo3::prelude::*;
@@ -23,4 +24,6 @@ mod _native {
     use crate::lsn::PyLsn;
     #[pymodule_export]
     use crate::repository::PyRepository;
+    #[pymodule_export]
+    use crate::tag::PyTag;
 }

@@ -10,9 +10,10 @@ use pyo3::types::{PyString, PyTuple};
 use crate::branch::PyBranch;
 use crate::error::exceptions::InvalidArgument;
 use crate::lsn::AnyLsn;
+use crate::tag::PyTag;
 
-/// A point as on the command line (`"main@0/16B3748"`), a pair of a branch and an LSN, or a branch,
-/// which means its end.
+/// A point as on the command line (`"main@0/16B3748"`), a pair of a branch and an LSN, a tag, or a
+/// branch, which means its end.
 pub struct AnyPoint(pub Point);
 
 impl<'py> FromPyObject<'_, 'py> for AnyPoint {
@@ -21,6 +22,9 @@ impl<'py> FromPyObject<'_, 'py> for AnyPoint {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<AnyPoint> {
         if let Ok(branch) = value.cast::<PyBranch>() {
             return Ok(AnyPoint(Point::end_of(branch.get().name())));
+        }
+        if let Ok(tag) = value.cast::<PyTag>() {
+            return Ok(AnyPoint(Point::end_of(&tag.get().tag().name)));
         }
         if let Ok(pair) = value.cast::<PyTuple>() {
             let (branch, lsn): (Bound<'_, PyAny>, AnyLsn) = pair.extract()?;

@@ -12,6 +12,7 @@ use crate::compute::PyCompute;
 use crate::error::raise;
 use crate::lsn::AnyLsn;
 use crate::point::AnyPoint;
+use crate::tag::PyTag;
 use crate::verify::checked;
 
 /// A repository; as a context manager, one whose page server runs.
@@ -147,6 +148,31 @@ impl PyRepository {
         let point = at.map(|at| at.0);
         let branch = py.detach(|| repository.create_branch(name, point.as_ref())).map_err(raise)?;
         Ok(PyBranch::of(&repository, branch))
+    }
+
+    fn tags(&self, py: Python<'_>) -> PyResult<Vec<PyTag>> {
+        let repository = self.repository();
+        let tags = py.detach(|| repository.tags()).map_err(raise)?;
+        Ok(tags.into_iter().map(|tag| PyTag::of(&repository, tag)).collect())
+    }
+
+    fn tag(&self, py: Python<'_>, name: &str) -> PyResult<PyTag> {
+        let repository = self.repository();
+        let tag = py.detach(|| repository.tag(name)).map_err(raise)?;
+        Ok(PyTag::of(&repository, tag))
+    }
+
+    #[pyo3(signature = (name, at=None))]
+    fn create_tag(&self, py: Python<'_>, name: &str, at: Option<AnyPoint>) -> PyResult<PyTag> {
+        let repository = self.repository();
+        let point = at.map(|at| at.0);
+        let tag = py.detach(|| repository.create_tag(name, point.as_ref())).map_err(raise)?;
+        Ok(PyTag::of(&repository, tag))
+    }
+
+    fn delete_tag(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        let repository = self.repository();
+        py.detach(|| repository.delete_tag(name)).map_err(raise)
     }
 
     fn computes(&self, py: Python<'_>) -> PyResult<Vec<PyCompute>> {

@@ -11,7 +11,7 @@ use crate::output::Format;
 
 /// Branches and time travel for stock PostgreSQL.
 ///
-/// POINT is BRANCH, which means its end, or BRANCH@LSN as in main@0/16B3748.
+/// POINT is BRANCH, which means its end, BRANCH@LSN as in main@0/16B3748, or a TAG.
 #[derive(Parser, Debug)]
 #[command(name = "zenith", version, max_term_width = 100, disable_help_subcommand = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 the check found a difference.")]
@@ -44,6 +44,8 @@ pub enum Command {
     Branch(BranchArguments),
     /// Put the history of a branch into layers, so that the page server starts without reading its WAL
     Checkpoint(CheckpointArguments),
+    /// List tags, which are names for points; create one, or delete one
+    Tag(TagArguments),
     /// Make, start, stop and look at computes: PostgreSQL servers on a branch
     #[command(subcommand)]
     Pg(PgCommand),
@@ -96,6 +98,17 @@ pub struct BranchArguments {
 pub struct CheckpointArguments {
     /// Which branch [default: the default branch]
     pub branch: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct TagArguments {
+    /// Create a tag with this name; no branch can have it then
+    pub name: Option<String>,
+    /// What it names [default: the end of the default branch]
+    pub point: Option<Point>,
+    /// Delete a tag
+    #[arg(short, long, value_name = "NAME", conflicts_with = "name")]
+    pub delete: Option<String>,
 }
 
 /// Commands on computes.

@@ -40,7 +40,7 @@ impl Compute {
             });
         }
         let point = options.at.clone().unwrap_or_else(|| Point::end_of(branch_name));
-        let branch = repository.branch(&point.branch)?;
+        let (branch, point) = repository.locate(&point)?;
         let instance = new_instance()?;
         if point.at != At::End {
             let place = Place::detached(repository.lsn_of(&branch, &point)?);
@@ -67,8 +67,8 @@ impl Compute {
     /// Makes a detached compute under a name that no listing shows.
     pub fn create_throw_away(repository: &Repository, point: &Point) -> Result<Compute> {
         let _lock = Lock::acquire(repository.account(), &repository.run_file(LOCK))?;
-        let branch = repository.branch(&point.branch)?;
-        let base_lsn = repository.lsn_of(&branch, point)?;
+        let (branch, point) = repository.locate(point)?;
+        let base_lsn = repository.lsn_of(&branch, &point)?;
         let own = std::process::id();
         let name = format!("{THROW_AWAY_PREFIX}{own}-{:08x}", rand::random::<u32>());
         let layout = Layout::new(repository, &name);

@@ -142,7 +142,7 @@ impl Repository {
             Some(point) => point.clone(),
             None => Point::end_of(check_name(&self.config().default_branch)?),
         };
-        let branch = self.branch(&point.branch)?;
+        let (branch, point) = self.locate(&point)?;
         let lsn = self.lsn_of(&branch, &point)?;
         let server = self.server_address()?.unix;
         let client = pages::connect(self, &server, branch.timeline, lsn)?;

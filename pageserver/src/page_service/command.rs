@@ -44,6 +44,20 @@ pub enum Command {
         /// Its name from now on.
         new: String,
     },
+    /// All tags.
+    TagList,
+    /// A new tag at a point.
+    TagCreate {
+        /// Its name.
+        name: String,
+        /// As for a branch.
+        point: String,
+    },
+    /// Removes a tag.
+    TagDelete {
+        /// Its name.
+        name: String,
+    },
     /// Switches the connection to binary page requests.
     PageStream {
         /// Branch or timeline.
@@ -169,6 +183,11 @@ impl Command {
             ("branch_rename", [old, new]) => {
                 Command::BranchRename { old: old.clone(), new: new.clone() }
             }
+            ("tag_list", []) => Command::TagList,
+            ("tag_create", [name, point]) => {
+                Command::TagCreate { name: name.clone(), point: point.clone() }
+            }
+            ("tag_delete", [name]) => Command::TagDelete { name: name.clone() },
             ("pagestream", [t]) => Command::PageStream { timeline: t.clone(), generation: None },
             ("pagestream", [t, generation]) => {
                 Command::PageStream { timeline: t.clone(), generation: Some(generation.parse()?) }

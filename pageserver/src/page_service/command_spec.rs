@@ -23,6 +23,7 @@ const BRANCH_COLUMNS: &[&str] = &[
     "stopped_lsn",
     "cause",
 ];
+const TAG_COLUMNS: &[&str] = &["name", "branch", "timeline", "lsn", "created", "state", "cause"];
 const COMPUTE_COLUMNS: &[&str] = &[
     "timeline",
     "connstr",
@@ -107,6 +108,13 @@ pub const COMMANDS: &[CommandSpec] = &[
         purpose: "give a branch another name",
         columns: BRANCH_COLUMNS,
     },
+    CommandSpec { usage: "tag_list", purpose: "all tags", columns: TAG_COLUMNS },
+    CommandSpec {
+        usage: "tag_create NAME POINT",
+        purpose: "give a point a name of its own",
+        columns: TAG_COLUMNS,
+    },
+    CommandSpec { usage: "tag_delete NAME", purpose: "delete a tag", columns: TAG_COLUMNS },
     CommandSpec {
         usage: "pagestream T [GENERATION]",
         purpose: "switch the connection to binary page requests",

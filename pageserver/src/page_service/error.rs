@@ -139,19 +139,24 @@ impl CommandError {
 
 fn of_repository(error: &RepositoryError) -> SqlState {
     match error {
-        RepositoryError::NoSuchBranch { .. } | RepositoryError::NoSuchTimeline(_) => {
-            SqlState::UNDEFINED_OBJECT
+        RepositoryError::NoSuchBranch { .. }
+        | RepositoryError::NoSuchTag { .. }
+        | RepositoryError::NoSuchTimeline(_) => SqlState::UNDEFINED_OBJECT,
+        RepositoryError::AlreadyExists(_) | RepositoryError::TagExists(_) => {
+            SqlState::DUPLICATE_OBJECT
         }
-        RepositoryError::AlreadyExists(_) => SqlState::DUPLICATE_OBJECT,
-        RepositoryError::HasChildren { .. } | RepositoryError::MayBeNeeded { .. } => {
-            DEPENDENT_OBJECTS
-        }
+        RepositoryError::TagIsAPoint(_) => SqlState::INVALID_PARAMETER_VALUE,
+        RepositoryError::HasChildren { .. }
+        | RepositoryError::HasTags { .. }
+        | RepositoryError::MayBeNeeded { .. } => DEPENDENT_OBJECTS,
+        RepositoryError::Fact(error) => of_fact(error),
         RepositoryError::IsDefault(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         RepositoryError::Wait(error) => of_wait(error),
         RepositoryError::Timeline(error) => of_timeline(error),
         RepositoryError::Io { source, .. } => of_io(source),
         RepositoryError::Manifest(_)
         | RepositoryError::DamagedRef { .. }
+        | RepositoryError::UnusableTag { .. }
         | RepositoryError::Unreadable { .. } => SqlState::DATA_CORRUPTED,
         RepositoryError::Import(_) => SqlState::INTERNAL_ERROR,
     }
@@ -214,15 +219,21 @@ fn of_follow(error: &FollowError) -> SqlState {
         FollowError::Params(_) => SqlState::INVALID_PARAMETER_VALUE,
         FollowError::ShuttingDown => SqlState::ADMIN_SHUTDOWN,
         FollowError::Io { source, .. } | FollowError::Thread(source) => of_io(source),
-        FollowError::Fact(FactError::NewerFormat { .. }) => SqlState::IO_ERROR,
-        FollowError::Fact(FactError::Io { source, .. }) => of_io(source),
-        FollowError::Fact(FactError::Corrupt { .. }) => SqlState::DATA_CORRUPTED,
+        FollowError::Fact(error) => of_fact(error),
         FollowError::Fenced(_) => FENCED,
         FollowError::Unnamed(_) | FollowError::Unknown(_) | FollowError::Taken { .. } => {
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
         }
         FollowError::Alive(_) => SqlState::OBJECT_IN_USE,
         FollowError::Ingest(error) => of_ingest(error),
+    }
+}
+
+fn of_fact(error: &FactError) -> SqlState {
+    match error {
+        FactError::NewerFormat { .. } => SqlState::IO_ERROR,
+        FactError::Io { source, .. } => of_io(source),
+        FactError::Corrupt { .. } => SqlState::DATA_CORRUPTED,
     }
 }
 

@@ -9,8 +9,8 @@ use postgres_formats::{TimelineId, Timestamp};
 use super::PageService;
 use super::command::{COMMANDS, Command};
 use super::error::CommandError;
-use super::pagestream;
 use super::table::{Rows, text};
+use super::{pagestream, tags};
 use crate::error_text::with_causes;
 use crate::repository::{Branch, RepositoryError, Unreadable};
 use crate::timeline::{Timeline, WrittenLayer};
@@ -21,7 +21,7 @@ use crate::writer::WriterFact;
 /// The state of a timeline that takes in WAL.
 const RUNNING: &str = "running";
 /// The state of one that cannot be read.
-const DAMAGED: &str = "damaged";
+pub(super) const DAMAGED: &str = "damaged";
 
 /// The rows of a command that answers with rows; `None` if it is another kind of command.
 pub(super) fn execute(
@@ -54,6 +54,18 @@ pub(super) fn execute(
         Command::BranchRename { old, new } => {
             let branch = repository.rename_branch(&old.parse()?, &new.parse()?)?;
             vec![branch_row(service, &branch)]
+        }
+        Command::TagList => tags::list(repository)?,
+        Command::TagCreate { name, point } => {
+            let (name, point): (BranchName, Point) = (name.parse()?, point.parse()?);
+            let tag = repository.create_tag(&name, &point, service.lsn_timeout)?;
+            vec![tags::row(repository, &tag)?]
+        }
+        Command::TagDelete { name } => {
+            let name: BranchName = name.parse()?;
+            let row = tags::row_of(repository, &name)?;
+            repository.delete_tag(&name)?;
+            vec![row]
         }
         Command::CallMeMaybe { timeline, connstr, follow_as } => {
             // Loaded first, so that what does not exist cannot be followed.
@@ -112,7 +124,7 @@ pub(super) fn execute(
     Ok(Some(rows))
 }
 
-fn unix_seconds(seconds: u64) -> Timestamp {
+pub(super) fn unix_seconds(seconds: u64) -> Timestamp {
     let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
     Timestamp::from_unix_micros(micros)
 }
@@ -153,6 +165,9 @@ fn problems(service: &PageService) -> Result<Option<String>, CommandError> {
     let unreadable = repository.unreadable();
     problems
         .extend(unreadable.iter().map(|d| format!("{} cannot be used: {}", d.label(), d.cause)));
+    let unusable = repository.tags()?.1;
+    problems
+        .extend(unusable.iter().map(|t| format!("tag {:?} cannot be used: {}", &*t.name, t.cause)));
     let damaged = service.followers.damaged();
     problems.extend(
         damaged

@@ -10,6 +10,7 @@ mod error;
 mod execute;
 mod pagestream;
 mod table;
+mod tags;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,11 +1,12 @@
 //! Making a branch.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use pageserver_client::{At, BranchName, Point};
-use postgres_formats::{TimelineId, Timestamp};
+use pageserver_client::{BranchName, Point};
+use postgres_formats::TimelineId;
 
+use super::point::Place;
 use super::scan::{branches_dir, timeline_dir, unnamed_dir};
 use super::{Branch, Repository, RepositoryError, now};
 use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
@@ -23,27 +24,7 @@ impl Repository {
         timeout: Duration,
     ) -> Result<Branch, RepositoryError> {
         self.check_free_early(name)?;
-        let mut parent = self.timeline(self.branch(&point.branch)?.timeline)?;
-        let lsn = match point.at {
-            At::End => parent.end_lsn()?,
-            At::Lsn(lsn) => lsn,
-            At::Time(time) => parent.lsn_at(time)?,
-            At::Ago(ago) => {
-                let now = Timestamp::from(SystemTime::now());
-                parent.lsn_at(now.saturating_sub(ago))?
-            }
-        };
-        parent.check_lsn(lsn)?;
-        parent.wait_lsn(lsn, timeout)?;
-        let at = parent.state_at(lsn)?;
-        // The history before a parent's own beginning is its ancestor's.
-        while let Some(ancestor) = parent.ancestor_before(at.base) {
-            parent = ancestor;
-        }
-        // What a branch stands on must not be lost in a crash.
-        if parent.flushed_lsn() < at.base {
-            parent.sync_wal().map_err(crate::timeline::error::TimelineError::from)?;
-        }
+        let Place { owner: parent, at, .. } = self.place(point, timeout)?;
         let changing = self.changing.lock();
         // A file that was put back must not be overwritten.
         self.check_free(name, &changing)?;

@@ -11,8 +11,8 @@ impl Repository {
     /// Deletes a branch and its timeline. Nobody may be writing to it.
     ///
     /// # Errors
-    /// `HasChildren` if other branches stand on it, `MayBeNeeded` if one may that cannot be read;
-    /// see `RepositoryError`.
+    /// `HasChildren` if other branches stand on it, `HasTags` if tags do, `MayBeNeeded` if one may that
+    /// cannot be read; see `RepositoryError`.
     pub fn delete_branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
         self.branch(name)?;
         // What stands on it can be told only then.
@@ -27,6 +27,7 @@ impl Repository {
         if !children.is_empty() {
             return Err(RepositoryError::HasChildren { name: name.clone(), children });
         }
+        self.check_no_tags_on(&branch)?;
         let needed = |damaged: &&Unreadable| damaged.may_stand_on(branch.timeline);
         if let Some(damaged) = self.registry.read().unreadable().iter().find(needed) {
             return Err(RepositoryError::MayBeNeeded {

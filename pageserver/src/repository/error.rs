@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use durable_files::FactError;
 use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 use postgres_formats::id::ParseTimelineIdError;
@@ -29,6 +30,42 @@ pub enum RepositoryError {
     /// The name is taken.
     #[error("a branch \"{0}\" exists already: choose another name, or delete or rename that one")]
     AlreadyExists(BranchName),
+    /// There is no such tag.
+    #[error("there is no tag \"{name}\"{}", known_text(known))]
+    NoSuchTag {
+        /// What was asked for.
+        name: BranchName,
+        /// Those that there are.
+        known: Vec<BranchName>,
+    },
+    /// The name is taken.
+    #[error(
+        "a tag \"{0}\" exists already, and branches and tags share their names: choose another \
+         name, or delete that one"
+    )]
+    TagExists(BranchName),
+    /// Its file is damaged.
+    #[error("tag \"{name}\" cannot be used: {cause}")]
+    UnusableTag {
+        /// The tag.
+        name: BranchName,
+        /// Which file, and what is wrong with it.
+        cause: String,
+    },
+    /// A place on a tag is none.
+    #[error("\"{0}\" is a tag, which is a point by itself: leave out the @ and what follows")]
+    TagIsAPoint(BranchName),
+    /// Tags are places on it.
+    #[error(
+        "branch \"{name}\" cannot be deleted: it has what is tagged as {}; delete the tags first",
+        names(tags)
+    )]
+    HasTags {
+        /// The branch.
+        name: BranchName,
+        /// The tags.
+        tags: Vec<BranchName>,
+    },
     /// Other branches stand on it.
     #[error("branch \"{name}\" cannot be deleted: it is what {} were made from", names(children))]
     HasChildren {
@@ -46,9 +83,7 @@ pub enum RepositoryError {
         cause: String,
     },
     /// What stands on it cannot be told.
-    #[error(
-        "branch \"{name}\" cannot be deleted: {by} may be made from it and cannot be read: {cause}"
-    )]
+    #[error("branch \"{name}\" cannot be deleted: {by} may need it and cannot be read: {cause}")]
     MayBeNeeded {
         /// The branch.
         name: BranchName,
@@ -80,6 +115,9 @@ pub enum RepositoryError {
         /// Why.
         source: ParseTimelineIdError,
     },
+    /// A small file cannot be read, written or removed.
+    #[error(transparent)]
+    Fact(#[from] FactError),
     /// The operating system's answer.
     #[error("{path}")]
     Io {

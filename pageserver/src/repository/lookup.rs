@@ -97,7 +97,7 @@ impl Repository {
         }
     }
 
-    /// Refuses a name that is taken by a branch, whether that can be used or not.
+    /// Refuses a name that is taken by a branch or a tag, whether that can be used or not.
     pub(super) fn check_free(
         &self,
         name: &BranchName,
@@ -105,7 +105,7 @@ impl Repository {
     ) -> Result<(), RepositoryError> {
         match self.find_now(name, changing)? {
             Some(_) => Err(RepositoryError::AlreadyExists(name.clone())),
-            None => Ok(()),
+            None => self.check_no_tag(name),
         }
     }
 
@@ -113,7 +113,14 @@ impl Repository {
     pub(super) fn check_free_early(&self, name: &BranchName) -> Result<(), RepositoryError> {
         match self.find(name).transpose()? {
             Some(Some(_)) => Err(RepositoryError::AlreadyExists(name.clone())),
-            Some(None) | None => Ok(()),
+            Some(None) | None => self.check_no_tag(name),
+        }
+    }
+
+    fn check_no_tag(&self, name: &BranchName) -> Result<(), RepositoryError> {
+        match self.find_tag(name)? {
+            Some(_) => Err(RepositoryError::TagExists(name.clone())),
+            None => Ok(()),
         }
     }
 

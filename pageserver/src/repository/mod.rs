@@ -9,9 +9,11 @@ mod delete;
 mod error;
 mod init;
 mod lookup;
+mod point;
 mod registry;
 mod rename;
 mod scan;
+mod tag;
 mod timelines;
 
 use std::collections::BTreeMap;
@@ -33,6 +35,7 @@ pub use error::RepositoryError;
 use registry::Registry;
 pub use scan::Unreadable;
 use scan::check_folders;
+pub use tag::{Tag, UnusableTag};
 
 /// A name for a timeline.
 #[derive(Clone, PartialEq, Eq, Debug)]

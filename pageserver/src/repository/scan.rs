@@ -149,7 +149,7 @@ pub(super) fn check_folders(dir: &Path) -> Result<(), RepositoryError> {
     Ok(())
 }
 
-fn names_in(path: &Path) -> Result<Vec<std::ffi::OsString>, RepositoryError> {
+pub(super) fn names_in(path: &Path) -> Result<Vec<std::ffi::OsString>, RepositoryError> {
     let io = |source| RepositoryError::Io { path: path.to_owned(), source };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,

@@ -8,5 +8,6 @@ mod daemon;
 mod damaged_files;
 mod failures;
 mod fixture;
+mod tags;
 mod times;
 mod writers;

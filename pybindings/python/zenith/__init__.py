@@ -15,7 +15,7 @@
 Everything that waits lets other threads run. Whatever goes wrong is a ``zenith.Error``.
 """
 
-from ._native import Branch, Compute, Lsn, Repository
+from ._native import Branch, Compute, Lsn, Repository, Tag
 from .exceptions import (
     AlreadyExists,
     BelowHorizon,
@@ -57,5 +57,6 @@ __all__ = [
     "Repository",
     "SetupError",
     "SystemFailed",
+    "Tag",
     "Timeout",
 ]

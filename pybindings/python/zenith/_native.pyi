@@ -78,6 +78,17 @@ class Repository:
 
         Without one, at the end of the default branch. Nothing is copied.
         """
+    def tags(self) -> list[Tag]:
+        """All tags, sorted by name."""
+    def tag(self, name: str) -> Tag:
+        """The tag with this name."""
+    def create_tag(self, name: str, at: _Point | None = None) -> Tag:
+        """Gives a point a name, which can stand wherever a point can; no branch can have it then.
+
+        Without a point, the end of the default branch. A branch that has tags cannot be deleted.
+        """
+    def delete_tag(self, name: str) -> None:
+        """Deletes a tag."""
     def computes(self) -> list[Compute]:
         """All computes, sorted by name."""
     def compute(self, name: str) -> Compute:
@@ -104,6 +115,25 @@ class Repository:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+@final
+class Tag:
+    """A name for a point in history, as it was when it was asked for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def branch(self) -> str | None:
+        """The branch whose history it is a point of; ``None`` while that cannot be read."""
+    @property
+    def timeline(self) -> str:
+        """The id of that branch's line of history."""
+    @property
+    def lsn(self) -> Lsn: ...
+    @property
+    def created(self) -> str:
+        """When it was made, as in ``2026-11-22T10:00:00Z``."""
+    def delete(self) -> None: ...
 
 @final
 class Branch:
@@ -246,4 +276,4 @@ class Compute:
         trace: TracebackType | None,
     ) -> None: ...
 
-_Point = str | tuple[str | Branch, Lsn | str | int] | Branch
+_Point = str | tuple[str | Branch, Lsn | str | int] | Branch | Tag

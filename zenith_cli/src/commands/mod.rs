@@ -7,6 +7,7 @@ mod page;
 mod pg;
 mod psql;
 mod server;
+mod tag;
 mod verify;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ pub fn run(arguments: Arguments) -> Ended {
         Command::Status => server::status(&discover()?, output),
         Command::Branch(options) => branch::run(&discover()?, &options, output),
         Command::Checkpoint(options) => checkpoint::run(&discover()?, &options, output),
+        Command::Tag(options) => tag::run(&discover()?, &options, output),
         Command::Pg(command) => pg::run(&discover()?, command, output),
         Command::Page(options) => page::run(&discover()?, &options, output),
         Command::Verify(options) => verify::run(&discover()?, &options, output),
