@@ -38,6 +38,7 @@ pub use postgres_install::PostgresInstall;
 pub use repository::{REPOSITORY_VARIABLE, Repository};
 pub use tag::{DamagedTag, Tag, Tags};
 pub use verify::{
-    AmcheckCounts, ChecksumCounts, Count, DeepCounts, Difference, DumpCounts, ManagerCounts,
-    Masked, PageCounts, Permitted, RecordsVerification, Seconds, Verification, VerifyStep, Watcher,
+    AmcheckCounts, ChecksumCounts, Count, DeepCounts, Difference, DumpCounts, FilesVerification,
+    ManagerCounts, Masked, PageCounts, Permitted, RecordsVerification, Seconds, Verification,
+    VerifyStep, Watcher,
 };

@@ -21,6 +21,7 @@ pub mod object;
 pub mod page_maker;
 pub mod page_service;
 pub mod repository;
+pub mod scrub;
 pub mod seqwait;
 pub mod stop;
 pub mod stretch;

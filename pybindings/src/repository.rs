@@ -197,6 +197,13 @@ impl PyRepository {
         })
     }
 
+    /// Every file of a branch, read.
+    #[pyo3(signature = (branch=None))]
+    fn verify_files(&self, py: Python<'_>, branch: Option<&str>) -> PyResult<Py<PyAny>> {
+        let repository = self.repository();
+        checked(py, |watcher| repository.verify_files(branch, watcher))
+    }
+
     /// Pages against the images in WAL records.
     #[pyo3(signature = (point=None, *, since=None))]
     fn verify_records(

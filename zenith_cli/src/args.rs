@@ -223,6 +223,10 @@ pub struct VerifyArguments {
     /// stock server, which must be equal; and compute the checksums of all pages
     #[arg(long, conflicts_with_all = ["records", "compute"])]
     pub deep: bool,
+    /// Only read all files of the branch and of its ancestors, and name what is damaged: the same
+    /// that every comparison with a stock server begins with. Needs no page server
+    #[arg(long, conflicts_with_all = ["records", "compute", "deep"])]
+    pub files: bool,
     /// Compare the whole data directory of this compute, which is stopped, with what the page server
     /// has at its end instead
     #[arg(long, value_name = "NAME", conflicts_with_all = ["point", "records"])]

@@ -19,6 +19,7 @@ mod pages;
 mod records;
 mod report;
 mod scratch;
+mod scrub;
 mod stock;
 mod throw_away;
 mod undecided;
@@ -46,10 +47,13 @@ pub use deep::{AmcheckCounts, ChecksumCounts, DeepCounts, DumpCounts};
 pub use masked::Masked;
 pub use records::{ManagerCounts, RecordsVerification};
 pub use report::{Count, Difference, PageCounts, Permitted, Seconds, Verification};
+pub use scrub::FilesVerification;
 
 /// What a verification is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VerifyStep {
+    /// The files of the branch are read.
+    Reading,
     /// Copying the base image and the WAL.
     Copying,
     /// The stock server recovers.
@@ -118,7 +122,8 @@ impl Watcher<'_> {
 impl Repository {
     /// Compares everything that the page server has at `point`, by default the end of the default
     /// branch, with what stock PostgreSQL makes of the same base image and WAL. Differences are no
-    /// error.
+    /// error. All files of the branch are read before, as `verify_files` does: where one is damaged,
+    /// nothing else is compared.
     pub fn verify(&self, point: Option<&Point>, watcher: &mut Watcher<'_>) -> Result<Verification> {
         self.verify_against_stock(point, false, watcher)
     }
@@ -158,6 +163,14 @@ impl Repository {
     ) -> Result<Verification> {
         let (branch, lsn, client) = self.begin_verification(point)?;
         let mut report = Verification::new(&branch, lsn);
+
+        let files = self.verify_files(Some(&branch.name), watcher)?;
+        report.stored_files = Count { compared: files.files, different: files.different };
+        report.seconds.reading = files.seconds;
+        if files.different > 0 {
+            files.differences.into_iter().for_each(|damage| report.describe(damage));
+            return Ok(report);
+        }
 
         let scratch = Scratch::make(self)?;
         let began = Instant::now();

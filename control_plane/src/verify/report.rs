@@ -179,6 +179,8 @@ impl Difference {
 /// How long the parts took.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Seconds {
+    /// Reading the files of the branch.
+    pub reading: f64,
     /// Copying the base image and the WAL.
     pub copying: f64,
     /// Recovery by the stock server.
@@ -202,6 +204,8 @@ pub struct Verification {
     pub compute: Option<String>,
     /// Bytes of the compute's WAL that were compared.
     pub wal_bytes: u64,
+    /// Files that the page server keeps of the branch and its ancestors; those that differ are damaged.
+    pub stored_files: Count,
     /// Relation forks: whether they are there, and their sizes.
     pub relations: Count,
     /// Pages of relations.
@@ -232,13 +236,14 @@ impl Serialize for Verification {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
 
-        let mut fields = serializer.serialize_struct("Verification", 13)?;
+        let mut fields = serializer.serialize_struct("Verification", 14)?;
         fields.serialize_field("branch", &self.branch)?;
         fields.serialize_field("timeline", &self.timeline.to_string())?;
         fields.serialize_field("lsn", &self.lsn.to_string())?;
         fields.serialize_field("compute", &self.compute)?;
         fields.serialize_field("wal_bytes", &self.wal_bytes)?;
         fields.serialize_field("different", &self.different())?;
+        fields.serialize_field("stored_files", &self.stored_files)?;
         fields.serialize_field("relations", &self.relations)?;
         fields.serialize_field("pages", &self.pages)?;
         fields.serialize_field("slru_segments", &self.slru_segments)?;
@@ -258,6 +263,7 @@ impl Verification {
             lsn,
             compute: None,
             wal_bytes: 0,
+            stored_files: Count::default(),
             relations: Count::default(),
             pages: PageCounts::default(),
             slru_segments: Count::default(),
@@ -271,7 +277,7 @@ impl Verification {
 
     /// How many differences there are.
     pub fn different(&self) -> u64 {
-        let counts = [self.relations, self.slru_segments, self.files];
+        let counts = [self.stored_files, self.relations, self.slru_segments, self.files];
         counts.iter().map(|count| count.different).sum::<u64>()
             + self.pages.different
             + self.deep.map_or(0, |deep| deep.different())

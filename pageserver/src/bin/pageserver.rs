@@ -12,6 +12,8 @@ use pageserver::daemon::{self, Account, LogLevel, Logging, RepositoryLock};
 use pageserver::error_text::with_causes;
 use pageserver::materialize::{RawWal, materialize, write_raw_wal};
 use pageserver::repository::Repository;
+use pageserver::scrub::{Problem, Scrubbed, scrub};
+use pageserver_client::BranchName;
 use postgres_formats::{Lsn, TimelineId};
 
 /// The storage of a Zenith repository: receives WAL, keeps every version of every page, serves them.
@@ -66,6 +68,19 @@ enum Task {
         /// The data directory: an empty folder.
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
+        /// As root: the account to run as. [default: the owner of the repository]
+        #[arg(long, value_name = "UID:GID")]
+        run_as: Option<Account>,
+    },
+    /// Read every file of a branch and of its ancestors. Prints how many files and bytes that were, then
+    /// a line for each that is damaged. Needs no daemon, and may run beside one.
+    Scrub {
+        /// The repository.
+        #[arg(long, value_name = "DIR")]
+        repo: PathBuf,
+        /// The branch.
+        #[arg(long, value_name = "NAME")]
+        branch: BranchName,
         /// As root: the account to run as. [default: the owner of the repository]
         #[arg(long, value_name = "UID:GID")]
         run_as: Option<Account>,
@@ -125,6 +140,16 @@ fn perform(task: Task) -> anyhow::Result<()> {
                 .with_context(|| format!("cannot make {}", into.display()))?;
             let commit_ts = if made.tracks_commit_timestamps { "on" } else { "off" };
             println!("{} {} {commit_ts}", made.end, made.last_record);
+            Ok(())
+        }
+        Task::Scrub { repo, branch, run_as } => {
+            Config::load(&repo)?;
+            daemon::switch_account(run_as, &repo)?;
+            let Scrubbed { files, bytes, problems } = scrub(&repo, &branch);
+            println!("{files} {bytes}");
+            for Problem { path, what } in problems {
+                println!("{}\t{what}", path.display());
+            }
             Ok(())
         }
         Task::Wal { repo, timeline, from, lsn, run_as } => {

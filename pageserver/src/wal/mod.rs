@@ -1,5 +1,6 @@
 //! The write-ahead log of a timeline: received, kept on disk, read back.
 
+pub mod first_record;
 pub mod flushed_mark;
 mod follow_error;
 pub mod follow_file;

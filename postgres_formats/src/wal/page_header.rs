@@ -112,7 +112,7 @@ impl PageHeader {
 
     /// Reads the header of the page at `page` and checks all that can be checked without knowing
     /// what stood on the pages before. `bytes` is as long as a header at that place has to be.
-    pub(super) fn decode_checked(
+    pub fn decode_checked(
         bytes: &[u8],
         page: Lsn,
         seg_size: WalSegmentSize,

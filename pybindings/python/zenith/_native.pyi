@@ -6,7 +6,7 @@ from typing import Any, Literal, final, overload
 import psycopg
 
 from .checkpoint import Checkpoint
-from .verification import RecordsVerification, Verification
+from .verification import FilesVerification, RecordsVerification, Verification
 
 @final
 class Lsn:
@@ -100,6 +100,9 @@ class Repository:
         If ``deep``, runs ``pg_amcheck`` on a throw-away compute, too, compares dumps of that and of
         the stock server, and computes the checksums of all pages.
         """
+    def verify_files(self, branch: str | None = None) -> FilesVerification:
+        """Reads every file of a branch, by default the default one, and of its ancestors, and names
+        what is damaged. Needs no page server."""
     def verify_records(
         self, point: _Point | None = None, *, since: Lsn | str | int | None = None
     ) -> RecordsVerification:

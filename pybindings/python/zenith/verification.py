@@ -59,6 +59,7 @@ class Difference(TypedDict):
 class Seconds(TypedDict):
     """How long the parts took."""
 
+    reading: float
     copying: float
     recovering: float
     comparing: float
@@ -111,6 +112,9 @@ class Verification(TypedDict):
     wal_bytes: int
     """Bytes of the compute's WAL that were compared."""
     different: int
+    stored_files: Count
+    """Files that the page server keeps of the branch and its ancestors; those that differ are
+    damaged, and nothing else was compared then."""
     relations: Count
     pages: PageCounts
     slru_segments: Count
@@ -119,6 +123,17 @@ class Verification(TypedDict):
     """``None`` unless it was asked for."""
     differences: list[Difference]
     seconds: Seconds
+
+
+class FilesVerification(TypedDict):
+    """Result of ``Repository.verify_files``."""
+
+    branch: str
+    files: int
+    bytes: int
+    different: int
+    differences: list[Difference]
+    seconds: float
 
 
 class ManagerCounts(TypedDict):

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use control_plane::{
-    DeepCounts, Difference, ManagerCounts, RecordsVerification, Repository, Verification,
-    VerifyStep, Watcher,
+    DeepCounts, Difference, FilesVerification, ManagerCounts, RecordsVerification, Repository,
+    Verification, VerifyStep, Watcher,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -25,6 +25,16 @@ pub fn run(repository: &Repository, arguments: &VerifyArguments, format: Format)
     let mut progress = |step| bar.show(step);
     let watcher = &mut Watcher { progress: &mut progress, interrupted: &interrupted };
     let point = arguments.point.as_ref();
+    if arguments.files {
+        let verified = repository.verify_files(point.map(|point| point.branch.as_str()), watcher);
+        bar.0.finish_and_clear();
+        let report = verified?;
+        match format {
+            Format::Json => output::json(&report)?,
+            Format::Table => files_table(&report)?,
+        }
+        return Ok(ended(report.different));
+    }
     if arguments.records {
         let verified = repository.verify_records(point, arguments.since, watcher);
         bar.0.finish_and_clear();
@@ -72,6 +82,7 @@ impl Bar {
 
     fn show(&self, step: VerifyStep) {
         let (message, done, total) = match step {
+            VerifyStep::Reading => ("reading the files of the branch", 0, 0),
             VerifyStep::Copying => ("copying the base image and the WAL", 0, 0),
             VerifyStep::Recovering => ("recovering with stock PostgreSQL", 0, 0),
             VerifyStep::Comparing { done, total } => ("comparing pages", done, total),
@@ -93,6 +104,8 @@ impl Bar {
 fn table(report: &Verification) -> Result<(), Failure> {
     let pages = &report.pages;
     let mut rows = vec![
+        ("stored files read".to_owned(), report.stored_files.compared),
+        ("stored files damaged".to_owned(), report.stored_files.different),
         ("relation forks compared".to_owned(), report.relations.compared),
         ("relation forks different".to_owned(), report.relations.different),
         ("pages compared".to_owned(), pages.compared),
@@ -128,9 +141,15 @@ fn table(report: &Verification) -> Result<(), Failure> {
         None => format!("{}@{}", report.branch, report.lsn),
     };
     output::say(&format!(
-        "{what}: {} in {:.1} s (copying {:.1}, recovery {:.1}, comparing {:.1}, masks {:.1}{deep})",
+        "{what}: {} in {:.1} s (reading {:.1}, copying {:.1}, recovery {:.1}, comparing {:.1}, masks {:.1}{deep})",
         number(report.different()),
-        seconds.copying + seconds.recovering + seconds.comparing + seconds.judging + deep_seconds,
+        seconds.reading
+            + seconds.copying
+            + seconds.recovering
+            + seconds.comparing
+            + seconds.judging
+            + deep_seconds,
+        seconds.reading,
         seconds.copying,
         seconds.recovering,
         seconds.comparing,
@@ -155,6 +174,16 @@ fn deep_rows(deep: &DeepCounts) -> Vec<(String, u64)> {
         ("found by amcheck".to_owned(), amcheck.different),
     ]);
     rows
+}
+
+fn files_table(report: &FilesVerification) -> Result<(), Failure> {
+    let rows = [("files read", report.files), ("bytes read", report.bytes)];
+    let rows = rows.iter().map(|(name, count)| vec![(*name).to_owned(), count.to_string()]);
+    output::table(&["RESULT", "COUNT"], rows.collect())?;
+    differences_table(&report.differences, "")?;
+    let different = number(report.different);
+    output::say(&format!("files of {}: {different} in {:.1} s", report.branch, report.seconds));
+    Ok(())
 }
 
 fn records_table(report: &RecordsVerification) -> Result<(), Failure> {

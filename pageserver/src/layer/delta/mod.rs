@@ -71,6 +71,14 @@ impl DeltaLayer {
         self.reader.summary().file_bytes
     }
 
+    /// Reads the whole file and checks all of it.
+    ///
+    /// # Errors
+    /// See `LayerError`.
+    pub fn verify(&self) -> Result<(), LayerError> {
+        self.reader.verify().map(drop).map_err(|error| self.failed(error))
+    }
+
     fn failed(&self, error: ReadError) -> LayerError {
         layer_error(&self.path, error)
     }

@@ -76,6 +76,14 @@ impl ImagedLayer {
         Ok(found.and_then(|bytes| PageImage::from_slice(&bytes)))
     }
 
+    /// Reads the whole file and checks all of it.
+    ///
+    /// # Errors
+    /// See `LayerError`.
+    pub fn verify(&self) -> Result<(), LayerError> {
+        self.reader.verify().map(drop).map_err(|error| layer_error(&self.path, error))
+    }
+
     fn senseless(&self, key: LayerKey) -> LayerError {
         LayerError::Corrupt {
             path: self.path.clone(),
