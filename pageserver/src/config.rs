@@ -129,6 +129,7 @@ struct WalRedoTable {
 struct LayersTable {
     stretch_bytes: Option<u64>,
     cache_bytes: Option<u64>,
+    image_percent: Option<u32>,
 }
 
 #[derive(Deserialize, Default)]
@@ -188,10 +189,12 @@ impl Config {
             let problem = format!("is {cache_bytes}: expected at least {CACHE_BYTES_MIN}");
             return Err(value("cache.bytes", problem));
         }
-        let LayerOptions { stretch_bytes, cache_bytes: block_bytes } = LayerOptions::default();
+        let LayerOptions { stretch_bytes, cache_bytes: block_bytes, image_percent } =
+            LayerOptions::default();
         let layers = LayerOptions {
             stretch_bytes: file.layers.stretch_bytes.unwrap_or(stretch_bytes),
             cache_bytes: file.layers.cache_bytes.unwrap_or(block_bytes),
+            image_percent: file.layers.image_percent.unwrap_or(image_percent),
         };
         if layers.stretch_bytes < STRETCH_BYTES_MIN {
             let problem =
@@ -255,7 +258,7 @@ mod tests {
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
-             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\n",
+             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n",
         )
         .unwrap();
         assert_eq!(
@@ -267,7 +270,7 @@ mod tests {
                 redo_processes: Some(3),
                 redo_libraries: vec!["a".into(), "/b c".into()],
                 cache_bytes: 2 << 20,
-                layers: LayerOptions { stretch_bytes: 100_000, cache_bytes: 0 },
+                layers: LayerOptions { stretch_bytes: 100_000, cache_bytes: 0, image_percent: 30 },
                 lsn_timeout: Duration::from_secs(5),
                 unknown_keys: vec!["colour".into()],
             }

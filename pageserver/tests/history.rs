@@ -22,7 +22,7 @@ use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLoca
 use postgres_testing::{Cluster, scratch_dir};
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
-use stock::{Opened, TIMEOUT, open, receive};
+use stock::{Opened, TIMEOUT, merge_deltas, open, receive};
 use walredo_pool::MaskKind;
 
 /// The work between two stops.
@@ -383,7 +383,8 @@ fn every_page_at_every_stop(settings: &str) {
         compare(&opened, &timeline, kept, rmgrs);
     }
 
-    // What is answered before, at and behind images must be the same without them.
+    // What is answered before, at and behind images must be the same without them, and before and
+    // after layers are merged.
     timeline.freeze().unwrap();
     let ends: Vec<Lsn> = timeline.layer_files().iter().map(|layer| layer.end).collect();
     let images: Vec<Lsn> = ends.choose_multiple(&mut rng, 3).copied().collect();
@@ -395,6 +396,7 @@ fn every_page_at_every_stop(settings: &str) {
     for lsn in &images {
         println!("image at {lsn}: {}", timeline.make_image(*lsn).unwrap());
     }
+    merge_deltas(&timeline, &mut rng);
 
     // The same from branches made at each stop, and after everything was opened anew, with a
     // cache that holds next to nothing.
@@ -404,13 +406,21 @@ fn every_page_at_every_stop(settings: &str) {
         opened.repository.create_branch(&name, &point, TIMEOUT).unwrap();
     }
     let Opened { repository, maker, dir } = opened;
+    repository.shut_down();
     drop((timeline, repository, maker));
     let opened = open(dir, 1 << 20);
     {
         let timeline = opened.repository.timeline(id).unwrap();
+        let layers: BTreeSet<String> =
+            timeline.layer_files().into_iter().map(|layer| layer.name).collect();
+        let mut files: BTreeSet<String> =
+            names(&timeline.dir().join("layers")).into_iter().collect();
+        let origin = format!("image__{:016X}", timeline.start_lsn().as_u64());
+        files.remove(&origin);
+        assert_eq!(files, layers, "files that do not count");
         for (lsn, without) in lsns.iter().zip(&without) {
             let with = answers(&timeline, *lsn, seed);
-            assert_eq!(&with, without, "with and without images at {lsn}");
+            assert_eq!(&with, without, "layers as written and then changed, at {lsn}");
         }
     }
     for (number, kept) in history.kept.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! `LayerShared`: what all timelines of a repository have in common about layers, and the thread that
-//! writes them.
+//! `LayerShared`: what all timelines of a repository have in common about layers, and the threads that
+//! write them, merge them and make images.
 
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -23,11 +23,13 @@ pub struct LayerOptions {
     pub stretch_bytes: u64,
     /// Bound of the memory for blocks of layers that were read.
     pub cache_bytes: u64,
+    /// An image is made when the deltas above the last one have this many percent of its bytes. 0: never.
+    pub image_percent: u32,
 }
 
 impl Default for LayerOptions {
     fn default() -> LayerOptions {
-        LayerOptions { stretch_bytes: 64 << 20, cache_bytes: 64 << 20 }
+        LayerOptions { stretch_bytes: 64 << 20, cache_bytes: 64 << 20, image_percent: 100 }
     }
 }
 
@@ -42,22 +44,35 @@ pub struct LayerShared {
     to_write: Mutex<Option<Sender<Weak<Timeline>>>>,
 }
 
-impl LayerShared {
-    /// Starts the thread that writes layers. It ends with `stop`, or when nobody has this any more.
-    pub fn start(options: LayerOptions, log: &Logger) -> Arc<LayerShared> {
-        let (sender, receiver) = unbounded();
-        let log = log.clone();
-        let started = thread::Builder::new().name("layers".to_owned()).spawn({
-            let log = log.clone();
-            move || write_layers(&receiver, &log)
-        });
-        if let Err(error) = &started {
-            slog::error!(log, "cannot start a thread; no layers are written"; "error" => %error);
+/// A thread that takes in timelines.
+fn start_thread(
+    name: &str,
+    log: &Logger,
+    work: impl FnOnce(&Receiver<Weak<Timeline>>, &Logger) + Send + 'static,
+) -> Option<Sender<Weak<Timeline>>> {
+    let (sender, receiver) = unbounded();
+    let of_thread = log.clone();
+    let thread = thread::Builder::new().name(name.to_owned());
+    match thread.spawn(move || work(&receiver, &of_thread)) {
+        Ok(_) => Some(sender),
+        Err(error) => {
+            slog::error!(log, "cannot start a thread; nothing is done about layers";
+                "thread" => name, "error" => %error);
+            None
         }
+    }
+}
+
+impl LayerShared {
+    /// Starts the thread that writes layers, and one that merges them and makes images: one thing at a
+    /// time, over all timelines. They end with `stop`, or when nobody has this any more.
+    pub fn start(options: LayerOptions, log: &Logger) -> Arc<LayerShared> {
+        let to_tidy = start_thread("tidy", log, tidy_layers);
+        let write = move |timelines: &_, log: &_| write_layers(timelines, to_tidy.as_ref(), log);
         Arc::new(LayerShared {
             options,
             blocks: BlockCache::new(options.cache_bytes),
-            to_write: Mutex::new(started.is_ok().then_some(sender)),
+            to_write: Mutex::new(start_thread("layers", log, write)),
         })
     }
 
@@ -69,13 +84,34 @@ impl LayerShared {
         }
     }
 
-    /// Ends the thread, once it has done what it is about.
+    /// Ends the threads, once they have done what they are about.
     pub fn stop(&self) {
         self.to_write.lock().take();
     }
 }
 
-fn write_layers(timelines: &Receiver<Weak<Timeline>>, log: &Logger) {
+/// Merges layers and makes images where layers were written. What fails is tried again when another layer
+/// of that timeline has been written.
+fn tidy_layers(timelines: &Receiver<Weak<Timeline>>, log: &Logger) {
+    while let Ok(next) = timelines.recv() {
+        // A timeline that got several layers meanwhile is seen to once.
+        let mut due = vec![next];
+        due.extend(timelines.try_iter());
+        due.dedup_by(|a, b| a.ptr_eq(b));
+        for timeline in due.iter().filter_map(Weak::upgrade) {
+            if let Err(error) = timeline.tidy() {
+                slog::error!(log, "layers cannot be merged, nor an image made, for now: {}",
+                    with_causes(&error); "timeline" => %timeline.id());
+            }
+        }
+    }
+}
+
+fn write_layers(
+    timelines: &Receiver<Weak<Timeline>>,
+    to_tidy: Option<&Sender<Weak<Timeline>>>,
+    log: &Logger,
+) {
     let mut failed: Vec<Weak<Timeline>> = Vec::new();
     loop {
         let next = match timelines.recv_timeout(RETRY_AFTER) {
@@ -91,6 +127,9 @@ fn write_layers(timelines: &Receiver<Weak<Timeline>>, log: &Logger) {
                 if !failed.iter().any(|known| known.ptr_eq(&timeline)) {
                     failed.push(timeline);
                 }
+            } else if let Some(to_tidy) = to_tidy {
+                // That thread ends after this one.
+                let _ = to_tidy.send(timeline);
             }
         }
     }

@@ -135,6 +135,7 @@ impl Repository {
         for slot in slots {
             let Some(timeline) = slot.lock().clone() else { continue };
             timeline.shut_down();
+            timeline.wait_for_layers();
             if let Err(error) = timeline.sync_wal() {
                 slog::error!(self.log, "WAL not synced at shutdown";
                     "timeline" => %timeline.id(), "error" => %error);

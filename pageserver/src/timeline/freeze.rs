@@ -140,8 +140,7 @@ impl Timeline {
                 end: closed.facts.end,
                 state: closed.facts.end_state,
             };
-            Manifest { layered: next.clone(), ..self.manifest.clone() }.write(&self.dir)?;
-            *layered = next;
+            self.write_layered(layered, next)?;
             self.history.write().replace(&closed, layer);
             let StretchFacts { start, end, .. } = closed.facts;
             let wal_bytes = end.distance_from(start).unwrap_or(0);
@@ -171,7 +170,7 @@ impl Timeline {
         Ok((self.open_layer(&path)?, summary.file_bytes))
     }
 
-    fn open_layer(&self, path: &Path) -> Result<DeltaLayer, LayerError> {
+    pub(super) fn open_layer(&self, path: &Path) -> Result<DeltaLayer, LayerError> {
         DeltaLayer::open(path, self.id(), self.cluster.segment_size, &self.layers.blocks)
     }
 }

@@ -159,6 +159,19 @@ impl History {
         self.older = replaced.collect();
     }
 
+    /// Puts a layer in the place of those that it was merged of.
+    pub fn merge(&mut self, parts: &[Arc<DeltaLayer>], merged: DeltaLayer) {
+        let is_part = |older: &Older| match older {
+            Older::Delta(layer) => parts.iter().any(|part| Arc::ptr_eq(part, layer)),
+            _ => false,
+        };
+        let mut older = self.older.to_vec();
+        let at = older.iter().position(is_part).unwrap_or(older.len());
+        older.retain(|older| !is_part(older));
+        older.insert(at, Older::Delta(Arc::new(merged)));
+        self.older = older.into();
+    }
+
     /// How many versions of pages are in memory.
     pub fn version_count(&self) -> u64 {
         let closed = self.older.iter().map(|older| match older {

@@ -15,7 +15,7 @@ use postgres_formats::{BlockNumber, Lsn, Oid};
 
 use super::error::TimelineError;
 use super::freeze::{FreezeError, image_name};
-use super::manifest::{Layered, Manifest};
+use super::manifest::Layered;
 use super::{PageRequest, Timeline};
 use crate::layer::delta::WriteError;
 use crate::layer::file::{LayerOut, make_file};
@@ -59,8 +59,7 @@ impl Timeline {
         next.images.push(image_name(lsn));
         // Names sort by LSN.
         next.images.sort();
-        Manifest { layered: next.clone(), ..self.manifest.clone() }.write(&self.dir)?;
-        *layered = next;
+        self.write_layered(&mut layered, next)?;
         self.history.write().add_image(image);
         Ok(true)
     }

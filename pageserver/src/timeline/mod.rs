@@ -17,7 +17,9 @@ mod ingest;
 mod layers;
 mod load;
 pub mod manifest;
+mod merge;
 mod objects;
+mod tidy;
 mod times;
 mod tip;
 

@@ -52,7 +52,11 @@ pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
     };
     let maker = PageMaker::new(cache_bytes, config, logger());
     // Short ones, so that histories of tests get into layers, too.
-    let layers = LayerOptions { stretch_bytes: STRETCH_BYTES, cache_bytes: cache_bytes / 2 };
+    let layers = LayerOptions {
+        stretch_bytes: STRETCH_BYTES,
+        cache_bytes: cache_bytes / 2,
+        image_percent: 5,
+    };
     let repository =
         Repository::open(dir.path(), "main", maker.clone(), layers, &logger()).unwrap();
     Opened { repository, maker, dir }
@@ -85,6 +89,24 @@ pub fn receive(timeline: &Arc<Timeline>, cluster: &Cluster, end: Lsn, rng: &mut 
     if rng.random() {
         make_images(timeline, 1, rng);
     }
+    if rng.random() {
+        merge_deltas(timeline, rng);
+    }
+}
+
+/// Merges delta layers, in two pieces that are chosen at random.
+pub fn merge_deltas(timeline: &Arc<Timeline>, rng: &mut impl Rng) {
+    let layers = timeline.layer_files();
+    let before = layers.len();
+    let Some(middle) = layers.choose(rng).map(|layer| layer.end) else { return };
+    let mut pieces = vec![Lsn::INVALID, middle];
+    pieces.extend(layers.iter().filter(|layer| layer.is_image).map(|layer| layer.end));
+    pieces.push(Lsn::MAX);
+    pieces.sort();
+    for piece in pieces.windows(2) {
+        timeline.merge_deltas(piece[0]..piece[1]).unwrap();
+    }
+    println!("{before} layers merged to {:?}", timeline.layer_files());
 }
 
 /// Makes images where so many of the delta layers end, chosen at random. Gives where.

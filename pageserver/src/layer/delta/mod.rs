@@ -4,6 +4,7 @@
 //! both.
 
 pub(super) mod keys;
+mod merge;
 pub(super) mod trail;
 pub(super) mod values;
 mod write;
@@ -24,6 +25,7 @@ use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::stretch::{KnownState, Stretch};
 use keys::{KindRange, LayerKey, sizes_in};
 
+pub use merge::{MergeError, write_merged};
 pub use values::{KeptVersion, restored_image};
 pub use write::{StretchFacts, StretchWal, WriteError, write_delta};
 

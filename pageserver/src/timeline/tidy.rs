@@ -1,0 +1,60 @@
+//! What is done about the layers of a timeline in the background, after one was written: some are merged,
+//! and an image is made when the deltas above the last one have grown as large as that.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use postgres_formats::BLCKSZ;
+
+use super::Timeline;
+use super::freeze::FreezeError;
+
+/// As long as the deltas without an image are less than so many stretches, none is made.
+const STRETCHES_MIN: u64 = 4;
+/// How much smaller than the pages an image may be, if there was none yet to tell.
+const IMAGE_COMPRESSION: u64 = 4;
+
+impl Timeline {
+    /// Merges layers and makes an image, if they are due. One at a time works on a timeline.
+    ///
+    /// # Errors
+    /// See `FreezeError`. What is done is done.
+    pub(crate) fn tidy(self: &Arc<Self>) -> Result<(), FreezeError> {
+        let _reshaping = self.reshaping.lock();
+        if self.is_shut_down.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.merge_what_is_due()?;
+        self.make_image_if_due()
+    }
+
+    fn make_image_if_due(self: &Arc<Self>) -> Result<(), FreezeError> {
+        let percent = u64::from(self.layers.options.image_percent);
+        let (deltas, images) = self.history.read().layers();
+        let Some(end) = deltas.last().map(|delta| delta.end()).filter(|_| percent > 0) else {
+            return Ok(());
+        };
+        let last = images.last();
+        let above = deltas
+            .iter()
+            .filter(|delta| last.is_none_or(|image| delta.start() >= image.lsn()))
+            .map(|delta| delta.file_bytes());
+        let above: u64 = above.sum();
+        let wal_bytes = end.distance_from(last.map_or(self.start_lsn(), |image| image.lsn()));
+        let stretches = STRETCHES_MIN.saturating_mul(self.layers.options.stretch_bytes);
+        if wal_bytes.unwrap_or(0) < stretches {
+            return Ok(());
+        }
+        let image_bytes = match last {
+            Some(image) => image.file_bytes(),
+            None => {
+                let pages: u64 = self.list_matching(end, None)?.into_values().map(u64::from).sum();
+                pages * BLCKSZ as u64 / IMAGE_COMPRESSION
+            }
+        };
+        if above.saturating_mul(100) >= image_bytes.saturating_mul(percent) {
+            self.make_image_reshaping(end)?;
+        }
+        Ok(())
+    }
+}
