@@ -130,11 +130,6 @@ impl Repository {
     fn branches_of(&self, rows: &[Row]) -> Result<Vec<Branch>> {
         let whole = rows.iter().filter(|row| row.optional("start_lsn").is_some());
         let mut branches = whole.map(|row| self.branch_of(row)).collect::<Result<Vec<_>>>()?;
-        let names: Vec<_> = branches.iter().map(|b| (b.timeline, b.name.clone())).collect();
-        for ancestor in branches.iter_mut().filter_map(|branch| branch.ancestor.as_mut()) {
-            let named = names.iter().find(|(timeline, _)| *timeline == ancestor.timeline);
-            ancestor.branch = named.map(|(_, name)| name.clone());
-        }
         branches.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(branches)
     }
@@ -143,9 +138,11 @@ impl Repository {
         let name: BranchName = row.value("name")?;
         let ancestor = match row.optional_value("ancestor_timeline")? {
             None => None,
-            Some(timeline) => {
-                Some(Ancestor { timeline, branch: None, lsn: row.value("ancestor_lsn")? })
-            }
+            Some(timeline) => Some(Ancestor {
+                timeline,
+                branch: row.optional_value("ancestor_branch")?,
+                lsn: row.value("ancestor_lsn")?,
+            }),
         };
         Ok(Branch {
             timeline: row.value("timeline")?,
@@ -159,17 +156,16 @@ impl Repository {
 
     /// The branch with this name.
     pub fn branch(&self, name: &str) -> Result<Branch> {
-        let Branches { usable, damaged } = self.all_branches()?;
-        if let Some(branch) = usable.into_iter().find(|branch| *branch.name == *name) {
-            return Ok(branch);
-        }
-        match damaged.into_iter().find(|damaged| *damaged.name == *name) {
-            Some(damaged) => Err(Error::PageServer {
-                sqlstate: DATA_CORRUPTED.to_owned(),
-                message: format!("branch {name:?} cannot be used: {}", damaged.cause),
-            }),
-            None => Err(no_branch(name)),
-        }
+        // No branch has a name that is none.
+        check_name(name).map_err(|_| no_branch(name))?;
+        self.branch_in(&format!("branch_show {}", quote(name)), name, name)
+    }
+
+    /// The branch that a command answers with; `used` and `made` as in `typed`.
+    fn branch_in(&self, command: &str, used: &str, made: &str) -> Result<Branch> {
+        let rows = self.control()?.rows(command).map_err(|error| self.typed(error, used, made))?;
+        let row = rows.first().ok_or_else(|| no_branch(made))?;
+        self.branch_of(row)
     }
 
     /// Makes a branch at `point`; without one, at the end of the default branch.
@@ -186,8 +182,7 @@ impl Repository {
             self.catch_up(parent.timeline)?;
         }
         let command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
-        self.control()?.rows(&command).map_err(|error| self.typed(error, &point.branch, name))?;
-        self.branch(name)
+        self.branch_in(&command, &point.branch, name)
     }
 
     /// Removes a branch that nothing depends on.
@@ -201,8 +196,7 @@ impl Repository {
     pub fn rename_branch(&self, old: &str, new: &str) -> Result<Branch> {
         check_name(new)?;
         let command = format!("branch_rename {} {}", quote(old), quote(new));
-        self.control()?.rows(&command).map_err(|error| self.typed(error, old, new))?;
-        let branch = self.branch(new)?;
+        let branch = self.branch_in(&command, old, new)?;
         for mut compute in self.computes()? {
             if compute.timeline() == branch.timeline {
                 compute.set_branch(new)?;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{remove_file, write_file};
+use crate::{remove_file, write_file, write_new_file};
 
 /// What is kept in such a file. Its fields are the lines from the third on.
 pub trait Fact: Serialize + DeserializeOwned {
@@ -100,14 +100,27 @@ pub fn read_fact<F: Fact>(path: &Path) -> Result<Option<F>, FactError> {
 /// # Errors
 /// See `FactError`.
 pub fn write_fact<F: Fact>(path: &Path, fact: &F) -> Result<(), FactError> {
+    write_file(path, text_of(path, fact)?.as_bytes())
+        .map_err(|source| FactError::Io { path: path.to_owned(), source })
+}
+
+/// Puts a fact into a new file at `path`, in a folder that nobody looks into yet. The file's content is
+/// durable then, its name is not before the folder has been synced.
+///
+/// # Errors
+/// See `FactError`.
+pub fn write_new_fact<F: Fact>(path: &Path, fact: &F) -> Result<(), FactError> {
+    write_new_file(path, text_of(path, fact)?.as_bytes())
+        .map_err(|source| FactError::Io { path: path.to_owned(), source })
+}
+
+fn text_of<F: Fact>(path: &Path, fact: &F) -> Result<String, FactError> {
     let body = toml::to_string(fact).map_err(|error| FactError::Corrupt {
         path: path.to_owned(),
         problem: error.to_string(),
         remedy: F::REMEDY,
     })?;
-    let text = framed(F::FORMAT_VERSION, &body);
-    write_file(path, text.as_bytes())
-        .map_err(|source| FactError::Io { path: path.to_owned(), source })
+    Ok(framed(F::FORMAT_VERSION, &body))
 }
 
 /// Removes the file at `path`, durably. None there is no error.

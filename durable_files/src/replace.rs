@@ -27,18 +27,24 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.file_name().ok_or_else(invalid)?.to_owned();
     beside.push(".new");
     let beside = dir.join(beside);
-    let written = (|| {
-        let file = File::create(&beside)?;
-        file.write_all_at(bytes, 0)?;
-        file.sync_all()?;
-        rename_only(&beside, path)
-    })();
+    let written = write_new_file(&beside, bytes).and_then(|()| rename_only(&beside, path));
     if let Err(error) = written {
         // The first error is the one to report; what is left beside is overwritten next time.
         let _ = unlink(&beside);
         return Err(error);
     }
     sync_dir(dir)
+}
+
+/// Puts `bytes` into a file at `path` that nobody looks at yet. They are durable then; the name is not
+/// before its folder has been synced.
+///
+/// # Errors
+/// Whatever the file system gives; there may be a part of the file then.
+pub fn write_new_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = File::create(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()
 }
 
 /// Renames a file or a folder, durably, replacing a file that has the name. What is in it must

@@ -18,6 +18,11 @@ pub enum Command {
     Status,
     /// All branches.
     BranchList,
+    /// One branch.
+    BranchShow {
+        /// Its name.
+        name: String,
+    },
     /// One timeline's positions and origin.
     TimelineShow {
         /// Branch or timeline.
@@ -174,6 +179,7 @@ impl Command {
         let command = match (spec.verb(), args) {
             ("status", []) => Command::Status,
             ("branch_list", []) => Command::BranchList,
+            ("branch_show", [name]) => Command::BranchShow { name: name.clone() },
             ("timeline_show", [t]) => Command::TimelineShow { timeline: t.clone() },
             ("compute_list", []) => Command::ComputeList,
             ("branch_create", [name, point]) => {

@@ -22,6 +22,7 @@ const BRANCH_COLUMNS: &[&str] = &[
     "state",
     "stopped_lsn",
     "cause",
+    "ancestor_branch",
 ];
 const TAG_COLUMNS: &[&str] = &["name", "branch", "timeline", "lsn", "created", "state", "cause"];
 const COMPUTE_COLUMNS: &[&str] = &[
@@ -69,6 +70,7 @@ pub const COMMANDS: &[CommandSpec] = &[
         ],
     },
     CommandSpec { usage: "branch_list", purpose: "all branches", columns: BRANCH_COLUMNS },
+    CommandSpec { usage: "branch_show NAME", purpose: "one branch", columns: BRANCH_COLUMNS },
     CommandSpec {
         usage: "timeline_show T",
         purpose: "positions and origin of a timeline",

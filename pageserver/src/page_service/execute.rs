@@ -38,6 +38,9 @@ pub(super) fn execute(
             rows.extend(repository.unreadable().iter().filter_map(unreadable_row));
             rows
         }
+        Command::BranchShow { name } => {
+            vec![branch_row(service, &repository.branch(&name.parse()?)?)]
+        }
         Command::TimelineShow { timeline } => {
             vec![timeline_row(&service.timeline(timeline)?.1)]
         }
@@ -245,6 +248,7 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
         Some(timeline) => Some(timeline.last_record_lsn()),
         None => has_no_wal(service, branch.timeline).then_some(branch.start),
     };
+    let named = branch.ancestor.and_then(|ancestor| repository.named(ancestor.timeline));
     vec![
         text(&branch.name),
         text(branch.timeline),
@@ -256,6 +260,7 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
         state,
         stopped,
         cause,
+        named.and_then(|branch| text(branch.name)),
     ]
 }
 

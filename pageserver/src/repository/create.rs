@@ -11,6 +11,9 @@ use super::scan::{branches_dir, timeline_dir, unnamed_dir};
 use super::{Branch, Repository, RepositoryError, now};
 use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
 
+/// The file that will name a branch, in the folder of its timeline.
+const NAME_IN_THE_MAKING: &str = "name.new";
+
 impl Repository {
     /// Makes a branch at a point of another. Waits up to `timeout` for an LSN to be received; the
     /// end and a time are looked for in what is there.
@@ -60,21 +63,31 @@ impl Repository {
         Ok(branch)
     }
 
+    /// Five syncs, whatever else there is: two files, and three folders that have new names. On a file
+    /// system with a journal those right after one another cost little more than the first of them.
     fn write_branch(&self, branch: &Branch, manifest: &Manifest) -> Result<(), RepositoryError> {
         let unnamed = unnamed_dir(&self.dir, branch.timeline);
         let dir = timeline_dir(&self.dir, branch.timeline);
-        let name = branches_dir(&self.dir).join(branch.name.as_str());
+        let refs = branches_dir(&self.dir);
+        let name = refs.join(branch.name.as_str());
         let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
         let written = (|| {
             for folder in [unnamed.join("wal"), unnamed.join("layers")] {
                 durable_files::create_dir_all(&folder).map_err(|source| io(&folder, source))?;
             }
-            manifest.write(&unnamed)?;
-            let timelines = self.dir.join("timelines");
-            durable_files::sync_dir(&timelines).map_err(|source| io(&timelines, source))?;
-            durable_files::write_file(&name, branch.timeline.to_string().as_bytes())
-                .map_err(|source| io(&name, source))?;
-            durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))
+            manifest.write_new(&unnamed)?;
+            // In there, so that a crash leaves nothing among the names.
+            let new = unnamed.join(NAME_IN_THE_MAKING);
+            durable_files::write_new_file(&new, branch.timeline.to_string().as_bytes())
+                .map_err(|source| io(&new, source))?;
+            for folder in [&unnamed, &self.dir.join("timelines")] {
+                durable_files::sync_dir(folder).map_err(|source| io(folder, source))?;
+            }
+            // All of it is durable; now the name.
+            durable_files::rename_only(&new, &name).map_err(|source| io(&name, source))?;
+            durable_files::sync_dir(&refs).map_err(|source| io(&refs, source))?;
+            // Not synced: if a crash undoes it, it is done when the branch is read (`HalfDone`).
+            durable_files::rename_only(&unnamed, &dir).map_err(|source| io(&unnamed, source))
         })();
         if written.is_err() {
             // The error that matters is the first; without its name it is no branch anyway.

@@ -221,6 +221,15 @@ impl Repository {
         self.registry.read().unreadable().to_vec()
     }
 
+    /// The branch that names this timeline; reads all of them if it must.
+    pub fn named(&self, timeline: TimelineId) -> Option<Branch> {
+        self.branch_of(timeline).or_else(|| {
+            // What cannot be read names nothing.
+            let _ = self.know_all();
+            self.branch_of(timeline)
+        })
+    }
+
     /// The branch that names this timeline, if it has been read.
     pub fn branch_of(&self, timeline: TimelineId) -> Option<Branch> {
         self.registry.read().of_timeline(timeline).cloned()

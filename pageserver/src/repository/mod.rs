@@ -33,8 +33,8 @@ use crate::timeline::Timeline;
 use crate::timeline::manifest::Ancestor;
 pub use error::RepositoryError;
 use registry::Registry;
-pub use scan::Unreadable;
 use scan::check_folders;
+pub use scan::{UNNAMED, Unreadable};
 pub use tag::{Tag, UnusableTag};
 
 /// A name for a timeline.

@@ -88,9 +88,12 @@ pub(super) fn timeline_dir(dir: &Path, id: TimelineId) -> PathBuf {
     dir.join("timelines").join(id.to_string())
 }
 
+/// What the folder of a timeline ends with while no branch is sure to name it.
+pub const UNNAMED: &str = "unnamed";
+
 /// Where a timeline's folder is while no branch is sure to name it.
 pub(super) fn unnamed_dir(dir: &Path, id: TimelineId) -> PathBuf {
-    dir.join("timelines").join(format!("{id}.unnamed"))
+    dir.join("timelines").join(format!("{id}.{UNNAMED}"))
 }
 
 /// Reads what is not known yet. A file that is damaged hides nothing but its own branch.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use durable_files::{Fact, FactError, read_fact, write_fact};
+use durable_files::{Fact, FactError, read_fact, write_fact, write_new_fact};
 use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
 use postgres_formats::id::ParseTimelineIdError;
 use postgres_formats::lsn::ParseLsnError;
@@ -303,10 +303,17 @@ impl Manifest {
     /// `Io`.
     pub fn write(&self, timeline_dir: &Path) -> Result<(), ManifestError> {
         let path = timeline_dir.join(FILE_NAME);
-        write_fact(&path, &self.text()).map_err(|error| match error {
-            FactError::Io { path, source } => ManifestError::Io { path, source },
-            other => ManifestError::Corrupt { path, what: other.to_string() },
-        })
+        write_fact(&path, &self.text()).map_err(|error| not_written(path, error))
+    }
+
+    /// Writes the manifest in the folder of a timeline in the making. It is durable once the folder
+    /// has been synced.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn write_new(&self, timeline_dir: &Path) -> Result<(), ManifestError> {
+        let path = timeline_dir.join(FILE_NAME);
+        write_new_fact(&path, &self.text()).map_err(|error| not_written(path, error))
     }
 
     fn text(&self) -> Text {
@@ -331,6 +338,13 @@ impl Manifest {
                 images: self.layered.images.clone(),
             }),
         }
+    }
+}
+
+fn not_written(path: PathBuf, error: FactError) -> ManifestError {
+    match error {
+        FactError::Io { path, source } => ManifestError::Io { path, source },
+        other => ManifestError::Corrupt { path, what: other.to_string() },
     }
 }
 

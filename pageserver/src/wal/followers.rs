@@ -1,7 +1,8 @@
 //! `Followers`: which timelines follow which servers, kept over restarts of the page server.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use super::follow_file::FollowFile;
 use super::follower::{FollowState, FollowStatus, Follower};
 use super::receiver::{drop_slot, is_writer};
 use crate::error_text::with_causes;
-use crate::repository::Repository;
+use crate::repository::{Repository, UNNAMED};
 use crate::timeline::{IngestError, Timeline};
 use crate::writer::{WriterFact, WriterRole, Writers};
 
@@ -109,7 +110,18 @@ impl Followers {
     fn resume_all(&self, change: &Change) -> Result<(), FollowError> {
         let path = &self.timelines_dir;
         let io = |source| FollowError::Io { path: path.clone(), source };
-        let entries: Vec<_> = fs::read_dir(path).and_then(Iterator::collect).map_err(io)?;
+        let list = || -> Result<Vec<_>, FollowError> {
+            fs::read_dir(path).and_then(Iterator::collect).map_err(io)
+        };
+        let mut entries = list()?;
+        let is_unnamed = |entry: &DirEntry| entry.path().extension() == Some(OsStr::new(UNNAMED));
+        if entries.iter().any(is_unnamed) {
+            // After a crash it may be one that has a name, and gets its folder back now.
+            if let Err(error) = self.repository.know_all() {
+                error!(self.log, "the branches cannot be read: {}", with_causes(&error));
+            }
+            entries = list()?;
+        }
         for entry in entries {
             let Some(timeline) = entry.file_name().to_str().and_then(|name| name.parse().ok())
             else {

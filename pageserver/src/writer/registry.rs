@@ -36,8 +36,12 @@ impl Writers {
         if let Some(role) = roles.get(&timeline) {
             return Ok(role.clone());
         }
-        let role = Arc::new(WriterRole::read(&self.dir(timeline))?);
-        roles.insert(timeline, role.clone());
+        let dir = self.dir(timeline);
+        let role = Arc::new(WriterRole::read(&dir)?);
+        // Without its folder nothing is known: it may get that back, with a writer in it.
+        if dir.exists() {
+            roles.insert(timeline, role.clone());
+        }
         Ok(role)
     }
 
@@ -89,6 +93,14 @@ mod tests {
         let listed = writers.list().unwrap();
         assert_eq!(listed.len(), 1);
         assert_eq!(listed[0].1.as_ref().unwrap(), &fact(4, "x"));
+
+        // Of one whose folder is not there nothing is remembered.
+        let moved = dir.path().join("elsewhere");
+        fs::rename(dir.path().join(a.to_string()), &moved).unwrap();
+        let again = Writers::new(dir.path());
+        assert!(again.role(a).unwrap().fact().is_none());
+        fs::rename(&moved, dir.path().join(a.to_string())).unwrap();
+        assert!(again.role(a).unwrap().fact().is_some());
 
         // One that is damaged is told of, and does not hide the others.
         fs::write(dir.path().join(b.to_string()).join("writer.toml"), "?").unwrap();

@@ -21,6 +21,9 @@ fn branches_come_and_go() {
     assert_eq!(shown.text("last_record_lsn").unwrap(), start);
 
     server.row("branch_rename dev trial");
+    assert_eq!(server.value("branch_show dev.2", "ancestor_branch"), "trial");
+    assert_eq!(server.value("branch_show trial", "ancestor_branch"), "main");
+    assert!(server.try_command("branch_show dev").is_err());
     server.row("branch_delete dev.2");
     server.row("branch_delete trial");
     assert_eq!(server.value("branch_list", "name"), "main");
