@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::layer::freezer::LayerOptions;
+use crate::repository::UnloadOptions;
 
 /// Name of the file within the repository.
 pub const CONFIG_FILE_NAME: &str = "zenith.toml";
@@ -43,6 +44,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// How history is put into layers.
     pub layers: LayerOptions,
+    /// Which timelines that nobody uses stay in memory.
+    pub unload: UnloadOptions,
     /// How long a request waits for WAL that has not been received yet.
     pub lsn_timeout: Duration,
     /// Top-level keys of the file that mean nothing to this program.
@@ -113,6 +116,8 @@ struct File {
     cache: CacheTable,
     #[serde(default)]
     layers: LayersTable,
+    #[serde(default)]
+    timelines: TimelinesTable,
     lsn_timeout_seconds: Option<u64>,
     #[serde(flatten)]
     unknown: toml::Table,
@@ -130,6 +135,12 @@ struct LayersTable {
     stretch_bytes: Option<u64>,
     cache_bytes: Option<u64>,
     image_percent: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+struct TimelinesTable {
+    unload_after_seconds: Option<u64>,
+    loaded_max: Option<usize>,
 }
 
 #[derive(Deserialize, Default)]
@@ -201,6 +212,11 @@ impl Config {
                 format!("is {}: expected at least {STRETCH_BYTES_MIN}", layers.stretch_bytes);
             return Err(value("layers.stretch_bytes", problem));
         }
+        let UnloadOptions { idle, loaded_max } = UnloadOptions::default();
+        let unload = UnloadOptions {
+            idle: file.timelines.unload_after_seconds.map_or(idle, Duration::from_secs),
+            loaded_max: file.timelines.loaded_max.unwrap_or(loaded_max),
+        };
         let lsn_timeout = match file.lsn_timeout_seconds {
             None => LSN_TIMEOUT_DEFAULT,
             Some(seconds @ 1..=LSN_TIMEOUT_SECONDS_MAX) => Duration::from_secs(seconds),
@@ -217,6 +233,7 @@ impl Config {
             redo_libraries: file.walredo.libraries,
             cache_bytes,
             layers,
+            unload,
             lsn_timeout,
             unknown_keys: file.unknown.keys().cloned().collect(),
         })
@@ -258,7 +275,7 @@ mod tests {
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
-             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n",
+             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n[timelines]\nunload_after_seconds = 9\nloaded_max = 7\n",
         )
         .unwrap();
         assert_eq!(
@@ -271,6 +288,7 @@ mod tests {
                 redo_libraries: vec!["a".into(), "/b c".into()],
                 cache_bytes: 2 << 20,
                 layers: LayerOptions { stretch_bytes: 100_000, cache_bytes: 0, image_percent: 30 },
+                unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },
                 lsn_timeout: Duration::from_secs(5),
                 unknown_keys: vec!["colour".into()],
             }

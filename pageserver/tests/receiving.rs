@@ -6,12 +6,12 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pageserver::layer::freezer::LayerOptions;
 use pageserver::layer::import::DataDirectory;
 use pageserver::page_maker::PageMaker;
-use pageserver::repository::Repository;
+use pageserver::repository::{Repository, UnloadOptions};
 use pageserver::timeline::Timeline;
 use postgres_formats::wal::{RecordHeader, WalOrigin, WalWriter};
 use postgres_formats::{Lsn, TimelineId};
@@ -48,6 +48,10 @@ impl Source {
     }
 
     fn open(&self) -> Arc<Timeline> {
+        self.open_repository().timeline(self.timeline).unwrap()
+    }
+
+    fn open_repository(&self) -> Arc<Repository> {
         let dir = self.repository.path();
         let log = slog::Logger::root(slog::Discard, slog::o!());
         // No page is made here.
@@ -62,9 +66,7 @@ impl Source {
             request_timeout: Duration::from_secs(1),
         };
         let maker = PageMaker::new(1 << 20, redo, log.clone());
-        let repository =
-            Repository::open(dir, "main", maker, LayerOptions::default(), &log).unwrap();
-        repository.timeline(self.timeline).unwrap()
+        Repository::open(dir, "main", maker, LayerOptions::default(), &log).unwrap()
     }
 
     /// Gives the timeline the server's WAL from `from` up to `to`.
@@ -204,4 +206,37 @@ fn a_record_of_an_unknown_resource_manager_stops_ingest_there() {
     assert!(again.receive_wal(source.end, writer.bytes()).is_err());
     assert_eq!(again.last_record_lsn(), source.end);
     assert_eq!(again.state_at(source.end).unwrap().state, before);
+}
+
+#[test]
+fn a_timeline_that_has_left_memory_goes_on_where_it_was() {
+    const ALL: UnloadOptions = UnloadOptions { idle: Duration::ZERO, loaded_max: 0 };
+    let source = Source::new();
+    let repository = source.open_repository();
+    let mut rounds = 0;
+    loop {
+        let timeline = repository.timeline(source.timeline).unwrap();
+        let from = timeline.restart_receiving().unwrap();
+        if from >= source.end {
+            break;
+        }
+        let to = from.checked_add(rand::random_range(100_000..400_000)).unwrap().min(source.end);
+        source.give(&timeline, from, to);
+        let synced = match rand::random() {
+            true => timeline.sync_wal().unwrap(),
+            false => timeline.flushed_lsn(),
+        };
+        let before = (timeline.last_record_lsn(), timeline.version_count());
+        // Not as long as somebody has it.
+        assert_eq!(repository.unload_unused(ALL, Instant::now()), 0);
+        drop(timeline);
+        assert_eq!(repository.unload_unused(ALL, Instant::now()), 1);
+        let again = repository.timeline(source.timeline).unwrap();
+        assert_eq!((again.last_record_lsn(), again.version_count()), before);
+        // What was acknowledged of a record that is not complete is asked for again by its sender.
+        assert!(again.flushed_lsn() >= synced.min(before.0));
+        assert_eq!(again.stop(), None);
+        rounds += 1;
+    }
+    assert!(rounds > 3);
 }

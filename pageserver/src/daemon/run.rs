@@ -55,6 +55,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
 
     let maker = PageMaker::new(config.cache_bytes, redo_config(&repo, config)?, log.clone());
     let repository = Repository::open(&repo, &config.default_branch, maker, config.layers, log)?;
+    repository.unload_in_background(config.unload);
     let followers = Arc::new(Followers::new(repository.clone(), &repo, log));
     warm_up(&repository, log);
     get_to_know(&repository, &followers, log);

@@ -50,8 +50,9 @@ impl Repository {
         self.registry.write().remove(name);
         self.failures.lock().remove(&branch.timeline);
         if let Some((_, slot)) = self.timelines.remove(&branch.timeline)
-            && let Some(timeline) = slot.lock().take()
+            && let Some(timeline) = slot.timeline.lock().take()
         {
+            self.note_unload();
             timeline.shut_down();
             timeline.wait_for_layers();
         }

@@ -15,10 +15,12 @@ mod rename;
 mod scan;
 mod tag;
 mod timelines;
+mod unload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
@@ -29,13 +31,14 @@ use slog::Logger;
 
 use crate::layer::freezer::{LayerOptions, LayerShared};
 use crate::page_maker::PageMaker;
-use crate::timeline::Timeline;
 use crate::timeline::manifest::Ancestor;
 pub use error::RepositoryError;
 use registry::Registry;
 use scan::check_folders;
 pub use scan::{UNNAMED, Unreadable};
 pub use tag::{Tag, UnusableTag};
+pub use unload::UnloadOptions;
+use unload::{Slot, Unloader};
 
 /// A name for a timeline.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,9 +54,6 @@ pub struct Branch {
     /// When it was made, in seconds since 1970.
     pub created: u64,
 }
-
-/// A timeline that is loaded, or being loaded, or not yet.
-type Slot = Arc<Mutex<Option<Arc<Timeline>>>>;
 
 /// The branches of a folder and the timelines they name.
 pub struct Repository {
@@ -77,7 +77,11 @@ pub struct Repository {
     looked_again: Mutex<Option<Instant>>,
     /// A shard's lock is held only to fetch a slot. A slot's own lock (LOCK ORDER: 2, a timeline
     /// before its ancestor) is held while the timeline is loaded, so that it is loaded once.
-    timelines: DashMap<TimelineId, Slot>,
+    timelines: DashMap<TimelineId, Arc<Slot>>,
+    /// How many timelines are loaded.
+    loaded: AtomicUsize,
+    unloader: OnceLock<Unloader>,
+    opened: Instant,
 }
 
 fn now() -> u64 {
@@ -109,6 +113,9 @@ impl Repository {
             failures: Mutex::default(),
             looked_again: Mutex::new(None),
             timelines: DashMap::new(),
+            loaded: AtomicUsize::new(0),
+            unloader: OnceLock::new(),
+            opened: Instant::now(),
         }))
     }
 
@@ -130,10 +137,8 @@ impl Repository {
     /// Ends all waits on all timelines and makes what was received durable.
     pub fn shut_down(&self) {
         self.layers.stop();
-        // The slots first, so that no shard is locked while one of them is.
-        let slots: Vec<Slot> = self.timelines.iter().map(|entry| entry.value().clone()).collect();
-        for slot in slots {
-            let Some(timeline) = slot.lock().clone() else { continue };
+        for (_, slot) in self.slots() {
+            let Some(timeline) = slot.timeline.lock().clone() else { continue };
             timeline.shut_down();
             timeline.wait_for_layers();
             if let Err(error) = timeline.sync_wal() {

@@ -1,10 +1,11 @@
-//! Timelines are loaded when they are first used.
+//! Timelines are loaded when they are used.
 
 use std::sync::Arc;
 
 use postgres_formats::TimelineId;
 
 use super::scan::timeline_dir;
+use super::unload::Slot;
 use super::{Repository, RepositoryError};
 use crate::error_text::with_causes;
 use crate::timeline::Timeline;
@@ -30,8 +31,9 @@ impl Repository {
     }
 
     fn load(&self, id: TimelineId) -> Result<Arc<Timeline>, RepositoryError> {
-        let slot = self.timelines.entry(id).or_default().clone();
-        let mut loaded = slot.lock();
+        let slot = self.timelines.entry(id).or_insert_with(|| Arc::new(Slot::new())).clone();
+        self.note_use(&slot);
+        let mut loaded = slot.timeline.lock();
         if let Some(timeline) = loaded.clone() {
             drop(loaded);
             timeline.look_again();
@@ -40,7 +42,8 @@ impl Repository {
         let dir = timeline_dir(&self.dir, id);
         if !dir.exists() {
             drop(loaded);
-            self.timelines.remove_if(&id, |_, slot| slot.try_lock().is_some_and(|s| s.is_none()));
+            drop(slot);
+            self.forget_slot(id);
             return Err(RepositoryError::NoSuchTimeline(id));
         }
         let manifest = Manifest::read(&dir)?;
@@ -61,13 +64,14 @@ impl Repository {
             "last_record" => %timeline.last_record_lsn(), "versions" => timeline.version_count(),
             "milliseconds" => began.elapsed().as_millis() as u64);
         *loaded = Some(timeline.clone());
+        self.note_load();
         Ok(timeline)
     }
 
     /// The timeline with this id if it is loaded and not just being loaded.
     pub fn loaded_timeline(&self, id: TimelineId) -> Option<Arc<Timeline>> {
         let slot = self.timelines.get(&id)?.clone();
-        slot.try_lock()?.clone()
+        slot.timeline.try_lock()?.clone()
     }
 
     /// Why the timeline, or one that it stands on, could not be loaded when it was last asked for.

@@ -22,6 +22,7 @@ mod objects;
 mod tidy;
 mod times;
 mod tip;
+mod unload;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
