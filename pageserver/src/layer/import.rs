@@ -1,11 +1,12 @@
 //! Loading a cleanly stopped data directory as the beginning of a timeline.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use layers::BuildError;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::control_file::{ClusterState, ControlFileError};
 use postgres_formats::relpath::{
@@ -14,12 +15,15 @@ use postgres_formats::relpath::{
 use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::wal::{Reassembled, WalDecodeError, reassemble};
-use postgres_formats::{BLCKSZ, BlockNumber, Lsn, Oid, PageImage, page_checksum};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, Oid, PageImage, TimelineId, page_checksum};
 
-use super::image::{ImageLayerWriter, SmallFile};
+use super::file::make_file;
+use super::imaged::{ImageWriter, Things};
 use crate::cluster::Cluster;
-use crate::object::{DbTag, ObjectTag};
+use crate::object::{DbTag, ObjectPage, ObjectTag};
 
+/// How much of a file is read at once.
+const READ_BYTES: usize = 256 << 10;
 /// Size in bytes of `pg_filenode.map` (PostgreSQL 15, `utils/cache/relmapper.c`).
 const RELMAP_SIZE: usize = 512;
 /// Bytes of the CRC-32C that ends a file in `pg_twophase`.
@@ -59,6 +63,14 @@ pub enum ImportError {
         lsn: Lsn,
         /// Why it cannot be read, if it is not simply missing.
         source: Option<WalDecodeError>,
+    },
+    /// The layer cannot be written.
+    #[error("layer {path}")]
+    Layer {
+        /// The layer.
+        path: PathBuf,
+        /// The cause.
+        source: BuildError,
     },
     /// A file is not as PostgreSQL leaves it.
     #[error("{path} is damaged: {what}")]
@@ -130,30 +142,63 @@ impl DataDirectory {
         Ok((segment.start(size), bytes))
     }
 
-    /// Writes everything into an image layer at `layer`.
+    /// Writes everything into an image layer of `timeline` at `layer`.
     ///
     /// # Errors
     /// See `ImportError`; the layer then does not exist.
-    pub fn load(&self, layer: &Path) -> Result<(), ImportError> {
-        let mut out = ImageLayerWriter::create(layer, self.end).map_err(io_error(layer))?;
-        self.load_database(&mut out, "global", DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid(0) })?;
+    pub fn load(&self, timeline: TimelineId, layer: &Path) -> Result<(), ImportError> {
+        let found = self.survey()?;
+        let failed = |error| match error {
+            BuildError::Io { source, .. } => io_error(layer)(source),
+            other => ImportError::Layer { path: layer.to_owned(), source: other },
+        };
+        make_file(
+            layer,
+            |error| io_error(layer)(error),
+            |out| {
+                let mut out =
+                    ImageWriter::begin(out, timeline, self.end, &found.things).map_err(failed)?;
+                for (object, files) in &found.files {
+                    let mut block = BlockNumber(0);
+                    for file in files {
+                        self.load_pages(*object, block, file, |page, image| {
+                            out.page(page, image).map_err(failed)
+                        })?;
+                        block.0 += file.pages;
+                    }
+                }
+                out.finish().map_err(failed)
+            },
+        )
+        .map(drop)
+    }
+
+    /// What there is, pages aside.
+    fn survey(&self) -> Result<Survey, ImportError> {
+        let mut found = Survey::default();
+        found.things.state = self.state;
+        let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
+        self.survey_folder(&mut found, "global", shared)?;
         for (name, _) in self.entries("base")? {
             let Ok(db) = name.parse() else { continue };
             let tag = DbTag { spc: Oid::DEFAULT_TABLESPACE, db: Oid(db) };
-            out.add_small_file(SmallFile::Database(tag), Bytes::new());
-            self.load_database(&mut out, &format!("base/{db}"), tag)?;
+            found.things.databases.insert(tag);
+            self.survey_folder(&mut found, &format!("base/{db}"), tag)?;
         }
         for (name, path) in self.entries("pg_tblspc")? {
             if let Ok(spc) = name.parse() {
-                self.load_tablespace(&mut out, Oid(spc), &path)?;
+                self.survey_tablespace(&mut found, Oid(spc), &path)?;
             }
         }
         for kind in SlruKind::ALL {
-            self.load_slru(&mut out, kind)?;
+            for (name, path) in self.entries(kind.dir())? {
+                let Ok(segment) = u32::from_str_radix(&name, 16) else { continue };
+                found.add(ObjectTag::Slru { kind, segment }, path)?;
+            }
         }
-        self.load_two_phase(&mut out)?;
-        self.load_replication_origins(&mut out)?;
-        out.finish().map_err(io_error(layer))
+        self.read_two_phase(&mut found.things)?;
+        self.read_replication_origins(&mut found.things)?;
+        Ok(found)
     }
 
     /// The names and paths in one of its folders, in order.
@@ -168,10 +213,10 @@ impl DataDirectory {
         Ok(entries)
     }
 
-    /// Loads what is behind the link, or in the folder, at `path`.
-    fn load_tablespace(
+    /// Looks at what is behind the link, or in the folder, at `path`.
+    fn survey_tablespace(
         &self,
-        out: &mut ImageLayerWriter,
+        found: &mut Survey,
         spc: Oid,
         path: &Path,
     ) -> Result<(), ImportError> {
@@ -180,21 +225,21 @@ impl DataDirectory {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Vec::new(),
             Err(error) => return Err(io_error(path)(error)),
         };
-        out.add_small_file(SmallFile::Tablespace(spc), location.into());
+        found.things.tablespaces.insert(spc, location.into());
         // That it is not there would mean that a disk is missing.
         let folder = format!("pg_tblspc/{spc}/{TABLESPACE_VERSION_DIRECTORY}");
         for (name, _) in self.entries(&folder)? {
             let Ok(db) = name.parse() else { continue };
             let tag = DbTag { spc, db: Oid(db) };
-            out.add_small_file(SmallFile::Database(tag), Bytes::new());
-            self.load_database(out, &format!("{folder}/{db}"), tag)?;
+            found.things.databases.insert(tag);
+            self.survey_folder(found, &format!("{folder}/{db}"), tag)?;
         }
         Ok(())
     }
 
-    fn load_database(
+    fn survey_folder(
         &self,
-        out: &mut ImageLayerWriter,
+        found: &mut Survey,
         folder: &str,
         tag: DbTag,
     ) -> Result<(), ImportError> {
@@ -206,95 +251,103 @@ impl DataDirectory {
                     let what = format!("it has {} bytes, not {RELMAP_SIZE}", map.len());
                     return Err(ImportError::Damaged { path, what });
                 }
-                out.add_small_file(SmallFile::RelMap(tag), map.into());
+                found.things.rel_maps.insert(tag, map.into());
             } else if let Ok(file) = parse_relation_path(&format!("{folder}/{name}")) {
                 segments.push((file.tag, file.segment, path));
             }
             // Anything else belongs to the server that was stopped: caches, temporary files.
         }
         segments.sort();
-        let mut current = None;
-        let mut block = 0;
         for (rel, segment, path) in segments {
             let object = ObjectTag::Rel(rel);
-            if current != Some(rel) {
-                out.begin_object(object);
-                (current, block) = (Some(rel), 0);
-            }
-            if block != segment * BLOCKS_PER_SEGMENT {
+            let before = found.things.objects.get(&object).copied().unwrap_or(0);
+            if u64::from(segment) * u64::from(BLOCKS_PER_SEGMENT) != u64::from(before) {
                 let what = "the segment before it is missing or not full".to_owned();
                 return Err(ImportError::Damaged { path, what });
             }
-            load_pages(&path, |page| {
-                let at = BlockNumber(block);
-                block += 1;
-                if self.cluster.checksums
-                    && !page.is_new()
-                    && page_checksum::verify(page, at).is_err()
-                {
-                    let what = format!("the checksum of block {at} does not hold");
-                    return Err(ImportError::Damaged { path: path.clone(), what });
-                }
-                out.add_page(object, page).map_err(io_error(&path))
-            })?;
+            found.add(object, path)?;
         }
         Ok(())
     }
 
-    fn load_slru(&self, out: &mut ImageLayerWriter, kind: SlruKind) -> Result<(), ImportError> {
-        for (name, path) in self.entries(kind.dir())? {
-            let Ok(segment) = u32::from_str_radix(&name, 16) else { continue };
-            let object = ObjectTag::Slru { kind, segment };
-            out.begin_object(object);
-            load_pages(&path, |page| out.add_page(object, page).map_err(io_error(&path)))?;
-        }
-        Ok(())
-    }
-
-    fn load_two_phase(&self, out: &mut ImageLayerWriter) -> Result<(), ImportError> {
+    fn read_two_phase(&self, things: &mut Things) -> Result<(), ImportError> {
         for (name, path) in self.entries("pg_twophase")? {
             let Ok(xid) = u32::from_str_radix(&name, 16) else { continue };
             let mut state = fs::read(&path).map_err(io_error(&path))?;
             let length = state.len().checked_sub(TWO_PHASE_CRC_SIZE);
             let what = "it is too short".to_owned();
             state.truncate(length.ok_or(ImportError::Damaged { path, what })?);
-            out.add_small_file(SmallFile::TwoPhase(xid), state.into());
+            things.two_phase.insert(xid, state.into());
         }
         Ok(())
     }
 
-    fn load_replication_origins(&self, out: &mut ImageLayerWriter) -> Result<(), ImportError> {
+    fn read_replication_origins(&self, things: &mut Things) -> Result<(), ImportError> {
         let path = self.path.join(REPLICATION_ORIGINS_PATH);
         let bytes = match fs::read(&path) {
             // Without replication slots the server does not write it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             bytes => bytes.map_err(io_error(&path))?,
         };
-        if let Err(error) = replication_origins::decode(&bytes) {
-            return Err(ImportError::Damaged { path, what: error.to_string() });
+        things.origins = replication_origins::decode(&bytes)
+            .map_err(|error| ImportError::Damaged { path, what: error.to_string() })?;
+        Ok(())
+    }
+
+    /// Gives every page of a file of `object`, of which `first` is the first, to `take`.
+    fn load_pages(
+        &self,
+        object: ObjectTag,
+        first: BlockNumber,
+        PageFile { path, pages }: &PageFile,
+        mut take: impl FnMut(ObjectPage, &PageImage) -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        let file = File::open(path).map_err(io_error(path))?;
+        let mut file = BufReader::with_capacity(READ_BYTES, file);
+        let mut image = PageImage::zeroed();
+        for block in (first.0..first.0 + pages).map(BlockNumber) {
+            file.read_exact(&mut image[..]).map_err(io_error(path))?;
+            if self.cluster.checksums
+                && matches!(object, ObjectTag::Rel(_))
+                && !image.is_new()
+                && page_checksum::verify(&image, block).is_err()
+            {
+                let what = format!("the checksum of block {block} does not hold");
+                return Err(ImportError::Damaged { path: path.clone(), what });
+            }
+            take(ObjectPage { object, block }, &image)?;
         }
-        out.add_small_file(SmallFile::ReplicationOrigins, bytes.into());
         Ok(())
     }
 }
 
-/// Gives every page of the file at `path` to `take`.
-fn load_pages(
-    path: &Path,
-    mut take: impl FnMut(&PageImage) -> Result<(), ImportError>,
-) -> Result<(), ImportError> {
-    let mut file = File::open(path).map_err(io_error(path))?;
-    let length = file.metadata().map_err(io_error(path))?.len();
-    if length % BLCKSZ as u64 != 0 {
-        let what = format!("its length of {length} bytes is not a whole number of pages");
-        return Err(ImportError::Damaged { path: path.to_owned(), what });
+/// A file of pages.
+struct PageFile {
+    path: PathBuf,
+    pages: u32,
+}
+
+/// What is in a data directory.
+#[derive(Default)]
+struct Survey {
+    things: Things,
+    /// The files of each object, in order.
+    files: BTreeMap<ObjectTag, Vec<PageFile>>,
+}
+
+impl Survey {
+    /// Adds the next file of an object.
+    fn add(&mut self, object: ObjectTag, path: PathBuf) -> Result<(), ImportError> {
+        let length = fs::metadata(&path).map_err(io_error(&path))?.len();
+        let pages = u32::try_from(length / BLCKSZ as u64).ok();
+        let Some(pages) = pages.filter(|_| length % BLCKSZ as u64 == 0) else {
+            let what = format!("its length of {length} bytes is not a whole number of pages");
+            return Err(ImportError::Damaged { path, what });
+        };
+        *self.things.objects.entry(object).or_default() += pages;
+        self.files.entry(object).or_default().push(PageFile { path, pages });
+        Ok(())
     }
-    let mut page = PageImage::zeroed();
-    for _ in 0..length / BLCKSZ as u64 {
-        file.read_exact(&mut page[..]).map_err(io_error(path))?;
-        take(&page)?;
-    }
-    Ok(())
 }
 
 /// The end of the checkpoint record at `lsn`.

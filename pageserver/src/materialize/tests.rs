@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -10,14 +11,21 @@ use bytes::Bytes;
 use postgres_formats::checkpoint::CheckPoint;
 use postgres_formats::control_file::ControlFile;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize, XLOG_BLCKSZ};
+use postgres_formats::slru::SlruKind;
 use postgres_formats::wal::{
     DecodedRecord, RecordHeader, WalOrigin, WalRecord, WalStreamDecoder, WalWriter, rmgr,
 };
-use postgres_formats::{Lsn, SystemId};
+use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Oid, PageImage, RelTag};
+use postgres_formats::{Lsn, SystemId, TimelineId};
 
+use super::base::{self, Image};
 use super::lineage::{BaseImage, Lineage, Stretch};
 use super::{MaterializeError, wal};
 use crate::cluster::Cluster;
+use crate::layer::file::make_file;
+use crate::layer::image::{ImageLayer, ImageLayerWriter, SmallFile};
+use crate::layer::imaged::{ImageWriter, ImagedLayer, Things};
+use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::wal::store::WalStore;
 
 const SEGMENT_BYTES: u32 = 1 << 20;
@@ -197,3 +205,99 @@ fn tablespaces_stay_inside() {
     assert_eq!(decoded.main_data, Bytes::from(expected));
     assert_eq!(records.last().unwrap().bytes.len(), 100);
 }
+
+const LSN: Lsn = Lsn::new(0x0100_0028);
+const DB: DbTag = DbTag { spc: Oid(1663), db: Oid(5) };
+
+fn things() -> Things {
+    let rel = |rel| ObjectTag::Rel(RelTag { spc: DB.spc, db: DB.db, rel, fork: ForkNumber::Main });
+    let slru = ObjectTag::Slru { kind: SlruKind::Clog, segment: 7 };
+    Things {
+        databases: [DB].into(),
+        rel_maps: [(DB, Bytes::from(vec![9; 512]))].into(),
+        tablespaces: [(Oid(20_000), Bytes::new())].into(),
+        two_phase: [(77, Bytes::from("prepared"))].into(),
+        origins: [(3, Lsn::new(0x77))].into(),
+        objects: [(rel(Oid(1259)), 3), (rel(Oid(1260)), 0), (slru, 1)].into(),
+        ..Things::default()
+    }
+}
+
+/// Block 1 of each object is zeros.
+fn page(block: u32) -> PageImage {
+    PageImage::from_slice(&[if block == 1 { 0 } else { 5 + block as u8 }; BLCKSZ]).unwrap()
+}
+
+fn write_first_format(path: &std::path::Path, things: &Things) {
+    let mut out = ImageLayerWriter::create(path, LSN).unwrap();
+    for (object, size) in &things.objects {
+        out.begin_object(*object);
+        (0..*size).for_each(|block| out.add_page(*object, &page(block)).unwrap());
+    }
+    for tag in &things.databases {
+        out.add_small_file(SmallFile::Database(*tag), Bytes::new());
+    }
+    for (tag, map) in &things.rel_maps {
+        out.add_small_file(SmallFile::RelMap(*tag), map.clone());
+    }
+    for (spc, location) in &things.tablespaces {
+        out.add_small_file(SmallFile::Tablespace(*spc), location.clone());
+    }
+    for (xid, state) in &things.two_phase {
+        out.add_small_file(SmallFile::TwoPhase(*xid), state.clone());
+    }
+    let origins = postgres_formats::replication_origins::encode(&things.origins);
+    out.add_small_file(SmallFile::ReplicationOrigins, origins.into());
+    out.finish().unwrap();
+}
+
+fn files(folder: &std::path::Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(folder).unwrap().to_owned();
+            if path.is_dir() {
+                found.insert(name, None);
+                folders.push(path);
+            } else {
+                found.insert(name, Some(fs::read(&path).unwrap()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn both_formats_of_images_give_the_same_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (things, owner) = (things(), TimelineId::from_bytes([1; 16]));
+    let (first, layer) = (dir.path().join("first"), dir.path().join("layer"));
+    write_first_format(&first, &things);
+    make_file(&layer, BuildFailed::from, |out| {
+        let mut out = ImageWriter::begin(out, owner, LSN, &things)?;
+        for (object, size) in &things.objects {
+            for block in 0..*size {
+                let name = ObjectPage { object: *object, block: BlockNumber(block) };
+                out.page(name, &page(block))?;
+            }
+        }
+        Ok::<_, BuildFailed>(out.finish()?)
+    })
+    .unwrap();
+    let size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
+    let layer = ImagedLayer::open(&layer, owner, size, &layers::BlockCache::new(0)).unwrap();
+    let images = [Image::First(ImageLayer::open(&first).unwrap()), Image::Layer(Box::new(layer))];
+    let written = images.map(|image| {
+        let into = tempfile::tempdir().unwrap();
+        base::write(&image, into.path()).unwrap();
+        files(into.path())
+    });
+    let [first, layer] = &written;
+    assert_eq!(first, layer);
+    let relation = first[&PathBuf::from("base/5/1259")].as_ref().unwrap();
+    assert_eq!(relation[..], [page(0).to_vec(), page(1).to_vec(), page(2).to_vec()].concat());
+}
+
+type BuildFailed = Box<dyn std::error::Error>;

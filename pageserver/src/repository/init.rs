@@ -8,6 +8,7 @@ use postgres_formats::TimelineId;
 use super::scan::{branches_dir, timeline_dir, unnamed_dir};
 use super::{Repository, RepositoryError, now};
 use crate::layer::import::DataDirectory;
+use crate::timeline::image_name;
 use crate::timeline::manifest::{Layered, Manifest, Origin};
 
 impl Repository {
@@ -38,8 +39,8 @@ impl Repository {
         for folder in [&wal, &layers] {
             durable_files::create_dir_all(folder).map_err(io(folder))?;
         }
-        let layer = format!("image__{:016X}", data.end.as_u64());
-        data.load(&layers.join(&layer))?;
+        let layer = image_name(data.end);
+        data.load(id, &layers.join(&layer))?;
         let size = data.cluster.segment_size;
         let (segment_start, bytes) = data.last_segment()?;
         let segment = wal.join(segment_start.segment(size).file_name(data.cluster.tli, size));
@@ -48,12 +49,12 @@ impl Repository {
         durable_files::write_file(&control, &data.control_file).map_err(io(&control))?;
         let manifest = Manifest {
             id,
-            origin: Origin::ImageLayer(layer),
+            origin: Origin::OwnImage,
             start: data.end,
             state: data.state,
             state_is_complete: true,
             created: now(),
-            layered: Layered::nothing(data.end, data.state),
+            layered: Layered { images: vec![layer], ..Layered::nothing(data.end, data.state) },
         };
         manifest.write(&path)?;
         for folder in [path.as_path(), &dir.join("timelines"), &dir.join("refs"), dir] {

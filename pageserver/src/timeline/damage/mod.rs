@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod first_format;
 mod healing;
 mod on_disk;
 mod received;
