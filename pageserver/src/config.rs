@@ -118,6 +118,8 @@ struct File {
     layers: LayersTable,
     #[serde(default)]
     timelines: TimelinesTable,
+    #[serde(default)]
+    wal: WalTable,
     lsn_timeout_seconds: Option<u64>,
     #[serde(flatten)]
     unknown: toml::Table,
@@ -134,6 +136,8 @@ struct WalRedoTable {
 struct LayersTable {
     stretch_bytes: Option<u64>,
     cache_bytes: Option<u64>,
+    memory_bytes: Option<u64>,
+    age_seconds: Option<u64>,
     image_percent: Option<u32>,
 }
 
@@ -141,6 +145,19 @@ struct LayersTable {
 struct TimelinesTable {
     unload_after_seconds: Option<u64>,
     loaded_max: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+struct WalTable {
+    keep: Option<Keep>,
+}
+
+/// How much WAL is kept that is in layers.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Keep {
+    All(bool),
+    Bytes(u64),
 }
 
 #[derive(Deserialize, Default)]
@@ -200,12 +217,19 @@ impl Config {
             let problem = format!("is {cache_bytes}: expected at least {CACHE_BYTES_MIN}");
             return Err(value("cache.bytes", problem));
         }
-        let LayerOptions { stretch_bytes, cache_bytes: block_bytes, image_percent } =
-            LayerOptions::default();
+        let defaults = LayerOptions::default();
         let layers = LayerOptions {
-            stretch_bytes: file.layers.stretch_bytes.unwrap_or(stretch_bytes),
-            cache_bytes: file.layers.cache_bytes.unwrap_or(block_bytes),
-            image_percent: file.layers.image_percent.unwrap_or(image_percent),
+            stretch_bytes: file.layers.stretch_bytes.unwrap_or(defaults.stretch_bytes),
+            cache_bytes: file.layers.cache_bytes.unwrap_or(defaults.cache_bytes),
+            keep_wal_bytes: match file.wal.keep {
+                None => defaults.keep_wal_bytes,
+                Some(Keep::All(true)) => None,
+                Some(Keep::All(false)) => Some(0),
+                Some(Keep::Bytes(bytes)) => Some(bytes),
+            },
+            memory_bytes: file.layers.memory_bytes.unwrap_or(defaults.memory_bytes),
+            age_max: file.layers.age_seconds.map_or(defaults.age_max, Duration::from_secs),
+            image_percent: file.layers.image_percent.unwrap_or(defaults.image_percent),
         };
         if layers.stretch_bytes < STRETCH_BYTES_MIN {
             let problem =
@@ -275,7 +299,9 @@ mod tests {
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
-             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n[timelines]\nunload_after_seconds = 9\nloaded_max = 7\n",
+             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n\
+             memory_bytes = 7\nage_seconds = 8\n[wal]\nkeep = 5\n\
+             [timelines]\nunload_after_seconds = 9\nloaded_max = 7\n",
         )
         .unwrap();
         assert_eq!(
@@ -287,7 +313,14 @@ mod tests {
                 redo_processes: Some(3),
                 redo_libraries: vec!["a".into(), "/b c".into()],
                 cache_bytes: 2 << 20,
-                layers: LayerOptions { stretch_bytes: 100_000, cache_bytes: 0, image_percent: 30 },
+                layers: LayerOptions {
+                    stretch_bytes: 100_000,
+                    cache_bytes: 0,
+                    keep_wal_bytes: Some(5),
+                    memory_bytes: 7,
+                    age_max: Duration::from_secs(8),
+                    image_percent: 30,
+                },
                 unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },
                 lsn_timeout: Duration::from_secs(5),
                 unknown_keys: vec!["colour".into()],

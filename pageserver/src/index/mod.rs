@@ -30,6 +30,12 @@ pub struct Version {
     start_and_flags: u64,
 }
 
+/// An entry of the table of pages, and its share of what is free there.
+const PAGE_MEMORY_BYTES: u64 =
+    (size_of::<ObjectPage>() + size_of::<SmallVec<[Version; 1]>>()) as u64;
+/// An object's sizes, most of which are few.
+const OBJECT_MEMORY_BYTES: u64 = 128;
+
 const WILL_INIT: u64 = 1;
 const NATIVE: u64 = 2;
 const FLAGS: u64 = 7;
@@ -296,6 +302,14 @@ impl WalIndex {
             IndexOp::XactEnd { lsn, time } => self.xact_ends.push(lsn, time),
             IndexOp::Checkpoint { lsn, state } => self.checkpoints.push((lsn, *state)),
         }
+    }
+
+    /// How much memory it takes, about: that of what there can be many of.
+    pub fn memory_bytes(&self) -> u64 {
+        let pages = self.pages.capacity() as u64 * PAGE_MEMORY_BYTES;
+        let versions = self.versions * size_of::<Version>() as u64;
+        let objects = self.objects.len() as u64 * OBJECT_MEMORY_BYTES;
+        pages + versions + objects + self.xact_ends.all().len() as u64 * 16
     }
 
     /// How many versions of pages there are.

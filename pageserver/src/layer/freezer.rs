@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use layers::BlockCache;
@@ -11,10 +11,15 @@ use parking_lot::Mutex;
 use slog::Logger;
 
 use crate::error_text::with_causes;
-use crate::timeline::Timeline;
+use crate::timeline::{Timeline, look_after};
 
 /// What could not be written is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How often the debt of all timelines is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The timelines that are loaded.
+type Loaded = Arc<Mutex<Vec<Weak<Timeline>>>>;
 
 /// How layers are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,13 +28,26 @@ pub struct LayerOptions {
     pub stretch_bytes: u64,
     /// Bound of the memory for blocks of layers that were read.
     pub cache_bytes: u64,
+    /// How many bytes of WAL are kept that are in layers; `None`: all.
+    pub keep_wal_bytes: Option<u64>,
+    /// Bound of the memory for indexes of WAL that is not in layers, over all timelines.
+    pub memory_bytes: u64,
+    /// A stretch is written as a layer after this time at the latest.
+    pub age_max: Duration,
     /// An image is made when the deltas above the last one have this many percent of its bytes. 0: never.
     pub image_percent: u32,
 }
 
 impl Default for LayerOptions {
     fn default() -> LayerOptions {
-        LayerOptions { stretch_bytes: 64 << 20, cache_bytes: 64 << 20, image_percent: 100 }
+        LayerOptions {
+            stretch_bytes: 64 << 20,
+            cache_bytes: 64 << 20,
+            keep_wal_bytes: None,
+            memory_bytes: 256 << 20,
+            age_max: Duration::from_secs(300),
+            image_percent: 100,
+        }
     }
 }
 
@@ -42,6 +60,9 @@ pub struct LayerShared {
     /// Timelines with a stretch to be written go here; `None`: nothing is written any more.
     // LOCK ORDER: a leaf, held for a moment.
     to_write: Mutex<Option<Sender<Weak<Timeline>>>>,
+    /// Those whose debt is looked at.
+    // LOCK ORDER: a leaf, held for a moment.
+    loaded: Loaded,
 }
 
 /// A thread that takes in timelines.
@@ -68,12 +89,22 @@ impl LayerShared {
     /// time, over all timelines. They end with `stop`, or when nobody has this any more.
     pub fn start(options: LayerOptions, log: &Logger) -> Arc<LayerShared> {
         let to_tidy = start_thread("tidy", log, tidy_layers);
-        let write = move |timelines: &_, log: &_| write_layers(timelines, to_tidy.as_ref(), log);
+        let loaded = Loaded::default();
+        let looked_after = loaded.clone();
+        let write = move |timelines: &_, log: &_| {
+            write_layers(timelines, to_tidy.as_ref(), &looked_after, options, log);
+        };
         Arc::new(LayerShared {
             options,
             blocks: BlockCache::new(options.cache_bytes),
             to_write: Mutex::new(start_thread("layers", log, write)),
+            loaded,
         })
+    }
+
+    /// Looks after the debt of `timeline` from now on.
+    pub(crate) fn look_after(&self, timeline: &Arc<Timeline>) {
+        self.loaded.lock().push(Arc::downgrade(timeline));
     }
 
     /// Has the closed stretches of `timeline` written soon.
@@ -110,13 +141,24 @@ fn tidy_layers(timelines: &Receiver<Weak<Timeline>>, log: &Logger) {
 fn write_layers(
     timelines: &Receiver<Weak<Timeline>>,
     to_tidy: Option<&Sender<Weak<Timeline>>>,
+    loaded: &Loaded,
+    options: LayerOptions,
     log: &Logger,
 ) {
     let mut failed: Vec<Weak<Timeline>> = Vec::new();
+    let (mut looked, mut tried) = (Instant::now(), Instant::now());
     loop {
-        let next = match timelines.recv_timeout(RETRY_AFTER) {
+        if looked.elapsed() >= LOOK_EVERY {
+            look_after(loaded, options.age_max, options.memory_bytes);
+            looked = Instant::now();
+        }
+        let next = match timelines.recv_timeout(LOOK_EVERY) {
             Ok(next) => vec![next],
-            Err(RecvTimeoutError::Timeout) => std::mem::take(&mut failed),
+            Err(RecvTimeoutError::Timeout) if tried.elapsed() < RETRY_AFTER => continue,
+            Err(RecvTimeoutError::Timeout) => {
+                tried = Instant::now();
+                std::mem::take(&mut failed)
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         for timeline in next {

@@ -13,7 +13,7 @@ use super::table::{Rows, text};
 use super::{pagestream, tags};
 use crate::error_text::with_causes;
 use crate::repository::{Branch, RepositoryError, Unreadable};
-use crate::timeline::{Timeline, WrittenLayer};
+use crate::timeline::{Debt, Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
 use crate::writer::WriterFact;
@@ -134,6 +134,7 @@ pub(super) fn unix_seconds(seconds: u64) -> Timestamp {
 
 fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
     let cache = service.repository.maker().cache.stats();
+    let debts = service.repository.debts();
     let follows = service.followers.list();
     let streaming = follows.iter().filter(|follow| follow.state == FollowState::Streaming).count();
     Ok(vec![
@@ -147,8 +148,25 @@ fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
         text(cache.bytes),
         text(cache.hits),
         text(cache.misses),
+        text(debts.iter().map(|(_, debt, _)| debt.wal_bytes).sum::<u64>()),
+        text(debts.iter().map(|(_, debt, _)| debt.waiting).sum::<usize>()),
+        text(debts.iter().map(|(_, debt, _)| debt.memory_bytes).sum::<u64>()),
+        text(debts.iter().map(|(_, _, written)| written).sum::<u64>()),
+        slowed(service, &debts),
         problems(service)?,
     ])
+}
+
+/// Of which branches WAL is taken in slowly, and why.
+fn slowed(service: &PageService, debts: &[(TimelineId, Debt, u64)]) -> Option<String> {
+    let slowed = debts.iter().filter(|(_, debt, _)| debt.is_slowed);
+    let texts: Vec<String> = slowed
+        .map(|(id, debt, _)| {
+            let label = label(service, *id);
+            format!("{label}: {} stretches of history wait to be written as layers", debt.waiting)
+        })
+        .collect();
+    (!texts.is_empty()).then(|| texts.join(" | "))
 }
 
 /// What is wrong with which branch or with all of them, in one line.

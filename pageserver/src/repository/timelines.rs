@@ -8,8 +8,8 @@ use super::scan::timeline_dir;
 use super::unload::Slot;
 use super::{Repository, RepositoryError};
 use crate::error_text::with_causes;
-use crate::timeline::Timeline;
 use crate::timeline::manifest::{Manifest, Origin};
+use crate::timeline::{Debt, Timeline};
 
 impl Repository {
     /// The timeline with this id, loaded if it was not.
@@ -72,6 +72,17 @@ impl Repository {
     pub fn loaded_timeline(&self, id: TimelineId) -> Option<Arc<Timeline>> {
         let slot = self.timelines.get(&id)?.clone();
         slot.timeline.try_lock()?.clone()
+    }
+
+    /// How much of which loaded timeline's history is in memory, and how many layers were written of it.
+    pub fn debts(&self) -> Vec<(TimelineId, Debt, u64)> {
+        let slots: Vec<_> =
+            self.timelines.iter().map(|entry| (*entry.key(), entry.value().clone())).collect();
+        // One that is just being loaded is left out: its lock may be held for long.
+        let loaded = slots
+            .into_iter()
+            .filter_map(|(id, slot)| Some((id, slot.timeline.try_lock()?.clone()?)));
+        loaded.map(|(id, timeline)| (id, timeline.debt(), timeline.layers_written())).collect()
     }
 
     /// Why the timeline, or one that it stands on, could not be loaded when it was last asked for.

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
@@ -25,6 +26,8 @@ use crate::layer::delta::{DeltaLayer, StretchFacts, StretchWal, WriteError, writ
 use crate::layer::file::make_file;
 use crate::layer::image::LayerError;
 
+/// How long to wait for one who is taking in WAL.
+const BUSY_WAIT: Duration = Duration::from_millis(1);
 const DELTA: &str = "delta__";
 const IMAGE: &str = "image__";
 
@@ -101,16 +104,22 @@ impl Timeline {
     /// # Errors
     /// See `FreezeError`.
     pub fn freeze(&self) -> Result<Frozen, FreezeError> {
-        // Taken first, so that nobody else writes what is closed here.
-        let mut layered = self.layered.lock();
-        {
-            let writer = self.writer.lock();
+        let mut layered = loop {
+            // Taken first, so that nobody else writes what is closed here. Whoever takes in WAL may wait for
+            // this lock with the other one in hand.
+            let layered = self.layered.lock();
+            let Some(writer) = self.writer.try_lock() else {
+                drop(layered);
+                std::thread::sleep(BUSY_WAIT);
+                continue;
+            };
             let (end, state) = writer.stretch_end();
             let mut history = self.history.write();
             if history.open_bytes(end) > 0 {
                 history.close(self.id(), end, state);
             }
-        }
+            break layered;
+        };
         let written = self.write_closed(&mut layered)?;
         Ok(Frozen { end: layered.end.normalized(self.cluster.segment_size), layers: written })
     }
@@ -125,27 +134,39 @@ impl Timeline {
 
     fn write_closed(&self, layered: &mut Layered) -> Result<Vec<WrittenLayer>, FreezeError> {
         let mut written = Vec::new();
-        loop {
-            let closed = self.history.read().oldest_closed();
-            let Some(closed) = closed.filter(|_| !self.is_shut_down.load(Ordering::Relaxed)) else {
-                return Ok(written);
-            };
-            if self.positions().durable < closed.facts.end {
-                self.sync_wal().map_err(TimelineError::from)?;
-            }
-            let (layer, bytes) = self.write_layer(&closed)?;
-            let next = Layered {
-                deltas: layered.deltas.iter().cloned().chain([name_of(&closed.facts)]).collect(),
-                images: layered.images.clone(),
-                end: closed.facts.end,
-                state: closed.facts.end_state,
-            };
-            self.write_layered(layered, next)?;
-            self.history.write().replace(&closed, layer);
-            let StretchFacts { start, end, .. } = closed.facts;
-            let wal_bytes = end.distance_from(start).unwrap_or(0);
-            written.push(WrittenLayer { name: name_of(&closed.facts), bytes, wal_bytes });
+        while let Some(layer) = self.write_next(layered)? {
+            written.push(layer);
         }
+        Ok(written)
+    }
+
+    /// Writes the oldest closed stretch as a layer, for whoever holds the lock `layered`; `None` if there is
+    /// none, or if the timeline is shut down.
+    pub(super) fn write_next(
+        &self,
+        layered: &mut Layered,
+    ) -> Result<Option<WrittenLayer>, FreezeError> {
+        let closed = self.history.read().oldest_closed();
+        let Some(closed) = closed.filter(|_| !self.is_shut_down.load(Ordering::Relaxed)) else {
+            return Ok(None);
+        };
+        if self.positions().durable < closed.facts.end {
+            self.sync_wal().map_err(TimelineError::from)?;
+        }
+        let (layer, bytes) = self.write_layer(&closed)?;
+        let next = Layered {
+            deltas: layered.deltas.iter().cloned().chain([name_of(&closed.facts)]).collect(),
+            images: layered.images.clone(),
+            end: closed.facts.end,
+            state: closed.facts.end_state,
+        };
+        self.write_layered(layered, next)?;
+        self.history.write().replace(&closed, layer);
+        let StretchFacts { start, end, .. } = closed.facts;
+        let wal_bytes = end.distance_from(start).unwrap_or(0);
+        self.debt.layers_written.fetch_add(1, Ordering::Relaxed);
+        self.remove_layered_wal(layered);
+        Ok(Some(WrittenLayer { name: name_of(&closed.facts), bytes, wal_bytes }))
     }
 
     /// Returns when no layer is being written any more; after `shut_down` none ever is.

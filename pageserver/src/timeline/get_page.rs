@@ -213,7 +213,18 @@ impl Timeline {
         match self.maker.cache.lookup(newest) {
             Lookup::Hit(page) => Ok(Begun::Done(page)),
             Lookup::Wait(waiter) => Ok(Begun::Wait(waiter)),
-            Lookup::Make(guard) => Ok(Begun::Make(guard, plan.job()?)),
+            Lookup::Make(guard) => Ok(Begun::Make(guard, self.job(plan, request)?)),
+        }
+    }
+
+    /// Reads what the plan for a request names. WAL goes when a layer has taken its place: then a new plan
+    /// names that.
+    fn job(self: &Arc<Self>, plan: Plan, request: &PageRequest) -> Result<Job, GetPageError> {
+        match plan.job() {
+            Err(GetPageError::Timeline(TimelineError::MissingWal { .. })) => {
+                self.plan(request.page, request.lsn)?.job()
+            }
+            other => other,
         }
     }
 
@@ -243,7 +254,7 @@ impl Timeline {
                 Lookup::Hit(page) => return Ok(page),
                 Lookup::Wait(waiter) => lookup = waiter.wait(),
                 Lookup::Make(guard) => {
-                    let job = self.plan(request.page, request.lsn)?.job()?;
+                    let job = self.job(self.plan(request.page, request.lsn)?, request)?;
                     let made = self.maker.make_all(vec![job], &self.cluster.control_file_bytes);
                     let made = made.into_iter().next();
                     let made = made.unwrap_or_else(|| unreachable!("one job has one result"));

@@ -172,6 +172,30 @@ impl History {
         self.older = older.into();
     }
 
+    /// How many closed stretches there are.
+    pub fn waiting(&self) -> usize {
+        self.closed().count()
+    }
+
+    /// How many bytes of WAL are not in layers when the WAL ends at `end`.
+    pub fn unlayered_bytes(&self, end: Lsn) -> u64 {
+        let from = self.closed().last().map_or(self.open_from, |oldest| oldest.facts.start);
+        end.distance_from(from).unwrap_or(0)
+    }
+
+    /// How much memory the indexes take, about.
+    pub fn memory_bytes(&self) -> u64 {
+        let closed: u64 = self.closed().map(|closed| closed.index.memory_bytes()).sum();
+        self.open.memory_bytes() + closed
+    }
+
+    fn closed(&self) -> impl Iterator<Item = &Closed> {
+        self.older.iter().filter_map(|older| match older {
+            Older::Closed(closed) => Some(&**closed),
+            Older::Delta(_) | Older::Image(_) => None,
+        })
+    }
+
     /// How many versions of pages are in memory.
     pub fn version_count(&self) -> u64 {
         let closed = self.older.iter().map(|older| match older {

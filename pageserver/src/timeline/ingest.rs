@@ -429,6 +429,8 @@ impl Timeline {
         if let Some(stop) = self.readable.advance(last_record) {
             slog::info!(self.log, "WAL is taken in again"; "stop" => %stop);
         }
+        // Last, so that nobody waits for what is there.
+        self.pay_debt();
     }
 
     /// Leaves word of how far the WAL is durable, for whoever loads the timeline next.

@@ -98,6 +98,12 @@ impl Timeline {
             self.stop_on_disk(writer, stop);
             return;
         }
+        // Both before layers are written of it: the mark must not go back to where indexing has come, and
+        // nothing may get into layers that is not durable.
+        if let Err(error) = self.read_mark() {
+            slog::warn!(self.log, "cannot tell how far WAL was durable"; "error" => %error);
+        }
+        let synced = self.wal.sync_recent();
         let obstacle = self.index_as_far_as_possible(writer);
         let stop = self.judge(writer, obstacle);
         {
@@ -111,7 +117,7 @@ impl Timeline {
             None => {
                 writer.on_disk = None;
                 self.readable.resume(true);
-                if let Err(error) = self.wal.sync_recent() {
+                if let Err(error) = synced {
                     slog::error!(self.log, "syncing WAL failed"; "error" => %error);
                     writer.sync_failed = true;
                     let mut positions = self.positions.lock();
@@ -194,9 +200,6 @@ impl Timeline {
                 (StopKind::Missing, found, place)
             }
         };
-        if let Err(error) = self.read_mark() {
-            slog::warn!(self.log, "cannot tell how far WAL was durable"; "error" => %error);
-        }
         let durable = self.claimed.load(Ordering::Relaxed);
         if durable > lsn.as_u64() {
             let durable = Lsn::new(durable);

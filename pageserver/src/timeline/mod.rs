@@ -7,6 +7,7 @@
 mod checkpoint_at;
 #[cfg(test)]
 mod damage;
+mod debt;
 pub mod error;
 mod freeze;
 pub mod get_page;
@@ -19,6 +20,7 @@ mod load;
 pub mod manifest;
 mod merge;
 mod objects;
+mod retire_wal;
 mod tidy;
 mod times;
 mod tip;
@@ -49,6 +51,8 @@ use ingest::Writer;
 use manifest::{Layered, Manifest, Origin};
 
 pub use checkpoint_at::StateAt;
+pub use debt::Debt;
+pub(crate) use debt::look_after;
 pub use freeze::{FreezeError, Frozen, WrittenLayer, image_name};
 pub use get_page::{GetPageError, PageRequest};
 pub use ingest::IngestError;
@@ -101,6 +105,7 @@ pub struct Timeline {
     // LOCK ORDER: 3, beside `writer`; IO happens under it.
     layered: Mutex<Layered>,
     layers: Arc<LayerShared>,
+    debt: debt::DebtState,
     // LOCK ORDER: 3, a leaf.
     positions: Mutex<Positions>,
     /// How often receiving was begun anew. Changed and compared under the lock of `positions`.
@@ -196,6 +201,7 @@ impl Timeline {
             reshaping: Mutex::new(()),
             layered: Mutex::new(manifest.layered.clone()),
             layers,
+            debt: debt::DebtState::default(),
             positions: Mutex::new(Positions {
                 received: start,
                 last_record: start,
@@ -208,7 +214,9 @@ impl Timeline {
             readable: SeqWait::new(readable),
             manifest,
         });
+        timeline.remove_layered_wal(&timeline.layered.lock());
         timeline.index_wal_on_disk(&mut timeline.writer.lock());
+        timeline.layers.look_after(&timeline);
         Ok(timeline)
     }
 

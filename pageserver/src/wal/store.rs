@@ -237,6 +237,26 @@ impl WalStore {
         durable_files::sync_dir(&self.dir)
     }
 
+    /// Removes the segments that end at or before `lsn`, durably, the oldest first. Returns how many that were.
+    ///
+    /// # Errors
+    /// Whatever the file system gives; some may have been removed then.
+    pub fn remove_before(&self, lsn: Lsn) -> io::Result<usize> {
+        let first_kept = lsn.segment(self.segment_size);
+        let mut gone = self.segments()?;
+        gone.retain(|segment| *segment < first_kept);
+        for segment in &gone {
+            durable_files::unlink(&self.path(*segment))?;
+            let mut state = self.state.lock();
+            state.open.remove(segment);
+            state.dirty.remove(segment);
+        }
+        if !gone.is_empty() {
+            durable_files::sync_dir(&self.dir)?;
+        }
+        Ok(gone.len())
+    }
+
     /// Puts everything from `from` on aside, durably: segment files get names that are none of
     /// segments, and what counts of the first of them is copied into a new one. After a crash either
     /// that has happened, or the first one is as it was. Returns the names that were given.

@@ -56,6 +56,10 @@ pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
         stretch_bytes: STRETCH_BYTES,
         cache_bytes: cache_bytes / 2,
         image_percent: 5,
+        // Whatever still needs WAL that is in layers does not find it.
+        keep_wal_bytes: Some(0),
+        memory_bytes: 1 << 20,
+        ..LayerOptions::default()
     };
     let repository =
         Repository::open(dir.path(), "main", maker.clone(), layers, &logger()).unwrap();
