@@ -221,7 +221,7 @@ fn unreadable_row(damaged: &Unreadable) -> Option<Vec<Option<String>>> {
     let cause = Some(damaged.cause.clone());
     let timeline = damaged.timeline.and_then(text);
     let damaged = text(DAMAGED);
-    Some(vec![text(name), timeline, None, None, None, None, None, damaged, None, cause])
+    Some(vec![text(name), timeline, None, None, None, None, None, damaged, None, cause, None])
 }
 
 /// The columns `state`, `stopped_lsn` and `cause`; all empty if the timeline is not loaded.
