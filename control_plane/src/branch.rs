@@ -1,10 +1,10 @@
 //! Branches: names for lines of history, kept by the page server.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pageserver_client::{At, BranchName, BranchNameError, Point};
-use postgres_formats::{Lsn, TimelineId};
+use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use crate::control::{Row, quote};
 use crate::error::{Error, Result, Thing};
@@ -33,6 +33,12 @@ pub struct Branch {
     pub is_default: bool,
     /// That the page server takes in no more WAL of it, where and why.
     pub stop: Option<Stop>,
+    /// Whether it cannot be deleted.
+    pub protected: bool,
+    /// When it may go by itself, as the page server writes times.
+    pub expires: Option<String>,
+    /// Why it is still there though it has expired.
+    pub kept_because: Option<String>,
 }
 
 /// That the page server takes in no more WAL of a branch. Everything up to there is readable.
@@ -150,6 +156,9 @@ impl Repository {
             last_record_lsn: row.optional_value("last_record_lsn")?,
             is_default: *name == *self.config().default_branch,
             stop: stop_of(row)?,
+            protected: row.optional("protected") == Some("true"),
+            expires: row.optional("expires").map(str::to_owned),
+            kept_because: row.optional("kept_because").map(str::to_owned),
             name,
         })
     }
@@ -170,6 +179,16 @@ impl Repository {
 
     /// Makes a branch at `point`; without one, at the end of the default branch.
     pub fn create_branch(&self, name: &str, point: Option<&Point>) -> Result<Branch> {
+        self.create_branch_for(name, point, None)
+    }
+
+    /// The same; it may go by itself after `lifetime`.
+    pub fn create_branch_for(
+        &self,
+        name: &str,
+        point: Option<&Point>,
+        lifetime: Option<Duration>,
+    ) -> Result<Branch> {
         check_name(name)?;
         let mut point = match point {
             Some(point) => point.clone(),
@@ -181,15 +200,40 @@ impl Repository {
         if !matches!(point.at, At::Lsn(_)) {
             self.catch_up(parent.timeline)?;
         }
-        let command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
+        let mut command = format!("branch_create {} {}", quote(name), quote(&point.to_string()));
+        if let Some(lifetime) = lifetime {
+            command = format!("{command} {}", from_now(lifetime)?);
+        }
         self.branch_in(&command, &point.branch, name)
     }
 
     /// Removes a branch that nothing depends on.
     pub fn delete_branch(&self, name: &str) -> Result<()> {
         let branch = self.branch(name)?;
-        self.end_writing(&branch)?;
+        // What will be refused anyway leaves all as it is.
+        if !branch.protected {
+            self.end_writing(&branch)?;
+        }
         self.control()?.rows(&format!("branch_delete {}", quote(name))).map(|_| ())
+    }
+
+    /// Lets a branch be deleted, or not.
+    pub fn protect_branch(&self, name: &str, protected: bool) -> Result<Branch> {
+        check_name(name)?;
+        let verb = if protected { "branch_protect" } else { "branch_unprotect" };
+        let command = format!("{verb} {}", quote(name));
+        self.branch_in(&command, name, name)
+    }
+
+    /// Lets a branch go by itself after `lifetime` from now, or not at all. The page server then deletes it
+    /// when nothing needs it.
+    pub fn expire_branch(&self, name: &str, lifetime: Option<Duration>) -> Result<()> {
+        check_name(name)?;
+        let mut command = format!("branch_expire {}", quote(name));
+        if let Some(lifetime) = lifetime {
+            command = format!("{command} {}", from_now(lifetime)?);
+        }
+        self.control()?.rows(&command).map(drop).map_err(|error| self.typed(error, name, name))
     }
 
     /// Gives a branch another name; computes on it are not disturbed.
@@ -214,6 +258,15 @@ impl Repository {
             _ => error,
         }
     }
+}
+
+fn from_now(lifetime: Duration) -> Result<Timestamp> {
+    SystemTime::now().checked_add(lifetime).map(Timestamp::from).ok_or_else(|| {
+        Error::InvalidArgument(format!(
+            "{} s from now is no time that has a date",
+            lifetime.as_secs()
+        ))
+    })
 }
 
 /// The text as a name of a branch, a tag or a compute.

@@ -33,7 +33,7 @@ pub use error::{Error, Result, Thing};
 pub use init::InitOptions;
 pub use page::PageAt;
 pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
-pub use pageserver_client::{At, BranchName, Point};
+pub use pageserver_client::{At, BranchName, Point, parse_duration};
 pub use postgres_install::PostgresInstall;
 pub use repository::{REPOSITORY_VARIABLE, Repository};
 pub use tag::{DamagedTag, Tag, Tags};

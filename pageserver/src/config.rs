@@ -23,6 +23,7 @@ pub const FORMAT_VERSION: u32 = 1;
 const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 const STRETCH_BYTES_MIN: u64 = 64 << 10;
+const EXPIRY_GRACE_DEFAULT: Duration = Duration::from_secs(60);
 const LSN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const LSN_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
 const REDO_PROCESSES_MAX: usize = 256;
@@ -46,6 +47,8 @@ pub struct Config {
     pub layers: LayerOptions,
     /// Which timelines that nobody uses stay in memory.
     pub unload: UnloadOptions,
+    /// How long a branch that has expired must have been used by nobody before it is deleted.
+    pub expiry_grace: Duration,
     /// How long a request waits for WAL that has not been received yet.
     pub lsn_timeout: Duration,
     /// Top-level keys of the file that mean nothing to this program.
@@ -120,6 +123,8 @@ struct File {
     timelines: TimelinesTable,
     #[serde(default)]
     wal: WalTable,
+    #[serde(default)]
+    branches: BranchesTable,
     lsn_timeout_seconds: Option<u64>,
     #[serde(flatten)]
     unknown: toml::Table,
@@ -158,6 +163,11 @@ struct WalTable {
 enum Keep {
     All(bool),
     Bytes(u64),
+}
+
+#[derive(Deserialize, Default)]
+struct BranchesTable {
+    expiry_grace_seconds: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -258,6 +268,10 @@ impl Config {
             cache_bytes,
             layers,
             unload,
+            expiry_grace: file
+                .branches
+                .expiry_grace_seconds
+                .map_or(EXPIRY_GRACE_DEFAULT, Duration::from_secs),
             lsn_timeout,
             unknown_keys: file.unknown.keys().cloned().collect(),
         })
@@ -301,7 +315,8 @@ mod tests {
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
              [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n\
              memory_bytes = 7\nage_seconds = 8\n[wal]\nkeep = 5\n\
-             [timelines]\nunload_after_seconds = 9\nloaded_max = 7\n",
+             [timelines]\nunload_after_seconds = 9\nloaded_max = 7\n\
+             [branches]\nexpiry_grace_seconds = 7\n",
         )
         .unwrap();
         assert_eq!(
@@ -322,6 +337,7 @@ mod tests {
                     image_percent: 30,
                 },
                 unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },
+                expiry_grace: Duration::from_secs(7),
                 lsn_timeout: Duration::from_secs(5),
                 unknown_keys: vec!["colour".into()],
             }

@@ -12,6 +12,8 @@ pub mod config;
 pub mod daemon;
 mod damage;
 pub mod error_text;
+pub mod expiry;
+pub mod in_use;
 pub mod index;
 pub mod ingest;
 pub mod key;

@@ -14,7 +14,7 @@ pub mod writer;
 
 pub use branch_name::{BranchName, BranchNameError};
 pub use client::{ClientTimeouts, PageClient, PageClientError};
-pub use point::{At, ParsePointError, Point};
+pub use point::{At, ParsePointError, Point, parse_duration};
 pub use protocol::{
     DecodeError, ErrorCode, MAX_PAGES_PER_REQUEST, Request, RequestKind, Response, ResponseBody,
 };

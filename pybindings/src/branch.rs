@@ -1,5 +1,7 @@
 //! `zenith.Branch`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use control_plane::{
     Branch, BranchName, Compute, ComputeOptions, Durability, Error, Point, Repository, Thing,
@@ -92,6 +94,29 @@ impl PyBranch {
     #[getter]
     fn is_default(&self) -> bool {
         self.branch.is_default
+    }
+
+    #[getter]
+    fn is_protected(&self) -> bool {
+        self.branch.protected
+    }
+
+    /// When it may go by itself.
+    #[getter]
+    fn expires(&self) -> Option<&str> {
+        self.branch.expires.as_deref()
+    }
+
+    #[pyo3(signature = (protected=true))]
+    fn protect(&self, py: Python<'_>, protected: bool) -> PyResult<PyBranch> {
+        let branch = py
+            .detach(|| self.repository.protect_branch(&self.branch.name, protected))
+            .map_err(raise)?;
+        Ok(PyBranch::of(&self.repository, branch))
+    }
+
+    fn expire_in(&self, py: Python<'_>, lifetime: Option<Duration>) -> PyResult<()> {
+        py.detach(|| self.repository.expire_branch(&self.branch.name, lifetime)).map_err(raise)
     }
 
     /// That the page server took in no more WAL of it when it was asked for: where, and why.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use control_plane::{InitOptions, Outcome, Repository, StartOptions, StopMode};
 use pyo3::prelude::*;
@@ -137,16 +138,19 @@ impl PyRepository {
         Ok(PyBranch::of(&repository, branch))
     }
 
-    #[pyo3(signature = (name, at=None))]
+    #[pyo3(signature = (name, at=None, *, expires_in=None))]
     fn create_branch(
         &self,
         py: Python<'_>,
         name: &str,
         at: Option<AnyPoint>,
+        expires_in: Option<Duration>,
     ) -> PyResult<PyBranch> {
         let repository = self.repository();
         let point = at.map(|at| at.0);
-        let branch = py.detach(|| repository.create_branch(name, point.as_ref())).map_err(raise)?;
+        let branch = py
+            .detach(|| repository.create_branch_for(name, point.as_ref(), expires_in))
+            .map_err(raise)?;
         Ok(PyBranch::of(&repository, branch))
     }
 

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use control_plane::{Durability, Point};
+use control_plane::{Durability, Point, parse_duration};
 use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, RelFileLocator};
 
 use crate::output::Format;
@@ -40,7 +41,7 @@ pub enum Command {
     Restart(StopArguments),
     /// Tell whether the page server runs, and how it does
     Status,
-    /// List branches as a tree, create one, delete one or rename one
+    /// List branches as a tree, create, delete or rename one, or say how long it is kept
     Branch(BranchArguments),
     /// Put the history of a branch into layers, so that the page server starts without reading its WAL
     Checkpoint(CheckpointArguments),
@@ -89,6 +90,16 @@ pub struct BranchArguments {
     /// Delete a branch
     #[arg(short, long, value_name = "NAME", conflicts_with_all = ["name", "rename"])]
     pub delete: Option<String>,
+    /// Let nobody delete a branch, nor let it expire
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "rename", "delete"])]
+    pub protect: Option<String>,
+    /// Let a branch be deleted again
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "rename", "delete", "protect"])]
+    pub unprotect: Option<String>,
+    /// Let branch NAME, or the one that is created at POINT, be deleted by itself after this time
+    /// (units s, m, h, d), or never
+    #[arg(long, value_name = "TIME", requires = "name")]
+    pub expires_in: Option<Lifetime>,
     /// Rename a branch
     #[arg(short = 'm', long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "name")]
     pub rename: Option<Vec<String>>,
@@ -231,6 +242,22 @@ pub struct VerifyArguments {
     /// has at its end instead
     #[arg(long, value_name = "NAME", conflicts_with_all = ["point", "records"])]
     pub compute: Option<String>,
+}
+
+/// How long a branch is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lifetime(pub Option<Duration>);
+
+impl FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Lifetime, String> {
+        match parse_duration(text) {
+            Some(time) => Ok(Lifetime(Some(time))),
+            None if text == "never" => Ok(Lifetime(None)),
+            None => Err("expected a time as in 90s, 10m, 2h or 7d, or never".to_owned()),
+        }
+    }
 }
 
 /// A relation named by its numbers.

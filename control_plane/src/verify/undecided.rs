@@ -136,6 +136,9 @@ mod tests {
             last_record_lsn: None,
             is_default: true,
             stop: None,
+            protected: false,
+            expires: None,
+            kept_because: None,
         };
         let mut report = Verification::new(&branch, Lsn::new(0x16B3748));
         report.compute = compute.map(str::to_owned);

@@ -16,6 +16,7 @@ use walredo_pool::WalRedoConfig;
 use super::{AddressFile, PidFile, RepositoryLock, StopSignals, raise_open_files, unix_socket_dir};
 use crate::config::Config;
 use crate::error_text::with_causes;
+use crate::expiry::Expiry;
 use crate::page_maker::PageMaker;
 use crate::page_service::PageService;
 use crate::repository::Repository;
@@ -59,8 +60,15 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     let followers = Arc::new(Followers::new(repository.clone(), &repo, log));
     warm_up(&repository, log);
     get_to_know(&repository, &followers, log);
-    let service =
-        Arc::new(PageService::new(repository.clone(), followers.clone(), config.lsn_timeout, log));
+    let grace = config.expiry_grace;
+    let expiry = Arc::new(Expiry::start(repository.clone(), followers.clone(), grace, log));
+    let service = Arc::new(PageService::new(
+        repository.clone(),
+        followers.clone(),
+        expiry.clone(),
+        config.lsn_timeout,
+        log,
+    ));
 
     let stop = StopSignal::new().context("cannot make a stop signal")?;
     thread::scope(|scope| -> anyhow::Result<()> {
@@ -83,6 +91,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
             info!(log, "shutting down"; "signal" => signal);
         }
         stop.fire();
+        expiry.stop();
         followers.shut_down();
         repository.shut_down();
         if serving.join().is_err() {

@@ -36,6 +36,22 @@ pub enum Command {
         name: String,
         /// `branch`, `branch@LSN`, `branch@time`, `branch@-10m`.
         point: String,
+        /// When it may go by itself.
+        expires: Option<Timestamp>,
+    },
+    /// Lets a branch be deleted, or not.
+    BranchProtect {
+        /// Its name.
+        name: String,
+        /// Whether it is protected from now on.
+        protected: bool,
+    },
+    /// Lets a branch go by itself, or not.
+    BranchExpire {
+        /// Its name.
+        name: String,
+        /// When; `None`: never.
+        expires: Option<Timestamp>,
     },
     /// Removes a branch.
     BranchDelete {
@@ -182,8 +198,19 @@ impl Command {
             ("branch_show", [name]) => Command::BranchShow { name: name.clone() },
             ("timeline_show", [t]) => Command::TimelineShow { timeline: t.clone() },
             ("compute_list", []) => Command::ComputeList,
-            ("branch_create", [name, point]) => {
-                Command::BranchCreate { name: name.clone(), point: point.clone() }
+            ("branch_create", [name, point, expires @ ..]) => Command::BranchCreate {
+                name: name.clone(),
+                point: point.clone(),
+                expires: optional_time(spec, expires)?,
+            },
+            ("branch_protect", [name]) => {
+                Command::BranchProtect { name: name.clone(), protected: true }
+            }
+            ("branch_unprotect", [name]) => {
+                Command::BranchProtect { name: name.clone(), protected: false }
+            }
+            ("branch_expire", [name, expires @ ..]) => {
+                Command::BranchExpire { name: name.clone(), expires: optional_time(spec, expires)? }
             }
             ("branch_delete", [name]) => Command::BranchDelete { name: name.clone() },
             ("branch_rename", [old, new]) => {
@@ -248,6 +275,14 @@ impl Command {
     }
 }
 
+fn optional_time(spec: &CommandSpec, words: &[String]) -> Result<Option<Timestamp>, ParseError> {
+    match words {
+        [] => Ok(None),
+        [time] => Ok(Some(time.parse()?)),
+        _ => Err(ParseError::Usage(spec.usage)),
+    }
+}
+
 /// The tag that answers a statement which drivers send by themselves.
 pub fn ignored_tag(verb: &str) -> Option<&'static str> {
     match verb.to_ascii_lowercase().as_str() {
@@ -273,7 +308,11 @@ mod tests {
         assert_eq!(parse(&["STATUS"]).unwrap(), Command::Status);
         assert_eq!(
             parse(&["branch_create", "dev", "main@0/16B3748"]).unwrap(),
-            Command::BranchCreate { name: "dev".into(), point: "main@0/16B3748".into() }
+            Command::BranchCreate {
+                name: "dev".into(),
+                point: "main@0/16B3748".into(),
+                expires: None
+            }
         );
         assert_eq!(
             parse(&["callmemaybe", "main", "host=/tmp/a port=5432"]).unwrap(),
@@ -335,6 +374,7 @@ mod tests {
             let usage = spec
                 .usage
                 .replace("[LSN [stubs]]", "0/1 stubs")
+                .replace("[TIMESTAMP]", "TIMESTAMP")
                 .replace("[GENERATION]", "1")
                 .replace("[INSTANCE GENERATION]", "a 1")
                 .replace("GENERATION", "1")

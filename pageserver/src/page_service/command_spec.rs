@@ -23,6 +23,9 @@ const BRANCH_COLUMNS: &[&str] = &[
     "stopped_lsn",
     "cause",
     "ancestor_branch",
+    "protected",
+    "expires",
+    "kept_because",
 ];
 const TAG_COLUMNS: &[&str] = &["name", "branch", "timeline", "lsn", "created", "state", "cause"];
 const COMPUTE_COLUMNS: &[&str] = &[
@@ -101,13 +104,28 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: COMPUTE_COLUMNS,
     },
     CommandSpec {
-        usage: "branch_create NAME POINT",
-        purpose: "create a branch at a point of another",
+        usage: "branch_create NAME POINT [TIMESTAMP]",
+        purpose: "create a branch at a point of another, which may expire some time",
         columns: BRANCH_COLUMNS,
     },
     CommandSpec {
         usage: "branch_delete NAME",
         purpose: "delete a branch that nothing depends on",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_protect NAME",
+        purpose: "let nobody delete a branch, nor let it expire",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_unprotect NAME",
+        purpose: "let a branch be deleted again",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_expire NAME [TIMESTAMP]",
+        purpose: "delete a branch by itself at a time, or never if there is none",
         columns: BRANCH_COLUMNS,
     },
     CommandSpec {

@@ -150,12 +150,13 @@ fn of_repository(error: &RepositoryError) -> SqlState {
         | RepositoryError::HasTags { .. }
         | RepositoryError::MayBeNeeded { .. } => DEPENDENT_OBJECTS,
         RepositoryError::Fact(error) => of_fact(error),
-        RepositoryError::IsDefault(_) => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        RepositoryError::IsDefault(_) | RepositoryError::Protected(_) => {
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+        }
         RepositoryError::Wait(error) => of_wait(error),
         RepositoryError::Timeline(error) => of_timeline(error),
         RepositoryError::Io { source, .. } => of_io(source),
         RepositoryError::Manifest(_)
-        | RepositoryError::DamagedRef { .. }
         | RepositoryError::UnusableTag { .. }
         | RepositoryError::Unreadable { .. } => SqlState::DATA_CORRUPTED,
         RepositoryError::Import(_) => SqlState::INTERNAL_ERROR,

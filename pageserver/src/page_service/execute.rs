@@ -7,7 +7,7 @@ use pageserver_client::{BranchName, Generation, Point};
 use postgres_formats::{TimelineId, Timestamp};
 
 use super::PageService;
-use super::command::{COMMANDS, Command};
+use super::command::{COMMANDS, Command, CommandSpec};
 use super::error::CommandError;
 use super::table::{Rows, text};
 use super::{pagestream, tags};
@@ -47,10 +47,24 @@ pub(super) fn execute(
         Command::ComputeList => {
             service.followers.list().iter().map(|follow| follow_row(service, follow)).collect()
         }
-        Command::BranchCreate { name, point } => {
+        Command::BranchCreate { name, point, expires } => {
             let name: BranchName = name.parse()?;
             let point: Point = point.parse()?;
-            let branch = repository.create_branch(&name, &point, service.lsn_timeout)?;
+            let expires = expires.map(whole_seconds);
+            let branch =
+                repository.create_branch_until(&name, &point, expires, service.lsn_timeout)?;
+            service.expiry.look_again();
+            vec![branch_row(service, &branch)]
+        }
+        Command::BranchProtect { name, protected } => {
+            let branch = repository.protect_branch(&name.parse()?, *protected)?;
+            service.expiry.look_again();
+            vec![branch_row(service, &branch)]
+        }
+        Command::BranchExpire { name, expires } => {
+            let expires = expires.map(whole_seconds);
+            let branch = repository.expire_branch(&name.parse()?, expires)?;
+            service.expiry.look_again();
             vec![branch_row(service, &branch)]
         }
         Command::BranchDelete { name } => vec![branch_delete(service, &name.parse()?)?],
@@ -130,6 +144,11 @@ pub(super) fn execute(
 pub(super) fn unix_seconds(seconds: u64) -> Timestamp {
     let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
     Timestamp::from_unix_micros(micros)
+}
+
+/// Seconds since 1970, the second begun counted as well.
+fn whole_seconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_unix_micros()).unwrap_or(0).div_ceil(1_000_000)
 }
 
 fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
@@ -221,7 +240,10 @@ fn unreadable_row(damaged: &Unreadable) -> Option<Vec<Option<String>>> {
     let cause = Some(damaged.cause.clone());
     let timeline = damaged.timeline.and_then(text);
     let damaged = text(DAMAGED);
-    Some(vec![text(name), timeline, None, None, None, None, None, damaged, None, cause, None])
+    let mut row = vec![text(name), timeline, None, None, None, None, None, damaged, None, cause];
+    // The later columns tell nothing of it.
+    row.resize(CommandSpec::find("branch_list")?.columns.len(), None);
+    Some(row)
 }
 
 /// The columns `state`, `stopped_lsn` and `cause`; all empty if the timeline is not loaded.
@@ -279,6 +301,9 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
         stopped,
         cause,
         named.and_then(|branch| text(branch.name)),
+        text(branch.protected),
+        branch.expires.and_then(|expires| text(unix_seconds(expires))),
+        service.expiry.kept_because(branch.timeline),
     ]
 }
 

@@ -21,6 +21,7 @@ use postgres_wire::server::{
 use slog::{Logger, debug, info, warn};
 
 use crate::basebackup::BaseBackup;
+use crate::expiry::Expiry;
 use crate::repository::Repository;
 use crate::wal::followers::Followers;
 use command::{Command, CommandSpec, ignored_tag};
@@ -31,6 +32,7 @@ use table::Rows;
 pub struct PageService {
     repository: Arc<Repository>,
     followers: Arc<Followers>,
+    expiry: Arc<Expiry>,
     lsn_timeout: Duration,
     started: Instant,
     log: Logger,
@@ -41,12 +43,14 @@ impl PageService {
     pub fn new(
         repository: Arc<Repository>,
         followers: Arc<Followers>,
+        expiry: Arc<Expiry>,
         lsn_timeout: Duration,
         log: &Logger,
     ) -> PageService {
         PageService {
             repository,
             followers,
+            expiry,
             lsn_timeout,
             started: Instant::now(),
             log: log.clone(),
@@ -110,6 +114,7 @@ impl Connection {
         match command {
             Command::PageStream { timeline, generation } => {
                 let (id, timeline) = self.service.timeline(&timeline)?;
+                let _reader = self.service.expiry.in_use().enter(id);
                 let compute = match generation {
                     Some(generation) => self.service.compute(id, generation),
                     None => None,
@@ -120,7 +125,8 @@ impl Connection {
                 out.complete("PAGESTREAM")?;
             }
             Command::BaseBackup { timeline, lsn, slrus } => {
-                let (_, timeline) = self.service.timeline(&timeline)?;
+                let (id, timeline) = self.service.timeline(&timeline)?;
+                let _reader = self.service.expiry.in_use().enter(id);
                 let began = Instant::now();
                 let backup = BaseBackup::prepare(timeline, lsn, slrus, self.service.lsn_timeout)?;
                 let copy = backup.write_to(out.copy_out()?)?;

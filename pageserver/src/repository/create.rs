@@ -26,6 +26,20 @@ impl Repository {
         point: &Point,
         timeout: Duration,
     ) -> Result<Branch, RepositoryError> {
+        self.create_branch_until(name, point, None, timeout)
+    }
+
+    /// The same; it may go by itself at a time in seconds since 1970.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn create_branch_until(
+        &self,
+        name: &BranchName,
+        point: &Point,
+        expires: Option<u64>,
+        timeout: Duration,
+    ) -> Result<Branch, RepositoryError> {
         self.check_free_early(name)?;
         let Place { owner: parent, at, .. } = self.place(point, timeout)?;
         let changing = self.changing.lock();
@@ -51,6 +65,8 @@ impl Repository {
             ancestor: Some(ancestor),
             start: manifest.start,
             created: manifest.created,
+            protected: false,
+            expires,
         };
         if let Err(error) = self.write_branch(&branch, &manifest) {
             // Somebody may have seen its files for a moment.
@@ -78,8 +94,7 @@ impl Repository {
             manifest.write_new(&unnamed)?;
             // In there, so that a crash leaves nothing among the names.
             let new = unnamed.join(NAME_IN_THE_MAKING);
-            durable_files::write_new_file(&new, branch.timeline.to_string().as_bytes())
-                .map_err(|source| io(&new, source))?;
+            branch.to_ref().write_new(&new)?;
             for folder in [&unnamed, &self.dir.join("timelines")] {
                 durable_files::sync_dir(folder).map_err(|source| io(folder, source))?;
             }

@@ -20,22 +20,7 @@ impl Repository {
         let changing = self.changing.lock();
         self.look_now(&changing);
         let branch = self.branch_now(name, &changing)?;
-        if name.as_str() == self.default_branch {
-            return Err(RepositoryError::IsDefault(name.clone()));
-        }
-        let children: Vec<_> = self.registry.read().children(branch.timeline).cloned().collect();
-        if !children.is_empty() {
-            return Err(RepositoryError::HasChildren { name: name.clone(), children });
-        }
-        self.check_no_tags_on(&branch)?;
-        let needed = |damaged: &&Unreadable| damaged.may_stand_on(branch.timeline);
-        if let Some(damaged) = self.registry.read().unreadable().iter().find(needed) {
-            return Err(RepositoryError::MayBeNeeded {
-                name: name.clone(),
-                by: damaged.label(),
-                cause: damaged.cause.clone(),
-            });
-        }
+        self.refuse_if_needed(&branch)?;
         let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
         // Without its name first, so that a folder of that name that nobody names is a loss.
         let dir = timeline_dir(&self.dir, branch.timeline);
@@ -59,5 +44,39 @@ impl Repository {
         durable_files::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
         slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
         Ok(branch)
+    }
+
+    /// Whether a branch could be deleted now.
+    ///
+    /// # Errors
+    /// As those of `delete_branch`.
+    pub fn check_deletable(&self, name: &BranchName) -> Result<(), RepositoryError> {
+        let branch = self.branch(name)?;
+        self.know_all()?;
+        self.refuse_if_needed(&branch)
+    }
+
+    fn refuse_if_needed(&self, branch: &Branch) -> Result<(), RepositoryError> {
+        let name = &branch.name;
+        if name.as_str() == self.default_branch {
+            return Err(RepositoryError::IsDefault(name.clone()));
+        }
+        if branch.protected {
+            return Err(RepositoryError::Protected(name.clone()));
+        }
+        let children: Vec<_> = self.registry.read().children(branch.timeline).cloned().collect();
+        if !children.is_empty() {
+            return Err(RepositoryError::HasChildren { name: name.clone(), children });
+        }
+        self.check_no_tags_on(branch)?;
+        let needed = |damaged: &&Unreadable| damaged.may_stand_on(branch.timeline);
+        if let Some(damaged) = self.registry.read().unreadable().iter().find(needed) {
+            return Err(RepositoryError::MayBeNeeded {
+                name: name.clone(),
+                by: damaged.label(),
+                cause: damaged.cause.clone(),
+            });
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use durable_files::FactError;
 use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
-use postgres_formats::id::ParseTimelineIdError;
 
 use crate::layer::import::ImportError;
 use crate::seqwait::WaitError;
@@ -92,6 +91,12 @@ pub enum RepositoryError {
         /// Why.
         cause: String,
     },
+    /// It is protected.
+    #[error(
+        "branch \"{0}\" is protected and cannot be deleted; unprotect it first: `zenith branch \
+         --unprotect {0}`"
+    )]
+    Protected(BranchName),
     /// The default branch stays.
     #[error("branch \"{0}\" is the default branch: it can be neither deleted nor renamed")]
     IsDefault(BranchName),
@@ -107,14 +112,6 @@ pub enum RepositoryError {
     /// The data directory cannot be loaded.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// A branch's file does not hold a timeline's id.
-    #[error("{path} is damaged")]
-    DamagedRef {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: ParseTimelineIdError,
-    },
     /// A small file cannot be read, written or removed.
     #[error(transparent)]
     Fact(#[from] FactError),

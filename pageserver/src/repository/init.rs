@@ -5,6 +5,7 @@ use std::path::Path;
 use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
+use super::ref_file::BranchRef;
 use super::scan::{branches_dir, timeline_dir, unnamed_dir};
 use super::{Repository, RepositoryError, now};
 use crate::layer::import::DataDirectory;
@@ -61,7 +62,7 @@ impl Repository {
             durable_files::sync_dir(folder).map_err(io(folder))?;
         }
         // The name comes last: only now does the timeline exist for anybody.
-        durable_files::write_file(&ref_path, id.to_string().as_bytes()).map_err(io(&ref_path))?;
+        BranchRef::of(id).write(dir, branch)?;
         durable_files::rename(&path, &timeline_dir(dir, id)).map_err(io(&path))?;
         Ok(id)
     }

@@ -67,6 +67,10 @@ impl Repository {
         let entry = read_branch(&self.dir, name, HalfDone::Leave);
         if let Entry::Branch(branch) = &entry {
             let mut registry = self.registry.write();
+            // Who was faster may have changed it by now.
+            if let Some(branch) = registry.get(name) {
+                return Some(Ok(Some(branch.clone())));
+            }
             // Deleted or renamed between our reading and now, perhaps.
             if registry.removals() != removals {
                 return None;
@@ -205,6 +209,16 @@ impl Repository {
     pub fn branches(&self) -> Result<Vec<Branch>, RepositoryError> {
         self.know_all()?;
         Ok(self.registry.read().branches().cloned().collect())
+    }
+
+    /// The branches that expire some time, in no order.
+    ///
+    /// # Errors
+    /// `Io`, if the folders themselves cannot be read.
+    pub fn expiring(&self) -> Result<Vec<Branch>, RepositoryError> {
+        self.know_all()?;
+        let registry = self.registry.read();
+        Ok(registry.branches().filter(|branch| branch.expires.is_some()).cloned().collect())
     }
 
     /// How many branches there are.

@@ -1,6 +1,6 @@
 //! `Repository`: the branches of a folder and the timelines they name.
 //!
-//! A branch is a file `refs/branches/NAME` that holds a timeline's id. Nothing is read when a repository
+//! A branch is a file `refs/branches/NAME` that names a timeline (`ref_file.rs`). Nothing is read when a repository
 //! is opened: a branch is found by its own files when it is asked for (`lookup.rs`), and timelines are
 //! loaded when they are first used. What needs all branches goes through the folders once.
 
@@ -8,8 +8,10 @@ mod create;
 mod delete;
 mod error;
 mod init;
+mod keep;
 mod lookup;
 mod point;
+mod ref_file;
 mod registry;
 mod rename;
 mod scan;
@@ -53,6 +55,10 @@ pub struct Branch {
     pub start: Lsn,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// Whether it cannot be deleted.
+    pub protected: bool,
+    /// When it may go by itself, in seconds since 1970.
+    pub expires: Option<u64>,
 }
 
 /// The branches of a folder and the timelines they name.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
+use super::ref_file::BranchRef;
 use super::{Branch, RepositoryError};
 use crate::error_text::with_causes;
 use crate::timeline::manifest::{Manifest, Origin};
@@ -166,23 +167,12 @@ pub(super) fn names_in(path: &Path) -> Result<Vec<std::ffi::OsString>, Repositor
     Ok(names)
 }
 
-/// The timeline that a branch's file names; `None` if there is no such file.
-fn read_ref(path: &Path) -> Result<Option<TimelineId>, RepositoryError> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|source| RepositoryError::Io { path: path.to_owned(), source })?,
-    };
-    let parsed = String::from_utf8_lossy(&bytes).trim().parse();
-    let damaged = |source| RepositoryError::DamagedRef { path: path.to_owned(), source };
-    parsed.map(Some).map_err(damaged)
-}
-
 /// Reads one branch's own files.
 pub(super) fn read_branch(dir: &Path, name: &BranchName, half_done: HalfDone) -> Entry {
     let name = name.clone();
     let path = branches_dir(dir).join(name.as_str());
-    let timeline = match read_ref(&path) {
-        Ok(Some(timeline)) => timeline,
+    let BranchRef { timeline, protected, expires } = match BranchRef::read(dir, &name) {
+        Ok(Some(of_branch)) => of_branch,
         Ok(None) => return Entry::Absent,
         Err(error) => {
             return Entry::Unreadable(Unreadable {
@@ -208,7 +198,7 @@ pub(super) fn read_branch(dir: &Path, name: &BranchName, half_done: HalfDone) ->
         Ok(manifest) => {
             let ancestor = manifest.origin.ancestor();
             let (start, created) = (manifest.start, manifest.created);
-            Entry::Branch(Branch { name, timeline, ancestor, start, created })
+            Entry::Branch(Branch { name, timeline, ancestor, start, created, protected, expires })
         }
         // Between our looking for the two folders and now it may have got the other name.
         Err(_) if half_done == HalfDone::Leave && !folder.exists() => Entry::HalfDone,

@@ -252,6 +252,20 @@ impl Followers {
         Ok(Some(fact))
     }
 
+    /// Lets `timeline`, which is to be deleted, follow nobody.
+    ///
+    /// # Errors
+    /// `Alive` if the server that it follows can be reached.
+    pub fn leave_if_gone(&self, timeline: TimelineId) -> Result<(), FollowError> {
+        let change = self.change.lock();
+        if change.shut_down {
+            return Err(FollowError::ShuttingDown);
+        }
+        let present = self.writers.role(timeline)?.fact();
+        self.refuse_if_alive(timeline, present.as_ref())?;
+        self.forget_locked(timeline).map(drop)
+    }
+
     /// Whoever can be reached at the address of the present writer and is it must be stopped first.
     fn refuse_if_alive(
         &self,

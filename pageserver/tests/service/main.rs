@@ -8,6 +8,7 @@ mod daemon;
 mod damaged_files;
 mod failures;
 mod fixture;
+mod keeping;
 mod tags;
 mod times;
 mod writers;

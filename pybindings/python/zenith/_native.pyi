@@ -1,3 +1,4 @@
+from datetime import timedelta
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -73,10 +74,12 @@ class Repository:
         """All branches, sorted by name."""
     def branch(self, name: str) -> Branch:
         """The branch with this name."""
-    def create_branch(self, name: str, at: _Point | None = None) -> Branch:
+    def create_branch(
+        self, name: str, at: _Point | None = None, *, expires_in: timedelta | None = None
+    ) -> Branch:
         """Makes a branch at a point of another's history: ``("main", lsn)``, ``"main@0/16B3748"``.
 
-        Without one, at the end of the default branch. Nothing is copied.
+        Without one, at the end of the default branch. Nothing is copied. See ``Branch.expire_in``.
         """
     def tags(self) -> list[Tag]:
         """All tags, sorted by name."""
@@ -152,6 +155,20 @@ class Branch:
         """The line of history that it left, and where; ``None`` for a root."""
     @property
     def is_default(self) -> bool: ...
+    @property
+    def is_protected(self) -> bool:
+        """Whether it cannot be deleted."""
+    @property
+    def expires(self) -> str | None:
+        """When the page server may delete it by itself, as in ``2026-11-22T10:00:00Z``."""
+    def protect(self, protected: bool = True) -> Branch:
+        """Lets nobody delete it, nor let it expire, until that is taken back."""
+    def expire_in(self, lifetime: timedelta | None) -> None:
+        """Lets the page server delete it by itself so long from now, or never if ``None``.
+
+        It goes only while nothing needs it: no branch or tag, no compute that runs on it, and
+        nobody who reads its pages.
+        """
     @property
     def stop(self) -> tuple[Lsn | None, str] | None:
         """Up to where all WAL is there, and why no more was taken in; as of when asked for."""

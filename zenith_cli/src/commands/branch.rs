@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use control_plane::{Branch, Branches, DamagedBranch, Repository};
+use control_plane::{Branch, Branches, DamagedBranch, Error, Repository};
 use postgres_formats::TimelineId;
 use serde_json::{Value, json};
 
@@ -20,8 +20,24 @@ pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format)
         if format == Format::Json {
             output::json(&value(&branch))?;
         }
+    } else if let Some(name) = arguments.protect.as_ref().or(arguments.unprotect.as_ref()) {
+        let branch = repository.protect_branch(name, arguments.protect.is_some())?;
+        let now = if branch.protected { "now protected" } else { "no longer protected" };
+        output::say(&format!("branch {name} is {now}"));
+        if format == Format::Json {
+            output::json(&value(&branch))?;
+        }
+    } else if let (Some(name), None, Some(lifetime)) =
+        (&arguments.name, &arguments.point, arguments.expires_in)
+    {
+        repository.expire_branch(name, lifetime.0).map_err(|error| or_create(error, name))?;
+        output::say(&match lifetime.0 {
+            Some(_) => format!("branch {name} will be deleted when its time is over"),
+            None => format!("branch {name} will be there until it is deleted"),
+        });
     } else if let Some(name) = &arguments.name {
-        let branch = repository.create_branch(name, arguments.point.as_ref())?;
+        let lifetime = arguments.expires_in.and_then(|lifetime| lifetime.0);
+        let branch = repository.create_branch_for(name, arguments.point.as_ref(), lifetime)?;
         output::say(&format!("made branch {name}{}", origin(&branch)));
         if format == Format::Json {
             output::json(&value(&branch))?;
@@ -53,16 +69,39 @@ fn list(branches: &Branches, format: Format) -> Result<(), crate::failure::Failu
                 branch.ancestor.as_ref().map(|from| from.lsn.to_string()).unwrap_or_default(),
                 branch.last_record_lsn.map(|lsn| lsn.to_string()).unwrap_or_default(),
                 branch.timeline.to_string(),
+                kept(branch),
             ]
         })
         .collect();
-    output::table(&["  BRANCH", "FROM LSN", "LAST LSN", "TIMELINE"], rows)?;
+    output::table(&["  BRANCH", "FROM LSN", "LAST LSN", "TIMELINE", "KEPT"], rows)?;
     for branch in branches {
         if let Some(stop) = &branch.stop {
             output::say(&format!("branch {}: {stop}", branch.name));
         }
+        if let Some(cause) = &branch.kept_because {
+            output::say(&format!("branch {}: {cause}", branch.name));
+        }
     }
     Ok(())
+}
+
+/// How long it is kept, if there is something to say about that.
+fn kept(branch: &Branch) -> String {
+    let expires = branch.expires.as_ref().map(|expires| format!("until {expires}"));
+    let protected = branch.protected.then(|| "protected".to_owned());
+    protected.into_iter().chain(expires).collect::<Vec<_>>().join(", ")
+}
+
+/// Time was set for a branch that is not there: perhaps it was to be made.
+fn or_create(error: Error, name: &str) -> Error {
+    match error {
+        Error::NotFound { thing, name: missing, .. } => Error::NotFound {
+            thing,
+            name: missing,
+            hint: format!("to make one, say where: `zenith branch {name} POINT --expires-in TIME`"),
+        },
+        other => other,
+    }
 }
 
 fn origin(branch: &Branch) -> String {
@@ -90,6 +129,9 @@ fn value(branch: &Branch) -> Value {
         "is_default": branch.is_default,
         "stopped_lsn": branch.stop.as_ref().and_then(|stop| stop.lsn).map(|lsn| lsn.to_string()),
         "cause": branch.stop.as_ref().map(|stop| &stop.cause),
+        "protected": branch.protected,
+        "expires": branch.expires,
+        "kept_because": branch.kept_because,
         "usable": true,
     })
 }
@@ -106,6 +148,9 @@ fn damaged_value(damaged: &DamagedBranch) -> Value {
         "is_default": damaged.is_default,
         "stopped_lsn": null,
         "cause": damaged.cause,
+        "protected": null,
+        "expires": null,
+        "kept_because": null,
         "usable": false,
     })
 }
@@ -164,6 +209,9 @@ mod tests {
             last_record_lsn: None,
             is_default: false,
             stop: None,
+            protected: false,
+            expires: None,
+            kept_because: None,
         }
     }
 

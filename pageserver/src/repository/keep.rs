@@ -1,0 +1,57 @@
+//! How long a branch is kept: protection and expiry.
+
+use pageserver_client::BranchName;
+
+use super::ref_file::BranchRef;
+use super::{Branch, Repository, RepositoryError};
+
+impl Repository {
+    /// Lets a branch be deleted, or not.
+    ///
+    /// # Errors
+    /// See `RepositoryError`; nothing has been changed then.
+    pub fn protect_branch(
+        &self,
+        name: &BranchName,
+        protected: bool,
+    ) -> Result<Branch, RepositoryError> {
+        self.change_branch(name, |branch| branch.protected = protected)
+    }
+
+    /// Lets a branch go by itself at a time in seconds since 1970, or not.
+    ///
+    /// # Errors
+    /// `IsDefault`: the default branch stays; see `RepositoryError`. Nothing has been changed then.
+    pub fn expire_branch(
+        &self,
+        name: &BranchName,
+        expires: Option<u64>,
+    ) -> Result<Branch, RepositoryError> {
+        if name.as_str() == self.default_branch && expires.is_some() {
+            return Err(RepositoryError::IsDefault(name.clone()));
+        }
+        self.change_branch(name, |branch| branch.expires = expires)
+    }
+
+    fn change_branch(
+        &self,
+        name: &BranchName,
+        change: impl FnOnce(&mut Branch),
+    ) -> Result<Branch, RepositoryError> {
+        // An answer that names all branches waits for all of them, and nobody waits for that.
+        self.branch(name)?;
+        let changing = self.changing.lock();
+        let mut branch = self.branch_now(name, &changing)?;
+        change(&mut branch);
+        branch.to_ref().write(&self.dir, name)?;
+        self.registry.write().insert(branch.clone());
+        Ok(branch)
+    }
+}
+
+impl Branch {
+    /// What its file holds.
+    pub(super) fn to_ref(&self) -> BranchRef {
+        BranchRef { timeline: self.timeline, protected: self.protected, expires: self.expires }
+    }
+}
