@@ -68,6 +68,9 @@ pub enum Permitted {
     /// On a compute: what one side alone has of a relation, a database or a tablespace that no catalog
     /// names, since a crash has cut off the transaction that made or removed it.
     OrphanedFile,
+    /// On a compute: size and pages of an index that is marked as not ready, since a crash has cut off
+    /// the building of it (`CREATE INDEX CONCURRENTLY`, `commands/indexcmds.c`). Nobody uses it.
+    UnfinishedIndex,
 }
 
 impl Permitted {
@@ -88,6 +91,7 @@ impl Permitted {
             Permitted::ReplicationSlot => "replication_slot",
             Permitted::ForgottenCommitTimestamps => "forgotten_commit_timestamps",
             Permitted::OrphanedFile => "orphaned_file",
+            Permitted::UnfinishedIndex => "unfinished_index",
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Differences of a compute that are none if no catalog names what they are about.
+//! Differences of a compute that are none if no catalog names what they are about, or only as something
+//! unfinished.
 //!
 //! They are put aside until the comparison is over, since asking the catalogs takes a server
 //! (`compute/orphans.rs`). Until then each counts as a difference.
@@ -41,6 +42,17 @@ impl Subject {
     }
 }
 
+/// What the catalogs say of a subject.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    /// Nothing.
+    Unnamed,
+    /// It is an index that is not ready: only its file has to be there.
+    NotReady,
+    /// It is there for use.
+    Named,
+}
+
 /// Which of the report's counters a difference belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Counter {
@@ -60,6 +72,11 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// Whether only one side has a relation's file. That is found once, before anything else.
+    fn lacks_the_file(&self) -> bool {
+        self.details.iter().any(|difference| difference.kind == "relation")
+    }
+
     fn total(&self) -> u64 {
         self.relations + self.pages + self.files
     }
@@ -96,15 +113,19 @@ impl Verification {
 
     /// Decides on all that was put aside. What is named is a difference; `remark` is added to what is
     /// told of it.
-    pub(super) fn decide(&mut self, is_named: impl Fn(Subject) -> bool, remark: &str) {
+    pub(super) fn decide(&mut self, standing: impl Fn(Subject) -> Standing, remark: &str) {
         for (subject, mut findings) in std::mem::take(&mut self.undecided) {
-            if is_named(subject) {
-                for difference in &mut findings.details {
-                    difference.detail.push_str(remark);
+            match standing(subject) {
+                Standing::Unnamed => self.permit(Permitted::OrphanedFile, findings.total()),
+                Standing::NotReady if !findings.lacks_the_file() => {
+                    self.permit(Permitted::UnfinishedIndex, findings.total());
                 }
-                self.confirm(findings);
-            } else {
-                self.permit(Permitted::OrphanedFile, findings.total());
+                Standing::NotReady | Standing::Named => {
+                    for difference in &mut findings.details {
+                        difference.detail.push_str(remark);
+                    }
+                    self.confirm(findings);
+                }
             }
         }
     }
@@ -192,11 +213,33 @@ mod tests {
         let mut report = report(Some("main"));
         assert_eq!((report.different(), report.differences.len()), (36, 0));
         let named = RelFileLocator { spc: Oid(1663), db: Oid(5), rel: Oid(16385) };
-        report.decide(|subject| subject == Subject::Relation(named), "; it is named");
+        let standing = |subject| match subject == Subject::Relation(named) {
+            true => Standing::Named,
+            false => Standing::Unnamed,
+        };
+        report.decide(standing, "; it is named");
         assert_eq!(report.different(), 2);
         assert_eq!((report.relations.different, report.files.different), (2, 0));
         assert_eq!(report.pages.permitted, [(Permitted::OrphanedFile, 34)].into());
         assert_eq!(report.differences.len(), 2);
         assert!(report.differences.iter().all(|d| d.detail == "missing; it is named"));
+    }
+
+    #[test]
+    fn an_index_that_is_not_ready_has_to_have_a_file_at_least() {
+        let index = |rel| {
+            let rel = RelFileLocator { spc: Oid(1663), db: Oid(5), rel: Oid(rel) };
+            rel.fork(postgres_formats::ForkNumber::Main)
+        };
+        let mut report = report(Some("main"));
+        report.undecided.clear();
+        for (rel, kind) in [(1, "size"), (1, "page"), (2, "size"), (2, "relation")] {
+            let about = Subject::Relation(index(rel).locator());
+            let difference = Difference::of_relation(kind, index(rel), "2 pages".to_owned());
+            report.differs(Counter::Relations, about, difference);
+        }
+        report.decide(|_| Standing::NotReady, "");
+        assert_eq!(report.pages.permitted, [(Permitted::UnfinishedIndex, 2)].into());
+        assert_eq!(report.different(), 2);
     }
 }

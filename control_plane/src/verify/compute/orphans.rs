@@ -6,6 +6,10 @@
 //! record. Builders of indexes write pages before the records of those. In each case the transaction
 //! has not committed, so no catalog names the file: no statement can reach it.
 //!
+//! `CREATE INDEX CONCURRENTLY` and its like commit the index before they build it, marked as not ready. Cut
+//! off while it was built, such an index stays: its file is there on both sides, its pages are those of
+//! a builder that was killed, and nobody writes to it or reads it.
+//!
 //! Whether that is so, PostgreSQL itself is asked, on a throw-away compute with the page server's
 //! catalogs at that very LSN. What it still has to decide is taken both ways: relations that a prepared
 //! transaction has made are named after its commit, those that it drops were named before.
@@ -20,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::verify::report::Verification;
 use crate::verify::throw_away::ThrowAway;
-use crate::verify::undecided::Subject;
+use crate::verify::undecided::{Standing, Subject};
 use crate::verify::{VerifyStep, Watcher};
 
 /// Rows count, not what indexes say of them.
@@ -46,8 +50,9 @@ const OPEN_DATABASES: &str = "update pg_database set datname = ('zenith-verify-'
 /// them is no answer.
 const RELATIONS: &str = "select case when c.relisshared then 0 else d.oid end as db, \
      case when c.reltablespace = 0 then d.dattablespace else c.reltablespace end as spc, \
-     case when c.relfilenode = 0 then pg_relation_filenode(c.oid) else c.relfilenode end as rel \
-     from pg_class c cross join pg_database d where d.datname = current_database() \
+     case when c.relfilenode = 0 then pg_relation_filenode(c.oid) else c.relfilenode end as rel, \
+     case when i.indisready then 1 when i.indisready is null then 1 else 0 end as ready \
+     from pg_class c cross join pg_database d left join pg_index i on i.indexrelid = c.oid where d.datname = current_database() \
      and (c.relfilenode <> 0 or c.relkind in ('r', 'i', 't', 'S', 'm'))";
 
 const PREPARED: &str = "select format('commit prepared %L', gid) as command \
@@ -57,24 +62,33 @@ const PREPARED: &str = "select format('commit prepared %L', gid) as command \
 #[derive(Default)]
 struct Named {
     relations: BTreeSet<RelFileLocator>,
+    /// Indexes that are not ready.
+    not_ready: BTreeSet<RelFileLocator>,
     /// Each with its default tablespace.
     databases: BTreeMap<Oid, Oid>,
     tablespaces: BTreeSet<Oid>,
 }
 
 impl Named {
-    fn contains(&self, subject: Subject) -> bool {
-        match subject {
+    fn standing(&self, subject: Subject) -> Standing {
+        let is_named = match subject {
             Subject::Relation(relation) => self.relations.contains(&relation),
             Subject::Database { spc, db } => self.databases.get(&db) == Some(&spc),
             Subject::Tablespace(spc) => self.tablespaces.contains(&spc),
+        };
+        match subject {
+            _ if is_named => Standing::Named,
+            Subject::Relation(relation) if self.not_ready.contains(&relation) => Standing::NotReady,
+            _ => Standing::Unnamed,
         }
     }
 
     fn add_relations(&mut self, server: &mut Control) -> Result<()> {
         for row in server.rows(RELATIONS)? {
             let [spc, db, rel] = ["spc", "db", "rel"].map(|column| row.value(column).map(Oid));
-            self.relations.insert(RelFileLocator { spc: spc?, db: db?, rel: rel? });
+            let relation = RelFileLocator { spc: spc?, db: db?, rel: rel? };
+            let is_ready = row.value::<u32>("ready")? == 1;
+            if is_ready { &mut self.relations } else { &mut self.not_ready }.insert(relation);
         }
         Ok(())
     }
@@ -93,10 +107,10 @@ pub(super) fn decide(
     let asked = ask(repository, report, watcher);
     watcher.check()?;
     match asked {
-        Ok(named) => report.decide(|subject| named.contains(subject), ""),
+        Ok(named) => report.decide(|subject| named.standing(subject), ""),
         Err(error) => {
             let remark = format!("; whether a catalog names it is not known: {error}");
-            report.decide(|_| true, &remark);
+            report.decide(|_| Standing::Named, &remark);
         }
     }
     Ok(())
@@ -171,16 +185,21 @@ mod tests {
             relations: [relation(1663, 5, 16384)].into(),
             databases: [(Oid(5), Oid(1663))].into(),
             tablespaces: [Oid(16400)].into(),
+            not_ready: [relation(1663, 5, 16384), relation(1663, 5, 16390)].into(),
         };
-        assert!(named.contains(Subject::Relation(relation(1663, 5, 16384))));
+        let standing = |subject| named.standing(subject);
+        let is_named = |subject| standing(subject) == Standing::Named;
+        let index = Subject::Relation(relation(1663, 5, 16390));
+        assert_eq!(standing(index), Standing::NotReady);
+        assert!(is_named(Subject::Relation(relation(1663, 5, 16384))));
         for other in [(16400, 5, 16384), (1663, 6, 16384), (1663, 5, 16385)] {
-            assert!(!named.contains(Subject::Relation(relation(other.0, other.1, other.2))));
+            assert!(!is_named(Subject::Relation(relation(other.0, other.1, other.2))));
         }
-        assert!(named.contains(Subject::Database { spc: Oid(1663), db: Oid(5) }));
-        assert!(!named.contains(Subject::Database { spc: Oid(16400), db: Oid(5) }));
-        assert!(!named.contains(Subject::Database { spc: Oid(1663), db: Oid(6) }));
-        assert!(named.contains(Subject::Tablespace(Oid(16400))));
-        assert!(!named.contains(Subject::Tablespace(Oid(16401))));
+        assert!(is_named(Subject::Database { spc: Oid(1663), db: Oid(5) }));
+        assert!(!is_named(Subject::Database { spc: Oid(16400), db: Oid(5) }));
+        assert!(!is_named(Subject::Database { spc: Oid(1663), db: Oid(6) }));
+        assert!(is_named(Subject::Tablespace(Oid(16400))));
+        assert!(!is_named(Subject::Tablespace(Oid(16401))));
     }
 
     #[test]
