@@ -1,7 +1,7 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build wheel test torture demo schedules fuzz lint clean setup
+.PHONY: build wheel test torture bench demo schedules fuzz lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
@@ -20,6 +20,11 @@ test:
 torture:
 	@scripts/torture $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
+
+# Measures beside stock PostgreSQL, and prints one table (test_runner/bench/README.md). ONLY names a part.
+bench:
+	@scripts/bench $(ONLY) $(if $(BRANCHES),--branches $(BRANCHES)) $(if $(SCALE),--scale $(SCALE)) \
+		$(if $(TRANSACTIONS),--transactions $(TRANSACTIONS))
 
 # The whole idea on a real database, in a scratch folder. DEMO_KEEP=1 leaves it running,
 # DEMO_SCALE sets pgbench's scale.

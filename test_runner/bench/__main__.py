@@ -1,0 +1,45 @@
+"""``python -m bench``: measures, and prints one table. See README.md."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from fixtures.scratch import make_scratch_dir
+
+from . import branches, report, restart, storage
+from .settings import Bench
+
+PARTS = {"branches": branches.measure, "restart": restart.measure, "storage": storage.measure}
+
+
+def main() -> int:
+    """Exit code 0 when everything could be measured."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("only", nargs="*", help=f"parts: {', '.join(PARTS)} (all)")
+    parser.add_argument("--branches", type=int, default=1000, help="many (%(default)s)")
+    parser.add_argument("--scale", type=int, default=20, help="pgbench's (%(default)s)")
+    parser.add_argument("--transactions", type=int, default=20_000, help="(%(default)s)")
+    parser.add_argument("--json", type=Path, default=Path("target/bench.json"), help="%(default)s")
+    options = parser.parse_args()
+    unknown = [name for name in options.only if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
+    scratch = make_scratch_dir()
+    bench = Bench(scratch, options.branches, options.scale, options.transactions)
+    where = report.machine()
+    print(where, flush=True)
+    rows: list[report.Row] = []
+    try:
+        for name in options.only or PARTS:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            rows += PARTS[name](bench)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(report.table(rows))
+    report.write_json(options.json, where, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The rows of the table, and how they are printed."""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .measure import Figure
+
+
+@dataclass
+class Row:
+    """One figure of Zenith's, beside what it is held against."""
+
+    what: str
+    unit: str
+    ours: Figure
+    against: str
+    theirs: Figure
+    target: float
+    """Of the ratio of the two."""
+    more_is_better: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """Ours by theirs."""
+        return self.ours.median / self.theirs.median if self.theirs.median else float("inf")
+
+    @property
+    def is_met(self) -> bool:
+        """Whether it is as wanted."""
+        if self.more_is_better:
+            return self.ratio >= self.target
+        return self.ratio <= self.target
+
+
+def machine() -> str:
+    """This machine, in a line."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) / (1 << 20)
+    load = os.getloadavg()[0]
+    name = names[0] if names else platform.machine()
+    return (
+        f"{os.cpu_count()} x {name}, {memory:.0f} GiB, Linux {platform.release()},"
+        f" load {load:.1f} at the beginning"
+    )
+
+
+def _figure(figure: Figure) -> str:
+    digits = max(0, 2 - len(str(int(abs(figure.median)))) + 1)
+    spread = f" ±{figure.spread:.{digits}f}" if figure.spread else ""
+    return f"{figure.median:.{digits}f}{spread}"
+
+
+def table(rows: list[Row]) -> str:
+    """All rows, as text."""
+    lines = [("what", "Zenith", "", "against", "", "ratio", "target", "met")]
+    for row in rows:
+        sign = "≥" if row.more_is_better else "≤"
+        lines.append(
+            (
+                row.what,
+                _figure(row.ours),
+                row.unit,
+                row.against,
+                _figure(row.theirs),
+                f"{row.ratio:.2f}",
+                f"{sign} {row.target:g}",
+                "yes" if row.is_met else "no",
+            )
+        )
+    widths = [max(len(line[n]) for line in lines) for n in range(8)]
+    left = {0, 2, 3, 7}
+    text = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if n in left else cell.rjust(width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)
+
+
+def write_json(path: Path, where: str, rows: list[Row]) -> None:
+    """The same for programs."""
+    entries = [{**asdict(row), "ratio": row.ratio, "met": row.is_met} for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": where, "rows": entries}, indent=2) + "\n")
