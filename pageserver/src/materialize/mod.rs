@@ -67,6 +67,17 @@ pub enum MaterializeError {
         /// How far they should go.
         needed: Lsn,
     },
+    /// WAL behind the base image has been removed, since layers have what it says.
+    #[error(
+        "the WAL from {start} to {oldest} is not there: history can be recovered from its beginning where \
+         [wal] keep = true in zenith.toml keeps all of it"
+    )]
+    WalRemoved {
+        /// Where it would begin.
+        start: Lsn,
+        /// The oldest that is there.
+        oldest: Lsn,
+    },
     /// The WAL is damaged.
     #[error(transparent)]
     Wal(#[from] WalDecodeError),

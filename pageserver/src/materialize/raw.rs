@@ -25,7 +25,7 @@ pub struct RawWal {
 }
 
 /// Writes the WAL of `timeline` and its ancestors up to `lsn`: from the first record of the segment
-/// that `from` is in, by default from the base image on. `begin` is told before the first byte.
+/// that `from` is in, by default from the base image on; from the first that is there, if some was removed. `begin` is told before the first byte.
 ///
 /// # Errors
 /// `MaterializeError`; what `out` says is one about `-`. So is WAL that is not there.
@@ -46,6 +46,8 @@ pub fn write_raw_wal<W: Write>(
         return Err(MaterializeError::BeforeStart { lsn: from, start: lineage.start });
     }
     let source = Source::open(&lineage, checkpoint_segment, lsn);
+    // What was removed is in layers.
+    let from = from.max(source.oldest()?.min(lsn));
     let segment = from.segment(size);
     let start = if segment.start(size) <= lineage.start {
         lineage.start

@@ -23,6 +23,10 @@ pub(super) fn write(
     let size = cluster.segment_size;
     let checkpoint = cluster.control_file.check_point;
     let source = Source::open(lineage, checkpoint.segment(size).start(size), lsn);
+    let oldest = source.oldest()?;
+    if oldest > checkpoint && lsn > checkpoint {
+        return Err(MaterializeError::WalRemoved { start: checkpoint, oldest });
+    }
     let system_id: SystemId = cluster.system_id;
     let mut decoder = WalStreamDecoder::new(checkpoint, size, Some(system_id));
     let mut replaced = Vec::new();
@@ -137,6 +141,34 @@ impl Source<'_> {
             }
         }
         Source { cluster, pieces }
+    }
+
+    /// The first position from which on all is there: WAL that is in layers may have been removed.
+    pub(super) fn oldest(&self) -> Result<Lsn, MaterializeError> {
+        let size = self.cluster.segment_size;
+        let mut oldest = self.pieces.last().map_or(Lsn::INVALID, |(_, _, to)| *to);
+        for (store, from, to) in self.pieces.iter().rev() {
+            let segments = store.segments().map_err(io_error(store.dir()))?;
+            let mut last = Lsn::new(to.as_u64().saturating_sub(1)).segment(size);
+            let first = from.segment(size);
+            if !segments.contains(&last) {
+                // A timeline without WAL of its own, or one that ends where a segment does.
+                oldest = oldest.min(*to);
+                if last != first || to.page_start() > *from {
+                    break;
+                }
+                oldest = *from;
+                continue;
+            }
+            while last > first && segments.contains(&SegmentNumber(last.0 - 1)) {
+                last = SegmentNumber(last.0 - 1);
+            }
+            oldest = last.start(size).max(*from);
+            if last > first {
+                break;
+            }
+        }
+        Ok(oldest)
     }
 
     /// A whole segment, with zeros behind the end.

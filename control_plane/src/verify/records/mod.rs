@@ -42,7 +42,8 @@ impl Repository {
         let (branch, lsn, client) = self.begin_verification(point)?;
         let began = Instant::now();
         let mut stream = RecordStream::open(self, branch.timeline, since, lsn)?;
-        let from = since.unwrap_or(stream.start()).min(lsn);
+        // WAL that is in layers may have been removed.
+        let from = since.unwrap_or(stream.start()).max(stream.start()).min(lsn);
         let mut report = RecordsVerification::new(&branch, from, lsn);
 
         let scratch = Scratch::make(self)?;
