@@ -12,6 +12,7 @@ use slog::Logger;
 
 use crate::error_text::with_causes;
 use crate::timeline::{Timeline, look_after};
+use crate::wal::open_segments::OpenSegments;
 
 /// What could not be written is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -20,6 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The timelines that are loaded.
 type Loaded = Arc<Mutex<Vec<Weak<Timeline>>>>;
+
+/// WAL segments that all timelines together keep open for reading.
+const OPEN_SEGMENTS_MAX: usize = 512;
 
 /// How layers are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,12 +55,14 @@ impl Default for LayerOptions {
     }
 }
 
-/// What the timelines of a repository have in common about layers.
+/// What the timelines of a repository have in common about their files.
 pub struct LayerShared {
     /// The options.
     pub options: LayerOptions,
     /// Blocks of layers that were read.
     pub blocks: BlockCache,
+    /// WAL segments that are open.
+    pub segments: Arc<OpenSegments>,
     /// Timelines with a stretch to be written go here; `None`: nothing is written any more.
     // LOCK ORDER: a leaf, held for a moment.
     to_write: Mutex<Option<Sender<Weak<Timeline>>>>,
@@ -97,6 +103,7 @@ impl LayerShared {
         Arc::new(LayerShared {
             options,
             blocks: BlockCache::new(options.cache_bytes),
+            segments: OpenSegments::new(OPEN_SEGMENTS_MAX),
             to_write: Mutex::new(start_thread("layers", log, write)),
             loaded,
         })

@@ -69,6 +69,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             "cache_bytes",
             "cache_hits",
             "cache_misses",
+            "timelines_loaded",
+            "segments_open",
             "wal_bytes_not_in_layers",
             "stretches_waiting",
             "index_bytes",

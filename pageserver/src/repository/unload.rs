@@ -124,13 +124,12 @@ impl Repository {
         self.loaded.load(Ordering::Relaxed)
     }
 
-    /// All timelines that are loaded and not just being loaded or unloaded.
-    pub fn loaded_timelines(&self) -> Vec<Arc<Timeline>> {
-        // The slots first, so that no shard is locked while one of them is.
-        let slots = self.slots();
-        slots.iter().filter_map(|(_, slot)| slot.timeline.try_lock()?.clone()).collect()
+    /// How many WAL segments are kept open, over all timelines.
+    pub fn open_segments(&self) -> usize {
+        self.layers.segments.count()
     }
 
+    /// The slots, so that no shard is locked while one of them is.
     pub(super) fn slots(&self) -> Vec<(TimelineId, Arc<Slot>)> {
         self.timelines.iter().map(|entry| (*entry.key(), entry.value().clone())).collect()
     }

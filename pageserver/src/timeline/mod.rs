@@ -164,7 +164,8 @@ impl Timeline {
             };
             manifest.layered = Layered::nothing(manifest.start, manifest.state);
         }
-        let wal = WalStore::new(dir.join("wal"), cluster.segment_size, cluster.tli);
+        let segments = layers.segments.clone();
+        let wal = WalStore::sharing(dir.join("wal"), cluster.segment_size, cluster.tli, segments);
         let flushed_mark = FlushedMark::new(wal.dir());
         let folder = dir.join("layers");
         freeze::remove_unfinished(&folder, &manifest)

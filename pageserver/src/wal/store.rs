@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use postgres_formats::Lsn;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
 
-/// Open segment files kept for reading; each is 16 MiB by default, so this covers 1 GiB.
+use super::open_segments::{OpenSegments, Opened, Table};
+
+/// Segments kept open for reading by a store that shares with none; each is 16 MiB by default.
 const OPEN_SEGMENTS_MAX: usize = 64;
 
 /// The raw WAL of one timeline.
@@ -23,8 +25,9 @@ pub struct WalStore {
     dir: PathBuf,
     segment_size: WalSegmentSize,
     tli: u32,
-    // LOCK ORDER: leaf, held only to look up or change the tables, never during IO on the files
-    // themselves (opening a segment not yet open excepted: it is short and rare).
+    all_open: Arc<OpenSegments>,
+    open: Arc<Table>,
+    // LOCK ORDER: leaf, held only to look up or change the table, never during IO.
     state: Mutex<State>,
     /// Held during a sync, so that whoever comes second knows that the first has ended, and how.
     // LOCK ORDER: before `state`; IO happens under it.
@@ -40,7 +43,6 @@ struct Syncing {
 
 #[derive(Default)]
 struct State {
-    open: BTreeMap<SegmentNumber, Arc<File>>,
     /// Segments written to since the last sync.
     dirty: BTreeMap<SegmentNumber, Arc<File>>,
     /// Whether a segment file was made since the last sync.
@@ -50,7 +52,25 @@ struct State {
 impl WalStore {
     /// The store in `dir`, which must exist.
     pub fn new(dir: PathBuf, segment_size: WalSegmentSize, tli: u32) -> WalStore {
-        WalStore { dir, segment_size, tli, state: Mutex::default(), syncing: Mutex::default() }
+        WalStore::sharing(dir, segment_size, tli, OpenSegments::new(OPEN_SEGMENTS_MAX))
+    }
+
+    /// The same; it keeps as many segments open as `all_open` lets it.
+    pub fn sharing(
+        dir: PathBuf,
+        segment_size: WalSegmentSize,
+        tli: u32,
+        all_open: Arc<OpenSegments>,
+    ) -> WalStore {
+        WalStore {
+            dir,
+            segment_size,
+            tli,
+            all_open,
+            open: Arc::default(),
+            state: Mutex::default(),
+            syncing: Mutex::default(),
+        }
     }
 
     /// The size of a segment.
@@ -65,7 +85,7 @@ impl WalStore {
 
     /// Opens files anew from now on: others may have been put in their places.
     pub fn forget_open(&self) {
-        self.state.lock().open.clear();
+        self.open.lock().clear();
     }
 
     fn path(&self, segment: SegmentNumber) -> PathBuf {
@@ -73,25 +93,30 @@ impl WalStore {
     }
 
     fn open(&self, segment: SegmentNumber, create: bool) -> io::Result<Arc<File>> {
-        let mut state = self.state.lock();
-        if let Some(file) = state.open.get(&segment) {
-            return Ok(file.clone());
+        let mut open = self.open.lock();
+        if let Some(opened) = open.get_mut(&segment) {
+            opened.used = true;
+            return Ok(opened.file.clone());
         }
         let path = self.path(segment);
         let file = match File::open_to_write(&path) {
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
-                state.dir_dirty = true;
+                self.state.lock().dir_dirty = true;
                 File::open_or_create(&path)?
             }
             other => other?,
         };
         let file = Arc::new(file);
-        if state.open.len() >= OPEN_SEGMENTS_MAX {
-            // The oldest segments are the least likely to be read again.
-            state.open.pop_first();
-        }
-        state.open.insert(segment, file.clone());
+        open.insert(segment, Opened { file: file.clone(), used: false });
+        drop(open);
+        self.all_open.opened(&self.open, segment);
         Ok(file)
+    }
+
+    /// Opens a segment anew from now on, and forgets that it was written to.
+    fn forget(&self, segment: SegmentNumber) {
+        self.open.lock().remove(&segment);
+        self.state.lock().dirty.remove(&segment);
     }
 
     /// Writes `bytes` at `lsn`. They are durable after the next `sync`.
@@ -214,9 +239,7 @@ impl WalStore {
         for segment in later.iter().rev() {
             durable_files::unlink(&self.path(*segment))?;
             // Only now, when no reader can open it again.
-            let mut state = self.state.lock();
-            state.open.remove(segment);
-            state.dirty.remove(segment);
+            self.forget(*segment);
         }
         match self.open(last, false) {
             Ok(file) => {
@@ -247,9 +270,7 @@ impl WalStore {
         gone.retain(|segment| *segment < first_kept);
         for segment in &gone {
             durable_files::unlink(&self.path(*segment))?;
-            let mut state = self.state.lock();
-            state.open.remove(segment);
-            state.dirty.remove(segment);
+            self.forget(*segment);
         }
         if !gone.is_empty() {
             durable_files::sync_dir(&self.dir)?;
@@ -281,9 +302,7 @@ impl WalStore {
                 durable_files::write_file(&path, &head)?;
             }
             names.push(aside);
-            let mut state = self.state.lock();
-            state.open.remove(segment);
-            state.dirty.remove(segment);
+            self.forget(*segment);
         }
         durable_files::sync_dir(&self.dir)?;
         Ok(names)
@@ -347,7 +366,12 @@ mod tests {
     use super::*;
 
     fn store(dir: &Path) -> WalStore {
-        WalStore::new(dir.to_owned(), WalSegmentSize::new(1 << 20).unwrap(), 1)
+        store_of(dir, &OpenSegments::new(2))
+    }
+
+    fn store_of(dir: &Path, all_open: &Arc<OpenSegments>) -> WalStore {
+        let size = WalSegmentSize::new(1 << 20).unwrap();
+        WalStore::sharing(dir.to_owned(), size, 1, all_open.clone())
     }
 
     #[test]
@@ -413,5 +437,47 @@ mod tests {
         let mut buffer = vec![1; 2 << 20];
         assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), (1 << 20) + 50);
         assert!(buffer[100..1 << 20].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn all_stores_together_keep_no_more_files_open_than_allowed() {
+        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let all_open = OpenSegments::new(5);
+        let stores: Vec<_> = dirs.iter().map(|dir| store_of(dir.path(), &all_open)).collect();
+        let open = || stores.iter().map(|store| store.open.lock().len()).sum::<usize>();
+        for (number, store) in stores.iter().enumerate() {
+            for segment in 0..4 {
+                store.write(Lsn::new(segment << 20), &vec![number as u8; 1 << 20]).unwrap();
+                assert!(open() <= 5);
+            }
+        }
+        assert_eq!((open(), all_open.count()), (5, 5));
+        // Those of the last store are in use; the others find theirs again, one after the other.
+        for round in 0..3 {
+            for segment in 0..4 {
+                let mut byte = [0xFF];
+                for (number, store) in stores.iter().enumerate() {
+                    assert_eq!(store.read(Lsn::new(segment << 20), &mut byte).unwrap(), 1);
+                    assert_eq!(byte, [number as u8], "round {round}");
+                    assert!(open() <= 5);
+                }
+            }
+        }
+        stores[0].sync().unwrap();
+        // One that is read over and over stays open while others come and go.
+        let path = stores[1].path(SegmentNumber(2));
+        let mut byte = [0];
+        stores[1].read(Lsn::new(2 << 20), &mut byte).unwrap();
+        fs::remove_file(&path).unwrap();
+        for segment in [0, 1, 3, 0, 1, 3] {
+            assert_eq!(stores[1].read(Lsn::new(2 << 20), &mut byte).unwrap(), 1);
+            stores[2].read(Lsn::new(segment << 20), &mut byte).unwrap();
+            stores[0].read(Lsn::new(segment << 20), &mut byte).unwrap();
+        }
+        let left: Vec<_> = stores.into_iter().skip(1).collect();
+        left[0].forget_open();
+        assert_eq!(left[0].read(Lsn::new(2 << 20), &mut byte).unwrap(), 0);
+        assert_eq!(left[1].read(Lsn::new(0), &mut byte).unwrap(), 1);
+        assert!(all_open.count() <= 5);
     }
 }

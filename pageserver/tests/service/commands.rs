@@ -20,6 +20,10 @@ fn branches_come_and_go() {
     let shown = server.row(&format!("timeline_show {}", dev.text("timeline").unwrap()));
     assert_eq!(shown.text("last_record_lsn").unwrap(), start);
 
+    let status = server.row("status");
+    let number = |column| status.text(column).unwrap().parse::<usize>().unwrap();
+    assert_eq!((number("branches"), number("timelines_loaded")), (3, 2));
+    assert_eq!(number("segments_open"), 1, "that of main");
     server.row("branch_rename dev trial");
     assert_eq!(server.value("branch_show dev.2", "ancestor_branch"), "trial");
     assert_eq!(server.value("branch_show trial", "ancestor_branch"), "main");
