@@ -15,6 +15,10 @@ class Figure:
     median: float
     spread: float
 
+    def times(self, factor: float) -> "Figure":
+        """The same in another unit."""
+        return Figure(self.median * factor, self.spread * factor)
+
     @staticmethod
     def of(values: list[float]) -> "Figure":
         """What ``values`` come to."""

@@ -52,7 +52,7 @@ def machine() -> str:
 
 
 def _figure(figure: Figure) -> str:
-    digits = max(0, 2 - len(str(int(abs(figure.median)))) + 1)
+    digits = max(0, 3 - len(str(int(abs(figure.median)))))
     spread = f" ±{figure.spread:.{digits}f}" if figure.spread else ""
     return f"{figure.median:.{digits}f}{spread}"
 
