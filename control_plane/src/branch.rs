@@ -209,12 +209,21 @@ impl Repository {
 
     /// Removes a branch that nothing depends on.
     pub fn delete_branch(&self, name: &str) -> Result<()> {
+        self.delete(name, "")
+    }
+
+    /// Removes a branch. Those that were made from it keep the history that they share with it.
+    pub fn delete_branch_reparenting(&self, name: &str) -> Result<()> {
+        self.delete(name, " reparent")
+    }
+
+    fn delete(&self, name: &str, how: &str) -> Result<()> {
         let branch = self.branch(name)?;
         // What will be refused anyway leaves all as it is.
         if !branch.protected {
             self.end_writing(&branch)?;
         }
-        self.control()?.rows(&format!("branch_delete {}", quote(name))).map(|_| ())
+        self.control()?.rows(&format!("branch_delete {}{how}", quote(name))).map(|_| ())
     }
 
     /// Lets a branch be deleted, or not.

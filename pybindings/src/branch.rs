@@ -227,8 +227,14 @@ impl PyBranch {
         Ok(PyBranch::of(&self.repository, branch))
     }
 
-    fn delete(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.repository.delete_branch(&self.branch.name)).map_err(raise)
+    #[pyo3(signature = (*, reparent=false))]
+    fn delete(&self, py: Python<'_>, reparent: bool) -> PyResult<()> {
+        let name = &self.branch.name;
+        py.detach(|| match reparent {
+            true => self.repository.delete_branch_reparenting(name),
+            false => self.repository.delete_branch(name),
+        })
+        .map_err(raise)
     }
 
     fn __repr__(&self) -> String {

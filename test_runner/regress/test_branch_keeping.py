@@ -32,6 +32,13 @@ def test_protection_and_expiry(repo: zenith.Repository, cli: Cli) -> None:
         branch = repo.branch("dev")
         assert (branch.expires, branch.is_protected) == (None, False)
 
+        cli("branch", "leaf", "dev")
+        assert "leaf" in cli.refused("branch", "-d", "dev")
+        cli("branch", "-d", "dev", "--reparent")
+        assert cli.json("status")["server"]["kept_timelines"] == "1"
+        branch = repo.create_branch("dev", at="leaf")
+        repo.branch("leaf").delete(reparent=True)
+
         with branch.compute() as pg:
             branch.expire_in(timedelta(0))
             wait_until(

@@ -90,6 +90,9 @@ pub struct BranchArguments {
     /// Delete a branch
     #[arg(short, long, value_name = "NAME", conflicts_with_all = ["name", "rename"])]
     pub delete: Option<String>,
+    /// Let the branches that were made from the deleted one keep its history
+    #[arg(long, requires = "delete")]
+    pub reparent: bool,
     /// Let nobody delete a branch, nor let it expire
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "rename", "delete"])]
     pub protect: Option<String>,

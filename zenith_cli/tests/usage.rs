@@ -41,6 +41,7 @@ fn arguments_that_make_no_sense_give_2() {
         &["branch", "-m", "only-one"],
         &["branch", "-d", "a", "b"],
         &["branch", "--expires-in", "2h"],
+        &["branch", "--reparent", "dev"],
         &["branch", "--expires-in", "2w", "dev"],
         &["tag", "v1", "main", "more"],
         &["pg", "create"],

@@ -57,6 +57,8 @@ pub enum Command {
     BranchDelete {
         /// Its name.
         name: String,
+        /// Whether its history stays for the branches that stand on it.
+        reparent: bool,
     },
     /// Gives a branch another name.
     BranchRename {
@@ -212,7 +214,12 @@ impl Command {
             ("branch_expire", [name, expires @ ..]) => {
                 Command::BranchExpire { name: name.clone(), expires: optional_time(spec, expires)? }
             }
-            ("branch_delete", [name]) => Command::BranchDelete { name: name.clone() },
+            ("branch_delete", [name]) => {
+                Command::BranchDelete { name: name.clone(), reparent: false }
+            }
+            ("branch_delete", [name, word]) if word.eq_ignore_ascii_case("reparent") => {
+                Command::BranchDelete { name: name.clone(), reparent: true }
+            }
             ("branch_rename", [old, new]) => {
                 Command::BranchRename { old: old.clone(), new: new.clone() }
             }
@@ -375,6 +382,7 @@ mod tests {
                 .usage
                 .replace("[LSN [stubs]]", "0/1 stubs")
                 .replace("[TIMESTAMP]", "TIMESTAMP")
+                .replace("[reparent]", "reparent")
                 .replace("[GENERATION]", "1")
                 .replace("[INSTANCE GENERATION]", "a 1")
                 .replace("GENERATION", "1")

@@ -76,6 +76,8 @@ pub const COMMANDS: &[CommandSpec] = &[
             "index_bytes",
             "layers_written",
             "slowed",
+            "kept_timelines",
+            "kept_bytes",
             "problems",
         ],
     },
@@ -111,8 +113,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: BRANCH_COLUMNS,
     },
     CommandSpec {
-        usage: "branch_delete NAME",
-        purpose: "delete a branch that nothing depends on",
+        usage: "branch_delete NAME [reparent]",
+        purpose: "delete a branch that nothing depends on, or leave its history to those that do",
         columns: BRANCH_COLUMNS,
     },
     CommandSpec {

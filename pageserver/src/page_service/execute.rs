@@ -67,7 +67,9 @@ pub(super) fn execute(
             service.expiry.look_again();
             vec![branch_row(service, &branch)]
         }
-        Command::BranchDelete { name } => vec![branch_delete(service, &name.parse()?)?],
+        Command::BranchDelete { name, reparent } => {
+            vec![branch_delete(service, &name.parse()?, *reparent)?]
+        }
         Command::BranchRename { old, new } => {
             let branch = repository.rename_branch(&old.parse()?, &new.parse()?)?;
             vec![branch_row(service, &branch)]
@@ -154,6 +156,7 @@ fn whole_seconds(time: Timestamp) -> u64 {
 fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
     let cache = service.repository.maker().cache.stats();
     let debts = service.repository.debts();
+    let (kept, kept_bytes) = service.repository.kept()?;
     let follows = service.followers.list();
     let streaming = follows.iter().filter(|follow| follow.state == FollowState::Streaming).count();
     Ok(vec![
@@ -174,6 +177,8 @@ fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
         text(debts.iter().map(|(_, debt, _)| debt.memory_bytes).sum::<u64>()),
         text(debts.iter().map(|(_, _, written)| written).sum::<u64>()),
         slowed(service, &debts),
+        text(kept.len()),
+        text(kept_bytes),
         problems(service)?,
     ])
 }
@@ -261,6 +266,7 @@ fn state_columns(timeline: Option<&Arc<Timeline>>) -> [Option<String>; 3] {
 fn branch_delete(
     service: &PageService,
     name: &BranchName,
+    reparent: bool,
 ) -> Result<Vec<Option<String>>, CommandError> {
     let branch = service.repository.branch(name)?;
     let row = branch_row(service, &branch);
@@ -268,7 +274,10 @@ fn branch_delete(
     if let Some(follow) = service.followers.status(branch.timeline) {
         return Err(CommandError::Followed { branch: name.to_string(), server: follow.connstr });
     }
-    service.repository.delete_branch(name)?;
+    match reparent {
+        true => service.repository.delete_branch_reparenting(name)?,
+        false => service.repository.delete_branch(name)?,
+    };
     service.followers.writers().forget(branch.timeline);
     Ok(row)
 }

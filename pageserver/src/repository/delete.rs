@@ -3,9 +3,17 @@
 use std::path::Path;
 
 use pageserver_client::BranchName;
+use postgres_formats::TimelineId;
 
 use super::scan::{branches_dir, timeline_dir, unnamed_dir};
 use super::{Branch, Repository, RepositoryError, Unreadable};
+
+/// What is to be done with branches that stand on one that is deleted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Children {
+    Refuse,
+    Keep,
+}
 
 impl Repository {
     /// Deletes a branch and its timeline. Nobody may be writing to it.
@@ -14,12 +22,29 @@ impl Repository {
     /// `HasChildren` if other branches stand on it, `HasTags` if tags do, `MayBeNeeded` if one may that
     /// cannot be read; see `RepositoryError`.
     pub fn delete_branch(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
+        self.delete(name, Children::Refuse)
+    }
+
+    /// The same; but if other branches stand on it, its timeline stays for as long as they do.
+    ///
+    /// # Errors
+    /// As above, but for `HasChildren`.
+    pub fn delete_branch_reparenting(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
+        self.delete(name, Children::Keep)
+    }
+
+    fn delete(&self, name: &BranchName, children: Children) -> Result<Branch, RepositoryError> {
         self.branch(name)?;
         // What stands on it can be told only then.
         self.know_all()?;
         let changing = self.changing.lock();
         self.look_now(&changing);
         let branch = self.branch_now(name, &changing)?;
+        if children == Children::Keep && !self.standing_on(branch.timeline).is_empty() {
+            self.refuse_if_wanted(&branch)?;
+            self.keep_nameless(&branch, &changing)?;
+            return Ok(branch);
+        }
         self.refuse_if_needed(&branch)?;
         let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
         // Without its name first, so that a folder of that name that nobody names is a loss.
@@ -33,17 +58,23 @@ impl Repository {
             return Err(io(&path, source));
         }
         self.registry.write().remove(name);
-        self.failures.lock().remove(&branch.timeline);
-        if let Some((_, slot)) = self.timelines.remove(&branch.timeline)
+        self.let_go(branch.timeline);
+        durable_files::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
+        slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
+        self.remove_unneeded(&changing);
+        Ok(branch)
+    }
+
+    /// Takes a timeline that is gone out of memory.
+    pub(super) fn let_go(&self, id: TimelineId) {
+        self.failures.lock().remove(&id);
+        if let Some((_, slot)) = self.timelines.remove(&id)
             && let Some(timeline) = slot.timeline.lock().take()
         {
             self.note_unload();
             timeline.shut_down();
             timeline.wait_for_layers();
         }
-        durable_files::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
-        slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
-        Ok(branch)
     }
 
     /// Whether a branch could be deleted now.
@@ -56,7 +87,8 @@ impl Repository {
         self.refuse_if_needed(&branch)
     }
 
-    fn refuse_if_needed(&self, branch: &Branch) -> Result<(), RepositoryError> {
+    /// Whoever wants the branch itself keeps it.
+    fn refuse_if_wanted(&self, branch: &Branch) -> Result<(), RepositoryError> {
         let name = &branch.name;
         if name.as_str() == self.default_branch {
             return Err(RepositoryError::IsDefault(name.clone()));
@@ -64,11 +96,17 @@ impl Repository {
         if branch.protected {
             return Err(RepositoryError::Protected(name.clone()));
         }
-        let children: Vec<_> = self.registry.read().children(branch.timeline).cloned().collect();
+        self.check_no_tags_on(branch)
+    }
+
+    /// So do those who stand on its timeline, or may.
+    fn refuse_if_needed(&self, branch: &Branch) -> Result<(), RepositoryError> {
+        self.refuse_if_wanted(branch)?;
+        let name = &branch.name;
+        let children = self.standing_on(branch.timeline);
         if !children.is_empty() {
             return Err(RepositoryError::HasChildren { name: name.clone(), children });
         }
-        self.check_no_tags_on(branch)?;
         let needed = |damaged: &&Unreadable| damaged.may_stand_on(branch.timeline);
         if let Some(damaged) = self.registry.read().unreadable().iter().find(needed) {
             return Err(RepositoryError::MayBeNeeded {

@@ -66,7 +66,11 @@ pub enum RepositoryError {
         tags: Vec<BranchName>,
     },
     /// Other branches stand on it.
-    #[error("branch \"{name}\" cannot be deleted: it is what {} were made from", names(children))]
+    #[error(
+        "branch \"{name}\" cannot be deleted: it is what {} were made from; delete those first, or let \
+         them keep its history: `zenith branch -d {name} --reparent`",
+        names(children)
+    )]
     HasChildren {
         /// The branch.
         name: BranchName,

@@ -146,7 +146,11 @@ impl Repository {
             // What is damaged or being changed is looked at below.
             let _ = self.find(&name);
         }
-        self.look(&self.changing.lock())?;
+        {
+            let changing = self.changing.lock();
+            self.look(&changing)?;
+            self.remove_unneeded(&changing);
+        }
         let registry = self.registry.read();
         for damaged in registry.unreadable() {
             slog::error!(self.log, "{} cannot be used: {}", damaged.label(), damaged.cause);
@@ -196,6 +200,9 @@ impl Repository {
         let mut registry = self.registry.write();
         for branch in &found.branches {
             self.take(&mut registry, branch);
+        }
+        for kept in found.kept {
+            registry.insert_kept(kept);
         }
         registry.set_unreadable(found.unreadable);
         registry.complete = true;

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
-use super::{Branch, Unreadable};
+use super::{Branch, Kept, Unreadable};
+use crate::timeline::manifest::Ancestor;
 
 /// The branches that have been read so far, and what is damaged. Every lookup is quick, however
 /// many there are.
@@ -17,6 +18,7 @@ pub(super) struct Registry {
     by_name: BTreeMap<BranchName, Branch>,
     by_timeline: BTreeMap<TimelineId, BTreeSet<BranchName>>,
     by_ancestor: BTreeMap<TimelineId, BTreeSet<BranchName>>,
+    kept: BTreeMap<TimelineId, Kept>,
     unreadable: Vec<Unreadable>,
     /// Whether all that there is has been read, so that what is not in here is not there.
     pub complete: bool,
@@ -27,6 +29,11 @@ impl Registry {
     /// How many branches have been read.
     pub fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// How many timelines they are, those included that are kept for others.
+    pub fn timeline_count(&self) -> usize {
+        self.by_name.len() + self.kept.len()
     }
 
     /// The branch of that name.
@@ -47,6 +54,29 @@ impl Registry {
     /// Names of the branches whose timelines were forked from this one.
     pub fn children(&self, ancestor: TimelineId) -> impl Iterator<Item = &BranchName> {
         self.by_ancestor.get(&ancestor).into_iter().flatten()
+    }
+
+    /// The timelines that no branch names any more, and others stand on.
+    pub fn kept(&self) -> impl Iterator<Item = &Kept> {
+        self.kept.values()
+    }
+
+    /// Puts in a timeline that is kept.
+    pub fn insert_kept(&mut self, kept: Kept) {
+        self.kept.insert(kept.timeline, kept);
+    }
+
+    /// Takes out a timeline that was kept.
+    pub fn remove_kept(&mut self, id: TimelineId) {
+        self.kept.remove(&id);
+    }
+
+    /// Where the timeline was forked from another, if it has been read.
+    pub fn ancestor(&self, id: TimelineId) -> Option<Ancestor> {
+        match self.of_timeline(id) {
+            Some(branch) => branch.ancestor,
+            None => self.kept.get(&id)?.ancestor,
+        }
     }
 
     /// What is damaged, so that it is no branch for now.
@@ -76,6 +106,8 @@ impl Registry {
         self.unreadable.retain(|damaged| {
             damaged.name.as_ref() != Some(&branch.name) && damaged.timeline != Some(branch.timeline)
         });
+        // It has a name again.
+        self.kept.remove(&branch.timeline);
         let name = &branch.name;
         self.by_timeline.entry(branch.timeline).or_default().insert(name.clone());
         if let Some(ancestor) = branch.ancestor {

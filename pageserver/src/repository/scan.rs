@@ -14,7 +14,7 @@ use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
 use super::ref_file::BranchRef;
-use super::{Branch, RepositoryError};
+use super::{Branch, Kept, RepositoryError, kept};
 use crate::error_text::with_causes;
 use crate::timeline::manifest::{Manifest, Origin};
 
@@ -57,6 +57,7 @@ impl Unreadable {
 #[derive(Default)]
 pub(super) struct Found {
     pub branches: Vec<Branch>,
+    pub kept: Vec<Kept>,
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -121,12 +122,19 @@ pub(super) fn scan(
             Entry::Absent | Entry::HalfDone => {}
         }
     }
+    let is_named_now =
+        |id| is_named(id) || found.branches.iter().any(|branch| branch.timeline == id);
+    kept::settle(dir, is_named_now, found.unreadable.is_empty())?;
     for folder in names_in(&dir.join("timelines"))? {
         let Some(id) = folder.to_str().and_then(|name| name.parse::<TimelineId>().ok()) else {
             continue;
         };
         if !named.contains(&id) && !is_named(id) {
-            found.unreadable.push(nameless(dir, id));
+            match Kept::read(dir, id) {
+                Ok(Some(kept)) => found.kept.push(kept),
+                Ok(None) => found.unreadable.push(nameless(dir, id)),
+                Err(cause) => found.unreadable.push(Unreadable { cause, ..nameless(dir, id) }),
+            }
         }
     }
     Ok(found)

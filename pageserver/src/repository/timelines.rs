@@ -92,7 +92,7 @@ impl Repository {
         }
         // What could not be loaded may be an ancestor that nobody has asked for by name.
         let _ = self.know_all();
-        let count = self.registry.read().len();
+        let count = self.registry.read().timeline_count();
         let mut next = Some(id);
         // A circle of damaged files must not keep us here.
         for _ in 0..=count {
@@ -100,7 +100,7 @@ impl Repository {
             if let Some(failure) = self.failures.lock().get(&id) {
                 return Some(failure.clone());
             }
-            next = self.branch_of(id).and_then(|branch| branch.ancestor).map(|at| at.timeline);
+            next = self.registry.read().ancestor(id).map(|at| at.timeline);
         }
         None
     }

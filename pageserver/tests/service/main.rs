@@ -9,6 +9,7 @@ mod damaged_files;
 mod failures;
 mod fixture;
 mod keeping;
+mod reparent;
 mod tags;
 mod times;
 mod writers;

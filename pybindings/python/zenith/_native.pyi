@@ -225,7 +225,8 @@ class Branch:
         """Puts its history into layers, up to its end, so that the page server starts without
         reading its WAL."""
     def rename(self, name: str) -> Branch: ...
-    def delete(self) -> None: ...
+    def delete(self, *, reparent: bool = False) -> None:
+        """Deletes it; refused while other branches stand on it, or keeping its history for them."""
 
 @final
 class Compute:

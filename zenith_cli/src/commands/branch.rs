@@ -12,7 +12,10 @@ use crate::output::{self, Format};
 
 pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format) -> Ended {
     if let Some(name) = &arguments.delete {
-        repository.delete_branch(name)?;
+        match arguments.reparent {
+            true => repository.delete_branch_reparenting(name)?,
+            false => repository.delete_branch(name)?,
+        }
         output::say(&format!("deleted branch {name}"));
     } else if let Some([old, new]) = arguments.rename.as_deref() {
         let branch = repository.rename_branch(old, new)?;
