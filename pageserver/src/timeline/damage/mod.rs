@@ -5,6 +5,7 @@
 
 mod first_format;
 mod healing;
+mod indexing;
 mod on_disk;
 mod received;
 mod sample;

@@ -150,10 +150,14 @@ impl Sample {
     }
 
     pub fn open(&self) -> Arc<Timeline> {
+        self.open_with(LayerOptions::default())
+    }
+
+    pub fn open_with(&self, options: LayerOptions) -> Arc<Timeline> {
         let log = slog::Logger::root(slog::Discard, slog::o!());
+        let layers = LayerShared::start(options, &log);
         let maker = self.maker.clone();
-        Timeline::open(self.dir.path(), self.manifest(), None, maker, layers_of_test(), &log)
-            .unwrap()
+        Timeline::open(self.dir.path(), self.manifest(), None, maker, layers, &log).unwrap()
     }
 
     /// A branch at `at`, a record's end, without WAL of its own.
