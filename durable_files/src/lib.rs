@@ -15,4 +15,4 @@ mod seam;
 pub use fact::{Fact, FactError, read_fact, remove_fact, write_fact, write_new_fact};
 pub use file::File;
 pub use folder::{create_dir, create_dir_all, hard_link, remove_dir_all, rename_only, unlink};
-pub use replace::{remove_file, rename, sync_dir, write_file, write_new_file};
+pub use replace::{remove_file, remove_unfinished, rename, sync_dir, write_file, write_new_file};

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::seam::Seam;
 use crate::{File, rename_only, unlink};
@@ -15,6 +15,24 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     Seam::at(dir).sync_dir(dir, || fs::File::open(dir)?.sync_all())
 }
 
+/// Where a file is while it is written that will be at `path`.
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = path.to_owned().into_os_string();
+    beside.push(".new");
+    PathBuf::from(beside)
+}
+
+/// Removes what `write_file` had begun to write to `path` when a process ended. Nobody may be writing
+/// there now.
+///
+/// # Errors
+/// Whatever the file system gives, other than "not found".
+pub fn remove_unfinished(path: &Path) -> io::Result<()> {
+    let beside = beside(path);
+    // Asked first: mostly there is none.
+    if beside.try_exists()? { unlink(&beside) } else { Ok(()) }
+}
+
 /// Puts `bytes` at `path`, replacing what was there: written beside, synced, renamed, and the
 /// folder synced, so that a crash at any point leaves the old file or the new one.
 ///
@@ -22,11 +40,9 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Whatever the file system gives; the old file is then still in place, unless only the last
 /// step, syncing the folder, failed.
 pub fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "path has no folder or no name");
+    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "path has no folder");
     let dir = path.parent().ok_or_else(invalid)?;
-    let mut beside = path.file_name().ok_or_else(invalid)?.to_owned();
-    beside.push(".new");
-    let beside = dir.join(beside);
+    let beside = beside(path);
     let written = write_new_file(&beside, bytes).and_then(|()| rename_only(&beside, path));
     if let Err(error) = written {
         // The first error is the one to report; what is left beside is overwritten next time.
@@ -58,15 +74,19 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     to.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Removes `path` durably. A file that is not there is no error.
+/// Removes `path` durably. A file that is not there is no error; that it is not there is made durable.
 ///
 /// # Errors
 /// Whatever the file system gives, other than "not found".
 pub fn remove_file(path: &Path) -> io::Result<()> {
+    let is_none = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     match unlink(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+        Err(error) if !is_none(&error) => Err(error),
+        // Also where an earlier call has removed it and could not sync the folder.
+        _ => match path.parent().map_or(Ok(()), sync_dir) {
+            Err(error) if !is_none(&error) => Err(error),
+            _ => Ok(()),
+        },
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use super::content::Content;
 
 /// A file or a folder, whatever its names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -19,6 +21,7 @@ pub(super) struct NameEdit {
     pub folder: FileId,
     pub name: OsString,
     pub to: Option<FileId>,
+    pub is_folder: bool,
 }
 
 /// One operation that has succeeded, or as much of it as has.
@@ -32,14 +35,36 @@ pub(super) enum Op {
     Names(Vec<NameEdit>),
     /// What a file or a folder had is durable.
     Sync(FileId),
-    /// Syncing failed: what had not been durable may never be, whatever is synced later.
+    /// Syncing a file failed: what had not been durable may never be, whatever is synced later. (A
+    /// folder whose names cannot be written is one of a file system that has given up.)
     Lost(FileId),
+}
+
+impl Op {
+    fn describe(&self, tree: &Tree) -> String {
+        let path = |id: &FileId| tree.path_of(*id).display().to_string();
+        match self {
+            Op::Write { file, offset, bytes } => {
+                format!("write {} {offset}+{}", path(file), bytes.len())
+            }
+            Op::Length { file, length } => format!("length {} {length}", path(file)),
+            Op::Names(edits) => {
+                let edit = |edit: &NameEdit| {
+                    let sign = if edit.to.is_some() { '+' } else { '-' };
+                    format!("{sign}{}/{}", path(&edit.folder), edit.name.display())
+                };
+                format!("names {}", edits.iter().map(edit).collect::<Vec<_>>().join(" "))
+            }
+            Op::Sync(id) => format!("sync {}", path(id)),
+            Op::Lost(id) => format!("sync failed {}", path(id)),
+        }
+    }
 }
 
 /// What is in a folder: files with their content, folders with their names.
 #[derive(Clone, Default, Debug)]
 pub struct Tree {
-    pub(super) files: HashMap<FileId, Vec<u8>>,
+    pub(super) files: HashMap<FileId, Content>,
     pub(super) folders: HashMap<FileId, BTreeMap<OsString, FileId>>,
 }
 
@@ -60,7 +85,7 @@ impl Tree {
                 self.folders.insert(new, BTreeMap::new());
                 self.read_folder(&entry.path(), new)?;
             } else {
-                self.files.insert(new, fs::read(entry.path())?);
+                self.files.insert(new, Content::of(fs::read(entry.path())?));
             }
             self.folders.entry(id).or_default().insert(entry.file_name(), new);
         }
@@ -77,6 +102,16 @@ impl Tree {
         path.iter().try_fold(ROOT, |at, name| self.folders.get(&at)?.get(name).copied())
     }
 
+    /// A path of a file or a folder; none if it has no name.
+    fn path_of(&self, id: FileId) -> PathBuf {
+        for (folder, names) in &self.folders {
+            if let Some((name, _)) = names.iter().find(|(_, to)| **to == id) {
+                return self.path_of(*folder).join(name);
+            }
+        }
+        PathBuf::new()
+    }
+
     /// The folder of `path`, and the name in it.
     pub(super) fn place<'a>(&self, path: &'a Path) -> Option<(FileId, &'a OsStr)> {
         Some((self.find(path.parent()?)?, path.file_name()?))
@@ -85,18 +120,16 @@ impl Tree {
     pub(super) fn apply(&mut self, op: &Op) {
         match op {
             Op::Write { file, offset, bytes } => {
-                let content = self.files.entry(*file).or_default();
-                let end = *offset as usize + bytes.len();
-                if content.len() < end {
-                    content.resize(end, 0);
-                }
-                content[*offset as usize..end].copy_from_slice(bytes);
+                self.files.entry(*file).or_default().write(*offset as usize, bytes);
             }
             Op::Length { file, length } => {
-                self.files.entry(*file).or_default().resize(*length as usize, 0);
+                self.files.entry(*file).or_default().set_len(*length as usize);
             }
             Op::Names(edits) => {
-                for NameEdit { folder, name, to } in edits {
+                for NameEdit { folder, name, to, is_folder } in edits {
+                    if let (Some(to), true) = (to, is_folder) {
+                        self.folders.entry(*to).or_default();
+                    }
                     let names = self.folders.entry(*folder).or_default();
                     match to {
                         Some(to) => drop(names.insert(name.clone(), *to)),
@@ -124,7 +157,7 @@ impl Tree {
                     fs::create_dir(&path)?;
                     self.build_folder(*to, &path)?;
                 }
-                false => fs::write(&path, self.files.get(to).map_or(&[][..], |bytes| bytes))?,
+                false => self.files.get(to).cloned().unwrap_or_default().build(&path)?,
             }
         }
         Ok(())
@@ -142,10 +175,7 @@ impl Tree {
                         add(tree, *to, hasher);
                     }
                 }
-                (None, content) => {
-                    let content = content.map_or(&[][..], |bytes| bytes);
-                    (content.len(), crc32c::crc32c(content)).hash(hasher);
-                }
+                (None, content) => content.hash(hasher),
             }
         }
         let mut hasher = DefaultHasher::new();
@@ -166,6 +196,19 @@ impl Journal {
     /// How many operations it has.
     pub fn len(&self) -> usize {
         self.ops.len()
+    }
+
+    /// The last operations of the first `after`, in words, with their numbers.
+    pub fn describe(&self, after: usize) -> String {
+        let mut tree = self.before.clone();
+        let mut lines = Vec::new();
+        for (number, op) in self.ops.iter().enumerate().take(after) {
+            tree.apply(op);
+            if number + 12 >= after {
+                lines.push(format!("  {number} {}", op.describe(&tree)));
+            }
+        }
+        lines.join("\n")
     }
 
     /// Whether nothing was done.

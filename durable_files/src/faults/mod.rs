@@ -6,6 +6,7 @@
 //! OSDI 2014): content is durable once its file has been synced, names once their folder has been, and of
 //! the rest any part may be there.
 
+mod content;
 mod journal;
 mod recorder;
 mod states;

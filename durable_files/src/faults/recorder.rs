@@ -40,8 +40,9 @@ struct State {
     count: usize,
     /// From which operation on, and how.
     fault: Option<(usize, Fault)>,
-    /// How many have been made to fail.
+    /// How many have been made to fail, and the first of them.
     failed: usize,
+    first_failed: Option<usize>,
 }
 
 /// What an operation needs.
@@ -82,7 +83,8 @@ impl Recorder {
     pub fn attach(root: &Path) -> io::Result<Attached> {
         let before = Tree::read(root)?;
         let journal = Journal { before: before.clone(), ops: Vec::new() };
-        let state = State { tree: before, journal, count: 0, fault: None, failed: 0 };
+        let state =
+            State { tree: before, journal, count: 0, fault: None, failed: 0, first_failed: None };
         let recorder = Arc::new(Recorder { root: root.to_owned(), state: Mutex::new(state) });
         let mut recorders = RECORDERS.write().unwrap_or_else(PoisonError::into_inner);
         recorders.push(recorder.clone());
@@ -117,6 +119,11 @@ impl Recorder {
     /// How many were made to fail.
     pub fn failed(&self) -> usize {
         self.lock().failed
+    }
+
+    /// The number of the first that was made to fail.
+    pub fn first_failed(&self) -> Option<usize> {
+        self.lock().first_failed
     }
 
     /// How many are in the journal.
@@ -156,7 +163,7 @@ impl Recorder {
             Some(_) => {}
             None => {
                 let file = state.tree.next_id();
-                state.tree.files.insert(file, Vec::new());
+                state.tree.files.insert(file, Default::default());
                 state.name(self.relative(path), Some(file));
             }
         }
@@ -188,8 +195,14 @@ impl Recorder {
         act()?;
         let (from, to) = (self.relative(from), self.relative(to));
         let what = state.tree.find(from);
-        let edits = [state.edit_of(from, None), state.edit_of(to, what)];
-        state.done(Op::Names(edits.into_iter().flatten().collect()));
+        let (new, old) = (state.edit_of(to, what), state.edit_of(from, None));
+        if from.parent() == to.parent() {
+            state.done(Op::Names([old, new].into_iter().flatten().collect()));
+        } else {
+            // Each is durable with its own folder.
+            state.done(Op::Names(new.into_iter().collect()));
+            state.done(Op::Names(old.into_iter().collect()));
+        }
         Ok(())
     }
 
@@ -224,15 +237,18 @@ impl Recorder {
         path: &Path,
         act: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
-        match self.id_of(path) {
-            Some(folder) => self.sync(folder, act),
-            None => act(),
+        let mut state = self.lock();
+        state.begin(Needs::Nothing)?;
+        act()?;
+        if let Some(folder) = state.tree.find(self.relative(path)) {
+            state.done(Op::Sync(folder));
         }
+        Ok(())
     }
 
     pub(crate) fn edit(&self, file: FileId, real: &fs::File, edit: Edit<'_>) -> io::Result<()> {
         let mut state = self.lock();
-        let length = state.tree.files.get(&file).map_or(0, |bytes| bytes.len() as u64);
+        let length = state.tree.files.get(&file).map_or(0, |content| content.len() as u64);
         let needs = match edit {
             Edit::Length(to) if to <= length => Needs::Nothing,
             Edit::Write { offset, bytes } if offset + bytes.len() as u64 <= length => {
@@ -293,6 +309,7 @@ impl State {
             _ => return Ok(()),
         };
         self.failed += 1;
+        self.first_failed.get_or_insert(number);
         Err(io::Error::from_raw_os_error(error))
     }
 
@@ -303,7 +320,8 @@ impl State {
 
     fn edit_of(&self, path: &Path, to: Option<FileId>) -> Option<NameEdit> {
         let (folder, name) = self.tree.place(path)?;
-        Some(NameEdit { folder, name: name.to_owned(), to })
+        let is_folder = to.is_some_and(|id| self.tree.folders.contains_key(&id));
+        Some(NameEdit { folder, name: name.to_owned(), to, is_folder })
     }
 
     fn name(&mut self, path: &Path, to: Option<FileId>) {

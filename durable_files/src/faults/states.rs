@@ -18,6 +18,13 @@ pub struct CrashState {
     pub tree: Tree,
 }
 
+impl CrashState {
+    /// A number that tells what is in the folder from what is in others.
+    pub fn fingerprint(&self) -> u64 {
+        self.tree.fingerprint()
+    }
+}
+
 impl Op {
     fn is_of_content(&self) -> bool {
         matches!(self, Op::Write { .. } | Op::Length { .. })
@@ -45,6 +52,14 @@ enum Part<'a> {
 }
 
 impl Journal {
+    /// The state after a crash at the end that takes all that is not durable.
+    pub fn least_state(&self) -> CrashState {
+        let mut tree = self.before.clone();
+        let durable = |(at, _): &(usize, &Op)| is_durable(&self.ops, *at);
+        self.ops.iter().enumerate().filter(durable).for_each(|(_, op)| tree.apply(op));
+        CrashState { after: self.ops.len(), what: "what is durable".to_owned(), tree }
+    }
+
     /// The states that a crash after the first `after` operations may leave: those that are durable
     /// are there; of the rest all, none, only content, only names, all but any one, any one alone; the
     /// last write torn at any border of sectors, either part of it missing; content that made a
@@ -103,7 +118,7 @@ impl Journal {
     /// In place of writes that are not durable and made a file longer: the length alone.
     fn zeros(&self, ops: &[Op], durable: &[bool]) -> Vec<Option<Op>> {
         let mut lengths: HashMap<FileId, u64> =
-            self.before.files.iter().map(|(id, bytes)| (*id, bytes.len() as u64)).collect();
+            self.before.files.iter().map(|(id, content)| (*id, content.len() as u64)).collect();
         let mut zeros = Vec::new();
         for (op, durable) in ops.iter().zip(durable) {
             zeros.push(match op {

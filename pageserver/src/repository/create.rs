@@ -12,7 +12,7 @@ use super::{Branch, Repository, RepositoryError, now};
 use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
 
 /// The file that will name a branch, in the folder of its timeline.
-const NAME_IN_THE_MAKING: &str = "name.new";
+pub(crate) const NAME_IN_THE_MAKING: &str = "name.new";
 
 impl Repository {
     /// Makes a branch at a point of another. Waits up to `timeout` for an LSN to be received; the
@@ -105,10 +105,11 @@ impl Repository {
             durable_files::rename_only(&unnamed, &dir).map_err(|source| io(&unnamed, source))
         })();
         if written.is_err() {
-            // The error that matters is the first; without its name it is no branch anyway.
+            // The error that matters is the first. A folder without this suffix must not stay without
+            // its name; with the suffix it is removed at the next start, if it cannot be now.
+            let _ = durable_files::rename(&dir, &unnamed);
             if durable_files::remove_file(&name).is_ok() {
                 let _ = durable_files::remove_dir_all(&unnamed);
-                let _ = durable_files::remove_dir_all(&dir);
             }
         }
         written

@@ -50,12 +50,23 @@ impl Repository {
         // Without its name first, so that a folder of that name that nobody names is a loss.
         let dir = timeline_dir(&self.dir, branch.timeline);
         let unnamed = unnamed_dir(&self.dir, branch.timeline);
-        durable_files::rename(&dir, &unnamed).map_err(|source| io(&dir, source))?;
         let path = branches_dir(&self.dir).join(name.as_str());
-        if let Err(source) = durable_files::remove_file(&path) {
-            // The branch is still there, and has to be whole.
-            durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))?;
-            return Err(io(&path, source));
+        let nameless = match dir.exists() {
+            true => durable_files::rename(&dir, &unnamed).map_err(|source| io(&dir, source)),
+            // An earlier try was broken off, and could not be undone.
+            false => Ok(()),
+        };
+        let removed = nameless
+            .and_then(|()| durable_files::remove_file(&path).map_err(|source| io(&path, source)));
+        if let Err(error) = removed {
+            // The branch is still there, if only after a crash, and has to be whole.
+            if !path.exists() {
+                branch.to_ref().write(&self.dir, name)?;
+            }
+            if unnamed.exists() {
+                durable_files::rename(&unnamed, &dir).map_err(|source| io(&unnamed, source))?;
+            }
+            return Err(error);
         }
         self.registry.write().remove(name);
         self.let_go(branch.timeline);

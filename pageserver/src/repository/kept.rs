@@ -53,7 +53,7 @@ impl Fact for Text {
 }
 
 /// The folder of these facts. Not there before there is one.
-fn kept_dir(dir: &Path) -> PathBuf {
+pub(super) fn kept_dir(dir: &Path) -> PathBuf {
     dir.join("refs/kept")
 }
 

@@ -150,6 +150,7 @@ impl Repository {
             let changing = self.changing.lock();
             self.look(&changing)?;
             self.remove_unneeded(&changing);
+            self.remove_leftovers(&changing)?;
         }
         let registry = self.registry.read();
         for damaged in registry.unreadable() {

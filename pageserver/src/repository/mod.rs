@@ -7,9 +7,12 @@
 mod create;
 mod delete;
 mod error;
+#[cfg(all(test, debug_assertions))]
+mod faults;
 mod init;
 mod keep;
 mod kept;
+mod leftovers;
 mod lookup;
 mod point;
 mod ref_file;
@@ -35,6 +38,7 @@ use slog::Logger;
 use crate::layer::freezer::{LayerOptions, LayerShared};
 use crate::page_maker::PageMaker;
 use crate::timeline::manifest::Ancestor;
+pub(crate) use create::NAME_IN_THE_MAKING;
 pub use error::RepositoryError;
 pub use kept::Kept;
 use registry::Registry;

@@ -23,8 +23,14 @@ impl Repository {
             return Err(RepositoryError::IsDefault(old.clone()));
         }
         let dir = branches_dir(&self.dir);
-        durable_files::rename(&dir.join(old.as_str()), &dir.join(new.as_str()))
-            .map_err(|source| RepositoryError::Io { path: dir, source })?;
+        let (from, to) = (dir.join(old.as_str()), dir.join(new.as_str()));
+        if let Err(source) = durable_files::rename(&from, &to) {
+            // It may have the new name, if that is not sure to last; then it gets the old one back.
+            if !from.exists() {
+                let _ = durable_files::rename(&to, &from);
+            }
+            return Err(RepositoryError::Io { path: dir, source });
+        }
         branch.name = new.clone();
         let mut registry = self.registry.write();
         registry.remove(old);

@@ -97,9 +97,16 @@ impl Tag {
             let path = path.to_owned();
             move |source| FactError::Io { path, source }
         };
-        if !tags.exists() {
+        let is_new = !tags.exists();
+        if is_new {
             durable_files::create_dir_all(&tags).map_err(io(&tags))?;
-            durable_files::sync_dir(&refs).map_err(io(&refs))?;
+        }
+        // Also where it is there: whoever made it may have come no further.
+        if let Err(source) = durable_files::sync_dir(&refs) {
+            if is_new {
+                let _ = durable_files::remove_dir_all(&tags);
+            }
+            return Err(io(&refs)(source));
         }
         let text = Text {
             timeline: self.timeline.to_string(),
@@ -191,7 +198,11 @@ impl Repository {
         }
         let tag =
             Tag { name: name.clone(), timeline: place.named, lsn: place.at.base, created: now() };
-        tag.write(&self.dir)?;
+        if let Err(error) = tag.write(&self.dir) {
+            // It may have its name already, if that is not sure to last.
+            let _ = remove_fact(&tags_dir(&self.dir).join(name.as_str()));
+            return Err(error.into());
+        }
         slog::info!(self.log, "tag created"; "tag" => %name, "timeline" => %tag.timeline,
             "lsn" => %tag.lsn);
         Ok(tag)
@@ -208,7 +219,16 @@ impl Repository {
             let known = self.tags()?.0.into_iter().map(|tag| tag.name).collect();
             return Err(RepositoryError::NoSuchTag { name: name.clone(), known });
         }
-        remove_fact(&path)?;
+        let before = std::fs::read(&path);
+        if let Err(error) = remove_fact(&path) {
+            // A name that a crash may bring back is one.
+            if let Ok(before) = before
+                && !path.exists()
+            {
+                let _ = durable_files::write_file(&path, &before);
+            }
+            return Err(error.into());
+        }
         slog::info!(self.log, "tag deleted"; "tag" => %name);
         Ok(())
     }

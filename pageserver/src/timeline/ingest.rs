@@ -220,7 +220,7 @@ impl Timeline {
         let from = writer.record_end;
         writer.begin_decoding(&self.cluster);
         match (writer.on_disk, self.stop()) {
-            (None, _) => self.wal.end_at(from).map_err(|source| self.io_error(source))?,
+            (None, _) => self.prepare_for_wal(from).map_err(|source| self.io_error(source))?,
             (Some(StopKind::Damaged | StopKind::Missing | StopKind::Foreign), _) | (_, None) => {
                 writer.probe = Some(Probe::new(writer.next_decoder(&self.cluster)));
             }
@@ -232,6 +232,14 @@ impl Timeline {
         // What was cut off is not there, though it had been synced; other bytes may take its place.
         positions.flushed = positions.flushed.min(from);
         Ok(from)
+    }
+
+    /// Makes the WAL on disk end at `from`. Only where nothing on disk is damaged: the mark that is made
+    /// here would have damage taken for what a crash has left.
+    fn prepare_for_wal(&self, from: Lsn) -> io::Result<()> {
+        self.wal.end_at(from)?;
+        let claimed = Lsn::new(self.claimed.load(Ordering::Relaxed));
+        self.flushed_mark.make_durable(self.positions().durable.max(claimed))
     }
 
     /// Takes in WAL bytes that stand at `start`: writes them to disk (durable after `sync_wal`)
@@ -295,8 +303,29 @@ impl Timeline {
     ///
     /// # Errors
     /// `SyncFailed`: the kernel may have thrown the bytes away, so nothing more is taken in until
-    /// `restart_receiving` has written them again.
+    /// they have been written again: by `restart_receiving`, or by the next call of this, after which
+    /// receiving goes on at the end of the last complete record. Besides, what `restart_receiving` gives.
     pub fn sync_wal(&self) -> Result<Lsn, IngestError> {
+        match self.sync_wal_once() {
+            Err(IngestError::SyncFailed(_)) if self.make_up_for_failed_sync()? => {
+                self.sync_wal_once()
+            }
+            synced => synced,
+        }
+    }
+
+    /// If an earlier call has failed, writes again what it was about. Nobody else may ever do so: the
+    /// server that was followed may be gone.
+    fn make_up_for_failed_sync(&self) -> Result<bool, IngestError> {
+        let mut writer = self.writer.lock();
+        // The first failure is told to the caller; what is tried again at once mostly fails again.
+        if !std::mem::replace(&mut writer.sync_failed, true) {
+            return Ok(false);
+        }
+        self.begin_receiving(&mut writer).map(|_| true)
+    }
+
+    fn sync_wal_once(&self) -> Result<Lsn, IngestError> {
         // Taken before the sync: bytes written during it are not covered.
         let (before, restarts) = {
             let positions = self.positions.lock();
@@ -307,7 +336,6 @@ impl Timeline {
         }
         if let Err(error) = self.wal.sync() {
             slog::error!(self.log, "syncing WAL failed"; "error" => %error);
-            self.writer.lock().sync_failed = true;
             let error = IngestError::SyncFailed(self.id());
             self.stop_receiving(&error, error.stop_kind());
             return Err(error);

@@ -15,6 +15,11 @@ use serde::{Deserialize, Serialize};
 const FORMAT_VERSION: u32 = 4;
 const FILE_NAME: &str = "manifest";
 
+/// The manifest of the timeline in that folder.
+pub(super) fn path_in(timeline_dir: &Path) -> PathBuf {
+    timeline_dir.join(FILE_NAME)
+}
+
 /// Why a manifest could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {

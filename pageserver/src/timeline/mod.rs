@@ -6,7 +6,7 @@
 
 mod checkpoint_at;
 #[cfg(test)]
-mod damage;
+pub(crate) mod damage;
 mod debt;
 pub mod error;
 mod freeze;
@@ -42,6 +42,7 @@ use crate::layer::freezer::LayerShared;
 use crate::layer::image::ImageLayer;
 use crate::layer::imaged::ImagedLayer;
 use crate::page_maker::PageMaker;
+use crate::repository::NAME_IN_THE_MAKING;
 use crate::seqwait::SeqWait;
 use crate::wal::flushed_mark::FlushedMark;
 use crate::wal::store::WalStore;
@@ -128,6 +129,17 @@ fn read_cluster(dir: &Path) -> Result<Arc<Cluster>, TimelineError> {
     Ok(Arc::new(cluster))
 }
 
+/// Removes what was being written into a timeline's folder when the process ended, other than layers.
+fn remove_unfinished(dir: &Path) -> std::io::Result<()> {
+    durable_files::remove_unfinished(&manifest::path_in(dir))?;
+    // A crash may have left it that name beside the one in `refs/branches`.
+    let name = dir.join(NAME_IN_THE_MAKING);
+    if name.try_exists()? {
+        durable_files::unlink(&name)?;
+    }
+    WalStore::remove_unfinished(&dir.join("wal"))
+}
+
 impl Timeline {
     /// Opens the timeline in `dir` and indexes its WAL; where that is damaged, the timeline stops.
     /// `ancestor` is the timeline that its manifest names, if it names one.
@@ -164,6 +176,7 @@ impl Timeline {
             };
             manifest.layered = Layered::nothing(manifest.start, manifest.state);
         }
+        remove_unfinished(dir).map_err(|source| TimelineError::Io { path: dir.into(), source })?;
         let segments = layers.segments.clone();
         let wal = WalStore::sharing(dir.join("wal"), cluster.segment_size, cluster.tli, segments);
         let flushed_mark = FlushedMark::new(wal.dir());

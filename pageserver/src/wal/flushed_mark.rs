@@ -5,13 +5,15 @@
 //! been reported as durable, so that one that ends earlier has been lost and must not be
 //! taken for complete.
 //!
-//! The file has 12 bytes: the LSN and the CRC-32C of its 8 bytes, little-endian. It is written
-//! after each sync of the WAL and never synced itself: a crash may bring back an older mark, which
-//! promises less, or a torn one, which is none.
+//! The file has 12 bytes: the LSN and the CRC-32C of its 8 bytes, little-endian. It is made durable once,
+//! before any WAL is received: where it is missing, nobody can tell how WAL should end. From then on it
+//! is written in place after each sync of the WAL and not synced: a crash may bring back an older mark,
+//! which promises less.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use durable_files::File;
 use parking_lot::Mutex;
@@ -23,14 +25,17 @@ const LSN_BYTES: usize = 8;
 /// How far a timeline's WAL was durable at least.
 pub struct FlushedMark {
     path: PathBuf,
-    // LOCK ORDER: leaf. Held while twelve bytes are written to the page cache.
+    // LOCK ORDER: leaf. Held while twelve bytes are written to the page cache; the first time, while
+    // they are synced.
     file: Mutex<Option<File>>,
+    is_durable: AtomicBool,
 }
 
 impl FlushedMark {
     /// The mark in the folder of the WAL segments.
     pub fn new(wal_dir: &Path) -> FlushedMark {
-        FlushedMark { path: wal_dir.join(FILE_NAME), file: Mutex::new(None) }
+        let is_durable = AtomicBool::new(false);
+        FlushedMark { path: wal_dir.join(FILE_NAME), file: Mutex::new(None), is_durable }
     }
 
     /// The mark, if there is one.
@@ -58,12 +63,31 @@ impl FlushedMark {
     /// # Errors
     /// Whatever writing gives; the mark then promises less than it could.
     pub fn write(&self, lsn: Lsn) -> io::Result<()> {
+        self.write_as(&mut self.file.lock(), lsn).map(drop)
+    }
+
+    /// Notes the same, and sees to it that from now on there is a mark whatever happens.
+    ///
+    /// # Errors
+    /// Whatever writing and syncing gives.
+    pub fn make_durable(&self, lsn: Lsn) -> io::Result<()> {
+        if self.is_durable.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut file = self.file.lock();
-        let file = match &mut *file {
+        self.write_as(&mut file, lsn)?.sync_all()?;
+        self.path.parent().map_or(Ok(()), durable_files::sync_dir)?;
+        self.is_durable.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write_as<'a>(&self, file: &'a mut Option<File>, lsn: Lsn) -> io::Result<&'a File> {
+        let file = match file {
             Some(file) => file,
             none => none.insert(File::open_or_create(&self.path)?),
         };
-        file.write_all_at(&encode(lsn), 0)
+        file.write_all_at(&encode(lsn), 0)?;
+        Ok(file)
     }
 }
 

@@ -36,6 +36,12 @@ impl FollowFile {
         write_fact(&timeline_dir.join(FILE_NAME), self)
     }
 
+    /// Removes what was being written when the process ended. Before anything is written.
+    pub fn remove_unfinished(timeline_dir: &Path) -> Result<(), FactError> {
+        let path = timeline_dir.join(FILE_NAME);
+        durable_files::remove_unfinished(&path).map_err(|source| FactError::Io { path, source })
+    }
+
     /// Removes the file from a timeline's folder, durably. None there is no error.
     pub fn remove(timeline_dir: &Path) -> Result<(), FactError> {
         remove_fact(&timeline_dir.join(FILE_NAME))

@@ -138,6 +138,7 @@ impl Followers {
     }
 
     fn resume_one(&self, change: &Change, timeline: TimelineId) -> Result<(), FollowError> {
+        FollowFile::remove_unfinished(&self.timeline_dir(timeline))?;
         match FollowFile::read(&self.timeline_dir(timeline))? {
             Some(file) => self.start(change, timeline, file.connstr),
             None => Ok(()),

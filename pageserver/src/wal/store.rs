@@ -73,6 +73,24 @@ impl WalStore {
         }
     }
 
+    /// Removes what `set_aside` had begun to write when a process ended.
+    ///
+    /// # Errors
+    /// Whatever the file system gives, other than that there is no folder.
+    pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "new") {
+                durable_files::unlink(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The size of a segment.
     pub fn segment_size(&self) -> WalSegmentSize {
         self.segment_size
@@ -185,12 +203,17 @@ impl WalStore {
     /// between writing and syncing. It keeps at most one segment unsynced.
     ///
     /// # Errors
-    /// Whatever the file system gives.
+    /// Whatever the file system gives; then every `sync` fails, too.
     pub fn sync_recent(&self) -> io::Result<()> {
-        for segment in self.segments()?.iter().rev().take(2) {
-            self.open(*segment, false)?.sync_all()?;
-        }
-        durable_files::sync_dir(&self.dir)
+        let mut syncing = self.syncing.lock();
+        let synced = (|| {
+            for segment in self.segments()?.iter().rev().take(2) {
+                self.open(*segment, false)?.sync_all()?;
+            }
+            durable_files::sync_dir(&self.dir)
+        })();
+        syncing.failed |= synced.is_err();
+        synced
     }
 
     /// Fills `buffer` from `lsn` on as far as the store goes; returns how many bytes that was.

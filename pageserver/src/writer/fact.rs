@@ -113,6 +113,15 @@ impl WriterFact {
         write_fact(&timeline_dir.join(FILE_NAME), &text)
     }
 
+    /// Removes what was being written when the process ended. Before anything is written.
+    ///
+    /// # Errors
+    /// `FactError::Io`.
+    pub fn remove_unfinished(timeline_dir: &Path) -> Result<(), FactError> {
+        let path = timeline_dir.join(FILE_NAME);
+        durable_files::remove_unfinished(&path).map_err(|source| FactError::Io { path, source })
+    }
+
     /// How the compute names itself as the writer of `timeline`.
     pub fn id(&self, timeline: TimelineId) -> WriterId {
         WriterId { timeline, instance: self.instance.clone(), generation: self.generation }

@@ -26,6 +26,8 @@ impl WriterRole {
     /// # Errors
     /// See `FactError`.
     pub fn read(timeline_dir: &Path) -> Result<WriterRole, FactError> {
+        // Nobody else writes it, and nobody could before it was read.
+        WriterFact::remove_unfinished(timeline_dir)?;
         let fact = WriterFact::read(timeline_dir)?;
         let generation = fact.as_ref().map_or(Generation::NONE, |fact| fact.generation);
         Ok(WriterRole {

@@ -8,4 +8,4 @@ mod healing;
 mod indexing;
 mod on_disk;
 mod received;
-mod sample;
+pub(crate) mod sample;

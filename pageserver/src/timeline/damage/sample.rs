@@ -18,12 +18,12 @@ use crate::page_maker::PageMaker;
 use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
 use crate::timeline::{PageRequest, Timeline};
 
-pub(super) const SEGMENT_BYTES: u32 = 1 << 20;
+pub(crate) const SEGMENT_BYTES: u32 = 1 << 20;
 const XLOG_FPI: u8 = 0xB0;
 const XLOG_NOOP: u8 = 0x20;
 const XLOG_SMGR_TRUNCATE: u8 = 0x20;
 
-pub(super) fn rel() -> RelTag {
+pub(crate) fn rel() -> RelTag {
     RelTag { spc: Oid(1663), db: Oid(5), rel: Oid(16384), fork: ForkNumber::Main }
 }
 
@@ -35,8 +35,23 @@ fn layers_of_test() -> Arc<LayerShared> {
     LayerShared::start(LayerOptions::default(), &slog::Logger::root(slog::Discard, slog::o!()))
 }
 
+/// What makes pages that all come as images, so that no redo process is ever asked for.
+pub(crate) fn pages_of_images() -> Arc<PageMaker> {
+    let redo = WalRedoConfig {
+        postgres_bin_dir: "/none".into(),
+        module_path: "/none".into(),
+        libraries: Vec::new(),
+        work_dir: "/none".into(),
+        control_file: Vec::new(),
+        processes: 1,
+        account: None,
+        request_timeout: Duration::from_secs(1),
+    };
+    PageMaker::new(1 << 20, redo, slog::Logger::root(slog::Discard, slog::o!()))
+}
+
 /// A folder with one root timeline, and the records its server has written.
-pub(super) struct Sample {
+pub(crate) struct Sample {
     pub dir: tempfile::TempDir,
     id: TimelineId,
     pub start: Lsn,
@@ -68,19 +83,7 @@ impl Sample {
             .unwrap()
             .finish()
             .unwrap();
-        let log = slog::Logger::root(slog::Discard, slog::o!());
-        // All pages here come as images, so that nothing is ever asked of it.
-        let redo = WalRedoConfig {
-            postgres_bin_dir: "/none".into(),
-            module_path: "/none".into(),
-            libraries: Vec::new(),
-            work_dir: "/none".into(),
-            control_file: Vec::new(),
-            processes: 1,
-            account: None,
-            request_timeout: Duration::from_secs(1),
-        };
-        let maker = PageMaker::new(1 << 20, redo, log);
+        let maker = pages_of_images();
         let state = CheckpointState { checkpoint, prev_record: prev, ..CheckpointState::default() };
         let id = TimelineId::from_bytes([1; 16]);
         let writer = WalWriter::new(start, prev, origin(1, 7));
@@ -98,6 +101,14 @@ impl Sample {
         let body = page_image(content, len);
         let place = self.writer.append(header(rmgr::XLOG, XLOG_FPI), &body);
         self.push(place)
+    }
+
+    /// What another server writes that goes on at `start`, behind the record that begins at `prev`.
+    pub fn going_on(start: Lsn, prev: Lsn) -> Sample {
+        let mut sample = Sample::new(100);
+        sample.start = start;
+        sample.writer = WalWriter::new(start, prev, origin(1, 7));
+        sample
     }
 
     /// A record that does nothing and is that long.
@@ -214,7 +225,7 @@ impl Sample {
     }
 }
 
-pub(super) fn files_in(dir: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn files_in(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let entry = |path: PathBuf| {
         (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap())
     };
@@ -224,13 +235,13 @@ pub(super) fn files_in(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-pub(super) fn origin(tli: u32, system_id: u64) -> WalOrigin {
+pub(crate) fn origin(tli: u32, system_id: u64) -> WalOrigin {
     let seg_size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
     WalOrigin { system_id: SystemId(system_id), tli, seg_size }
 }
 
 /// Block 0 at `lsn`, if it is there then.
-pub(super) fn page(timeline: &Arc<Timeline>, lsn: Lsn) -> Option<Vec<u8>> {
+pub(crate) fn page(timeline: &Arc<Timeline>, lsn: Lsn) -> Option<Vec<u8>> {
     let request = PageRequest::rel(rel(), BlockNumber(0), lsn);
     timeline.get_page(request, Duration::ZERO).ok().map(|page| page[..].to_vec())
 }

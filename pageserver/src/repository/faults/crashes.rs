@@ -1,0 +1,54 @@
+//! A crash after each operation: every state that it may leave.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use durable_files::faults::Recorder;
+
+use super::check::check;
+use super::scratch;
+use super::script::{STEPS, Script};
+
+/// The states after every `of`-th operation, from the one with the number `from` on.
+fn enumerate(from: usize, of: usize) {
+    let dir = scratch();
+    let main = Script::prepare(dir.path());
+    let recorder = Recorder::attach(dir.path()).unwrap();
+    let mut script = Script::new(dir.path(), &recorder, &main);
+    for step in STEPS {
+        script.step(*step).unwrap_or_else(|error| panic!("{step:?}: {error}"));
+    }
+    let known = script.known;
+    let journal = recorder.journal();
+    let (mut seen, mut checked, mut failed) = (HashSet::new(), 0, Vec::new());
+    for after in (from..=journal.len()).step_by(of) {
+        for state in journal.crash_states(after) {
+            if !seen.insert((state.fingerprint(), known.events_by(after))) {
+                continue;
+            }
+            checked += 1;
+            let into = scratch();
+            state.tree.build(into.path()).unwrap();
+            let good = catch_unwind(AssertUnwindSafe(|| check(into.path(), &known, after)));
+            if good.is_err() {
+                let last = journal.describe(after);
+                eprintln!("^ crash after {after} operations, with {}\n{last}", state.what);
+                failed.push((after, state.what));
+            }
+        }
+    }
+    assert!(checked > journal.len() / of, "{checked} states");
+    eprintln!("{} operations, {checked} states", journal.len());
+    let first = failed.first();
+    assert!(failed.is_empty(), "{} of {checked} states, the first: {first:?}", failed.len());
+}
+
+#[test]
+fn every_crash_leaves_what_was_acknowledged_even() {
+    enumerate(0, 2);
+}
+
+#[test]
+fn every_crash_leaves_what_was_acknowledged_odd() {
+    enumerate(1, 2);
+}

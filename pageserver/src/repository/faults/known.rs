@@ -1,0 +1,122 @@
+//! What must be there: the model.
+
+use std::collections::BTreeMap;
+
+use postgres_formats::{Lsn, TimelineId};
+
+/// What a branch's server has written, and what its pages are.
+pub(super) struct Line {
+    /// The timeline that it goes on from, and where.
+    pub ancestor: Option<(TimelineId, Lsn)>,
+    pub start: Lsn,
+    /// From `start` on.
+    pub wal: Vec<u8>,
+    /// Where each record ends, and what block 0 is from there on: so many bytes of that content.
+    pub versions: Vec<(Lsn, (u8, u16))>,
+}
+
+impl Line {
+    pub fn end(&self) -> Lsn {
+        self.start.saturating_add(self.wal.len() as u64)
+    }
+
+    pub fn wal_from(&self, from: Lsn) -> &[u8] {
+        &self.wal[from.distance_from(self.start).unwrap() as usize..]
+    }
+}
+
+/// Something that was begun, or is done and acknowledged.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Began(Command),
+    Done(Command),
+    /// A timeline's WAL is durable so far.
+    Durable(TimelineId, Lsn),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Command {
+    /// The timeline is known once it is done.
+    Create(String, Option<TimelineId>),
+    Rename(String, String),
+    Delete(String),
+    Tag(String, TimelineId),
+    Untag(String),
+}
+
+/// Branches and tags, and what they are on.
+pub(super) type Names = BTreeMap<String, Option<TimelineId>>;
+
+/// Everything that was acknowledged, and after how many operations.
+#[derive(Default)]
+pub(super) struct Known {
+    pub lines: BTreeMap<TimelineId, Line>,
+    pub events: Vec<(usize, Event)>,
+}
+
+impl Known {
+    /// Which branches there may be after so many operations: one way, or two within a command.
+    pub fn names(&self, after: usize) -> Vec<Names> {
+        let mut names = Names::new();
+        let mut begun: Option<&Command> = None;
+        for (at, event) in &self.events {
+            match event {
+                Event::Began(command) if *at < after => begun = Some(command),
+                Event::Done(command) if *at <= after => {
+                    apply(&mut names, command);
+                    begun = None;
+                }
+                _ => {}
+            }
+        }
+        let mut possible = vec![names.clone()];
+        if let Some(command) = begun {
+            apply(&mut names, command);
+            possible.push(names);
+        }
+        possible
+    }
+
+    /// How far the timeline had been durable.
+    pub fn durable(&self, timeline: TimelineId, after: usize) -> Option<Lsn> {
+        let of = |(at, event): &(usize, Event)| match event {
+            Event::Durable(id, lsn) if *id == timeline && *at <= after => Some(*lsn),
+            _ => None,
+        };
+        self.events.iter().filter_map(of).max()
+    }
+
+    /// How many events count after so many operations: what is asked for depends on nothing else.
+    pub fn events_by(&self, after: usize) -> usize {
+        self.events.iter().filter(|(at, _)| *at < after).count()
+            + self.events.iter().filter(|(at, _)| *at <= after).count()
+    }
+
+    /// What block 0 must be.
+    pub fn page(&self, timeline: TimelineId, lsn: Lsn) -> Option<(u8, u16)> {
+        let line = self.lines.get(&timeline)?;
+        let own = line.versions.iter().rev().find(|(end, _)| *end <= lsn);
+        match (own, line.ancestor) {
+            (Some((_, page)), _) => Some(*page),
+            (None, Some((ancestor, at))) => self.page(ancestor, at.min(lsn)),
+            (None, None) => None,
+        }
+    }
+}
+
+pub(super) fn tag_key(name: &str) -> String {
+    format!("tag {name}")
+}
+
+fn apply(names: &mut Names, command: &Command) {
+    match command {
+        Command::Create(name, id) => drop(names.insert(name.clone(), *id)),
+        Command::Rename(old, new) => {
+            let id = names.remove(old).flatten();
+            names.insert(new.clone(), id);
+        }
+        Command::Delete(name) => drop(names.remove(name)),
+        Command::Tag(name, id) => drop(names.insert(tag_key(name), Some(*id))),
+        Command::Untag(name) => drop(names.remove(&tag_key(name))),
+    }
+}

@@ -1,0 +1,33 @@
+//! Crashes after every operation on files, and operations that fail, all of them in turn, over a
+//! history in which all that the store does happens: nothing that was acknowledged is lost, no page is
+//! wrong, nothing is left that nobody names, and it goes on.
+
+#![allow(clippy::unwrap_used)]
+
+mod check;
+mod crashes;
+mod failing;
+mod known;
+mod script;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Repository;
+use crate::layer::freezer::LayerOptions;
+use crate::timeline::damage::sample::pages_of_images;
+
+/// Opens a repository as the daemon does. Nothing is cached from before.
+fn open(dir: &Path) -> Result<Arc<Repository>, super::RepositoryError> {
+    // Layers are written when the script says so, by the thread that runs it: so the operations
+    // have one order.
+    let options =
+        LayerOptions { stretch_bytes: u64::MAX, cache_bytes: 1 << 20, ..LayerOptions::default() };
+    let log = slog::Logger::root(slog::Discard, slog::o!());
+    Repository::open(dir, "main", pages_of_images(), options, &log)
+}
+
+/// In memory where that can be had: thousands are made.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
