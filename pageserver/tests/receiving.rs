@@ -230,7 +230,10 @@ fn a_timeline_that_has_left_memory_goes_on_where_it_was() {
         // Not as long as somebody has it.
         assert_eq!(repository.unload_unused(ALL, Instant::now()), 0);
         drop(timeline);
-        assert_eq!(repository.unload_unused(ALL, Instant::now()), 1);
+        // The threads that see to layers have it for a moment now and then.
+        while repository.loaded_count() > 0 {
+            repository.unload_unused(ALL, Instant::now());
+        }
         let again = repository.timeline(source.timeline).unwrap();
         assert_eq!((again.last_record_lsn(), again.version_count()), before);
         // What was acknowledged of a record that is not complete is asked for again by its sender.

@@ -141,8 +141,10 @@ fn whoever_asks_while_a_timeline_leaves_gets_the_one_that_there_is() {
         unloading.join().unwrap()
     });
     assert!(unloaded > 0);
-    repository.unload_unused(ALL, Instant::now());
-    assert_eq!(repository.loaded_count(), 0);
+    // The threads that see to layers have one for a moment now and then.
+    while repository.loaded_count() > 0 {
+        repository.unload_unused(ALL, Instant::now());
+    }
 }
 
 /// Prints what making a branch takes among few and among many; run it with
