@@ -15,7 +15,7 @@ mod kept;
 mod leftovers;
 mod lookup;
 mod point;
-mod ref_file;
+pub(crate) mod ref_file;
 mod registry;
 mod rename;
 mod scan;

@@ -49,6 +49,18 @@ impl Fact for Text {
     }
 }
 
+/// The timeline that the branch called `name` of the repository in `dir` names.
+///
+/// # Errors
+/// See `FactError`; that there is no such file is one, too.
+pub(crate) fn timeline_of(dir: &Path, name: &BranchName) -> Result<TimelineId, FactError> {
+    let missing = || FactError::Io {
+        path: BranchRef::path(dir, name),
+        source: std::io::ErrorKind::NotFound.into(),
+    };
+    Ok(BranchRef::read(dir, name)?.ok_or_else(missing)?.timeline)
+}
+
 impl BranchRef {
     /// Of a new branch.
     pub(super) fn of(timeline: TimelineId) -> BranchRef {

@@ -3,7 +3,7 @@
 //! Requests read only what they need, so that damage may lie in wait for a long time. Here every byte
 //! that has a checksum is read: those of layers and of what they say, of all WAL, of the small files. What
 //! has none is not looked at: the padding between WAL records, WAL before the checkpoint with which a cluster
-//! was loaded, a branch's name beyond that it names a timeline that is there.
+//! was loaded.
 //!
 //! Needs no daemon and may run beside one, also where a branch is too damaged to be served. A file that changes
 //! meanwhile may look damaged once, so that a timeline with something wrong is read again.
@@ -17,14 +17,15 @@ use std::path::{Path, PathBuf};
 
 use layers::BlockCache;
 use pageserver_client::BranchName;
+use postgres_formats::BlockNumber;
 use postgres_formats::lsn::WalSegmentSize;
-use postgres_formats::{BlockNumber, TimelineId};
 
 use crate::cluster::Cluster;
 use crate::error_text::with_causes;
 use crate::layer::delta::DeltaLayer;
 use crate::layer::image::{ImageLayer, LayerError};
 use crate::layer::imaged::ImagedLayer;
+use crate::repository::ref_file::timeline_of;
 use crate::timeline::manifest::{Manifest, Origin};
 use crate::wal::flushed_mark::FlushedMark;
 use crate::wal::follow_file::FollowFile;
@@ -79,7 +80,7 @@ impl Scrubbed {
 pub fn scrub(dir: &Path, name: &BranchName) -> Scrubbed {
     let mut found = Scrubbed::default();
     let path = dir.join("refs/branches").join(name.as_str());
-    let mut next = found.file(&path, read_ref(&path));
+    let mut next = found.file(&path, timeline_of(dir, name));
     let mut seen = BTreeSet::new();
     let mut timelines = Vec::new();
     while let Some(id) = next.filter(|id| seen.insert(*id)) {
@@ -107,11 +108,6 @@ pub fn scrub(dir: &Path, name: &BranchName) -> Scrubbed {
         }
     }
     found
-}
-
-fn read_ref(path: &Path) -> io::Result<TimelineId> {
-    let text = fs::read_to_string(path)?;
-    text.trim().parse().map_err(io::Error::other)
 }
 
 fn read_cluster(path: &Path) -> io::Result<Cluster> {
