@@ -91,7 +91,7 @@ pub struct BranchArguments {
     #[arg(short, long, value_name = "NAME", conflicts_with_all = ["name", "rename"])]
     pub delete: Option<String>,
     /// Let the branches that were made from the deleted one keep its history
-    #[arg(long, requires = "delete")]
+    #[arg(long, requires = "delete", conflicts_with = "name")]
     pub reparent: bool,
     /// Let nobody delete a branch, nor let it expire
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "rename", "delete"])]
