@@ -144,6 +144,7 @@ struct LayersTable {
     memory_bytes: Option<u64>,
     age_seconds: Option<u64>,
     image_percent: Option<u32>,
+    reserve_bytes: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -240,6 +241,7 @@ impl Config {
             memory_bytes: file.layers.memory_bytes.unwrap_or(defaults.memory_bytes),
             age_max: file.layers.age_seconds.map_or(defaults.age_max, Duration::from_secs),
             image_percent: file.layers.image_percent.unwrap_or(defaults.image_percent),
+            reserve_bytes: file.layers.reserve_bytes.unwrap_or(defaults.reserve_bytes),
         };
         if layers.stretch_bytes < STRETCH_BYTES_MIN {
             let problem =
@@ -314,7 +316,7 @@ mod tests {
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
              [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n\
-             memory_bytes = 7\nage_seconds = 8\n[wal]\nkeep = 5\n\
+             memory_bytes = 7\nage_seconds = 8\nreserve_bytes = 6\n[wal]\nkeep = 5\n\
              [timelines]\nunload_after_seconds = 9\nloaded_max = 7\n\
              [branches]\nexpiry_grace_seconds = 7\n",
         )
@@ -335,6 +337,7 @@ mod tests {
                     memory_bytes: 7,
                     age_max: Duration::from_secs(8),
                     image_percent: 30,
+                    reserve_bytes: 6,
                 },
                 unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },
                 expiry_grace: Duration::from_secs(7),

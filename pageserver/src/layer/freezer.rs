@@ -40,6 +40,9 @@ pub struct LayerOptions {
     pub age_max: Duration,
     /// An image is made when the deltas above the last one have this many percent of its bytes. 0: never.
     pub image_percent: u32,
+    /// No WAL is taken in when the disk has less free than this, so that what is left is there for
+    /// whatever helps: layers, branches, and what an administrator does.
+    pub reserve_bytes: u64,
 }
 
 impl Default for LayerOptions {
@@ -51,6 +54,7 @@ impl Default for LayerOptions {
             memory_bytes: 256 << 20,
             age_max: Duration::from_secs(300),
             image_percent: 100,
+            reserve_bytes: 16 << 20,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nix::sys::statvfs::statvfs;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::wal::records::RecordContentError;
 use postgres_formats::wal::{
@@ -282,9 +283,19 @@ impl Timeline {
         if start != expected {
             return Err(IngestError::Gap { got: start, expected });
         }
+        self.check_reserve(bytes.len()).map_err(|source| self.io_error(source))?;
         self.wal.write(start, bytes).map_err(|source| self.io_error(source))?;
         writer.decoder.feed(start, bytes).map_err(|source| self.decode_error(source))?;
         self.index_decoded(writer)
+    }
+
+    /// Refuses WAL before the disk is full. It is asked for again until there is room.
+    fn check_reserve(&self, len: usize) -> io::Result<()> {
+        let needed = self.layers.options.reserve_bytes.saturating_add(len as u64);
+        // Where nothing can be told, writing will.
+        let Ok(disk) = statvfs(self.wal.dir()) else { return Ok(()) };
+        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        if free < needed { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
     }
 
     /// Removes what was written behind the last good record, so that it hides nothing that comes

@@ -6,10 +6,11 @@ use durable_files::faults::{Fault, Journal, Recorder};
 
 use super::check::{check, check_pages};
 use super::known::{Command, Event, Known};
-use super::scratch;
 use super::script::{STEPS, Script, Step};
+use super::{open_with, scratch};
 use crate::error_text::with_causes;
 use crate::repository::RepositoryError;
+use crate::stop::StopKind;
 
 /// What the errors say that come of a fault.
 const SAID: [&str; 3] = ["No space left on device", "Input/output error", "could not be synced"];
@@ -80,4 +81,30 @@ fn a_full_disk_is_survived_wherever_it_is_noticed() {
 #[test]
 fn a_failing_device_is_survived_wherever_it_is_noticed() {
     every(Fault::Io);
+}
+
+#[test]
+fn no_wal_is_taken_in_when_the_disk_is_nearly_full() {
+    let dir = scratch();
+    let main = Script::prepare(dir.path());
+    let recorder = Recorder::attach(dir.path()).unwrap();
+    let mut script = Script::new(dir.path(), &recorder, &main);
+    script.step(Step::Receive("main", 5000, 1000)).unwrap();
+    script.step(Step::Sync("main")).unwrap();
+    script.repository = Some(open_with(dir.path(), u64::MAX).unwrap());
+    let timeline = script.timeline("main").unwrap();
+    let (last, before) = (timeline.last_record_lsn(), recorder.position());
+    let from = timeline.restart_receiving().unwrap();
+    let bytes = script.known.lines[&timeline.id()].wal_from(from).to_vec();
+    let error = timeline.receive_wal(from, &bytes).unwrap_err();
+    assert!(with_causes(&error).contains("No space left on device"), "{error}");
+    assert_eq!(timeline.stop().unwrap().kind, StopKind::Disk);
+    assert_eq!(timeline.last_record_lsn(), last);
+    check_pages(&timeline, &script.known);
+    // Other things are still done.
+    script.step(Step::Create("one", "main", Some(1))).unwrap();
+    assert!(recorder.position() > before);
+    script.repository = None;
+    script.step(Step::Receive("main", 11_000, 1000)).unwrap();
+    check_pages(&script.timeline("main").unwrap(), &script.known);
 }

@@ -19,10 +19,18 @@ use crate::timeline::damage::sample::pages_of_images;
 
 /// Opens a repository as the daemon does. Nothing is cached from before.
 fn open(dir: &Path) -> Result<Arc<Repository>, super::RepositoryError> {
+    open_with(dir, LayerOptions::default().reserve_bytes)
+}
+
+fn open_with(dir: &Path, reserve_bytes: u64) -> Result<Arc<Repository>, super::RepositoryError> {
     // Layers are written when the script says so, by the thread that runs it: so the operations
     // have one order.
-    let options =
-        LayerOptions { stretch_bytes: u64::MAX, cache_bytes: 1 << 20, ..LayerOptions::default() };
+    let options = LayerOptions {
+        stretch_bytes: u64::MAX,
+        cache_bytes: 1 << 20,
+        reserve_bytes,
+        ..LayerOptions::default()
+    };
     let log = slog::Logger::root(slog::Discard, slog::o!());
     Repository::open(dir, "main", pages_of_images(), options, &log)
 }
