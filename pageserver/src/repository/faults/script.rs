@@ -26,6 +26,10 @@ pub(super) enum Step {
     Reconnect(&'static str),
     Sync(&'static str),
     Freeze(&'static str),
+    /// One delta layer of all there are.
+    Merge(&'static str),
+    /// An image where the last delta layer ends.
+    Image(&'static str),
     /// A branch of another one, at the end of its record with this number or at its end.
     Create(&'static str, &'static str, Option<usize>),
     Rename(&'static str, &'static str),
@@ -77,6 +81,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::Receive("three", 500, 500),
     Step::Sync("three"),
     Step::Freeze("main"),
+    Step::Merge("main"),
+    Step::Image("main"),
 ];
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -169,6 +175,14 @@ impl<'a> Script<'a> {
                 }
                 let end = frozen?.end;
                 self.note(Event::Durable(timeline.id(), end));
+            }
+            Step::Merge(name) => {
+                let timeline = self.timeline(name)?;
+                timeline.merge_deltas(timeline.start_lsn()..timeline.freeze()?.end)?;
+            }
+            Step::Image(name) => {
+                let timeline = self.timeline(name)?;
+                timeline.make_image(timeline.freeze()?.end)?;
             }
             Step::Create(name, of, record) => self.create(name, of, record)?,
             Step::Rename(old, new) => {
