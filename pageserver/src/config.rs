@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::layer::freezer::LayerOptions;
+use crate::repository::Retention;
 use crate::repository::UnloadOptions;
 
 /// Name of the file within the repository.
@@ -120,6 +121,8 @@ struct File {
     #[serde(default)]
     layers: LayersTable,
     #[serde(default)]
+    retention: RetentionTable,
+    #[serde(default)]
     timelines: TimelinesTable,
     #[serde(default)]
     wal: WalTable,
@@ -169,6 +172,12 @@ enum Keep {
 #[derive(Deserialize, Default)]
 struct BranchesTable {
     expiry_grace_seconds: Option<u64>,
+}
+
+#[derive(Deserialize, Default)]
+struct RetentionTable {
+    window_bytes: Option<u64>,
+    window_seconds: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -242,6 +251,10 @@ impl Config {
             age_max: file.layers.age_seconds.map_or(defaults.age_max, Duration::from_secs),
             image_percent: file.layers.image_percent.unwrap_or(defaults.image_percent),
             reserve_bytes: file.layers.reserve_bytes.unwrap_or(defaults.reserve_bytes),
+            retention: Retention {
+                window_bytes: file.retention.window_bytes,
+                window_seconds: file.retention.window_seconds,
+            },
         };
         if layers.stretch_bytes < STRETCH_BYTES_MIN {
             let problem =
@@ -317,6 +330,7 @@ mod tests {
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
              [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\n\
              memory_bytes = 7\nage_seconds = 8\nreserve_bytes = 6\n[wal]\nkeep = 5\n\
+             [retention]\nwindow_bytes = 7\nwindow_seconds = 8\n\
              [timelines]\nunload_after_seconds = 9\nloaded_max = 7\n\
              [branches]\nexpiry_grace_seconds = 7\n",
         )
@@ -338,6 +352,7 @@ mod tests {
                     age_max: Duration::from_secs(8),
                     image_percent: 30,
                     reserve_bytes: 6,
+                    retention: Retention { window_bytes: Some(7), window_seconds: Some(8) },
                 },
                 unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },
                 expiry_grace: Duration::from_secs(7),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use pageserver::layer::import::DataDirectory;
 use pageserver::object::{DbTag, ObjectPage, ObjectTag};
 use pageserver::repository::Repository;
-use pageserver::timeline::{PageRequest, Timeline};
+use pageserver::timeline::{Collected, PageRequest, Timeline};
 use postgres_formats::relpath::{TABLESPACE_VERSION_DIRECTORY, parse_relation_path};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag};
@@ -345,7 +345,8 @@ fn answers(timeline: &Arc<Timeline>, lsn: Lsn, seed: u64) -> Vec<String> {
         format!("{:?}", timeline.two_phase(lsn).unwrap()),
         format!("{:?}", timeline.replication_origins(lsn).unwrap()),
         format!("{:?}", timeline.state_at(lsn).unwrap()),
-        format!("{time} {}", timeline.lsn_at(time).unwrap()),
+        format!("{time}"),
+        format!("{:?}", timeline.lsn_at(time).ok()),
     ];
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
     let pages: Vec<ObjectPage> = objects
@@ -424,6 +425,51 @@ fn every_page_at_every_stop(settings: &str) {
         let branch = opened.repository.branch(&format!("stop{number}").parse().unwrap()).unwrap();
         let timeline = opened.repository.timeline(branch.timeline).unwrap();
         compare(&opened, &timeline, kept, rmgrs);
+    }
+
+    // The branches' points and what is behind the last image stay as they are when the rest is removed.
+    let timeline = opened.repository.timeline(id).unwrap();
+    let horizon = timeline.layer_files().last().map(|layer| layer.end).unwrap();
+    let points: BTreeSet<Lsn> = history.kept.iter().map(|kept| kept.end).collect();
+    let listed = collect(&timeline, horizon, &points, true);
+    let removed = collect(&timeline, horizon, &points, false);
+    println!("removed: {removed:?}");
+    assert_eq!(listed, removed);
+    let horizon = removed.horizon;
+    assert!(timeline.oldest_lsn() == horizon || removed.layers.is_empty());
+    let times = 8;
+    let check = |timeline: &Arc<Timeline>| {
+        let files = names(&timeline.dir().join("layers"));
+        assert!(removed.layers.iter().all(|layer| !files.contains(&layer.name)), "{files:?}");
+        for (lsn, before) in lsns.iter().zip(&without) {
+            if *lsn < horizon && !points.contains(lsn) && !removed.layers.is_empty() {
+                let error = timeline.list_objects(*lsn).unwrap_err();
+                assert!(error.to_string().contains(&horizon.to_string()), "{error}");
+                continue;
+            }
+            let mut now = answers(timeline, *lsn, seed);
+            now[times].clone_from(&before[times]);
+            assert_eq!(&now, before, "after layers were removed, at {lsn}");
+        }
+    };
+    check(&timeline);
+    let Opened { repository, maker, dir } = opened;
+    repository.shut_down();
+    drop((timeline, repository, maker));
+    let opened = open(dir, 1 << 20);
+    check(&opened.repository.timeline(id).unwrap());
+    let branch = opened.repository.branch(&"stop1".parse().unwrap()).unwrap();
+    let timeline = opened.repository.timeline(branch.timeline).unwrap();
+    compare(&opened, &timeline, &history.kept[1], rmgrs);
+}
+
+/// Somebody else may be about the layers for a moment.
+fn collect(timeline: &Timeline, horizon: Lsn, points: &BTreeSet<Lsn>, dry: bool) -> Collected {
+    loop {
+        if let Some(collected) = timeline.collect(horizon, points, dry).unwrap() {
+            return collected;
+        }
+        std::thread::yield_now();
     }
 }
 

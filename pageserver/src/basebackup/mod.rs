@@ -124,6 +124,8 @@ impl BaseBackup {
         archive.file(REPLICATION_ORIGINS_PATH, &replication_origins::encode(&origins))?;
         self.write_wal(&mut archive)?;
         archive.file(CONTROL_FILE_PATH, &self.control_file())?;
+        // What was needed may have been removed meanwhile; then this is not whole.
+        self.timeline.check_lsn(self.at.base)?;
         Ok(archive.finish()?)
     }
 

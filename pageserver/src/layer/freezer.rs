@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use slog::Logger;
 
 use crate::error_text::with_causes;
+use crate::repository::Retention;
 use crate::timeline::{Timeline, look_after};
 use crate::wal::open_segments::OpenSegments;
 
@@ -43,6 +44,8 @@ pub struct LayerOptions {
     /// No WAL is taken in when the disk has less free than this, so that what is left is there for
     /// whatever helps: layers, branches, and what an administrator does.
     pub reserve_bytes: u64,
+    /// How much history is kept when layers are collected.
+    pub retention: Retention,
 }
 
 impl Default for LayerOptions {
@@ -55,6 +58,7 @@ impl Default for LayerOptions {
             age_max: Duration::from_secs(300),
             image_percent: 100,
             reserve_bytes: 16 << 20,
+            retention: Retention::default(),
         }
     }
 }

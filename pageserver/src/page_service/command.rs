@@ -137,6 +137,13 @@ pub enum Command {
         /// Branch or timeline.
         timeline: String,
     },
+    /// Removes layers of a timeline that nobody needs.
+    Gc {
+        /// Branch or timeline.
+        timeline: String,
+        /// Only tells which these are.
+        dry: bool,
+    },
     /// The LSN of a moment.
     LsnAt {
         /// Branch or timeline.
@@ -270,6 +277,10 @@ impl Command {
             ("writer_release", [t, instance]) => {
                 Command::WriterRelease { timeline: t.clone(), instance: instance.parse()? }
             }
+            ("gc", [t]) => Command::Gc { timeline: t.clone(), dry: false },
+            ("gc", [t, word]) if word.eq_ignore_ascii_case("dry") => {
+                Command::Gc { timeline: t.clone(), dry: true }
+            }
             ("checkpoint", [t]) => Command::Checkpoint { timeline: t.clone() },
             ("lsn_at", [t, time]) => Command::LsnAt { timeline: t.clone(), time: time.parse()? },
             ("timestamp_at", [t, lsn]) => {
@@ -383,6 +394,7 @@ mod tests {
                 .replace("[LSN [stubs]]", "0/1 stubs")
                 .replace("[TIMESTAMP]", "TIMESTAMP")
                 .replace("[reparent]", "reparent")
+                .replace("[dry]", "dry")
                 .replace("[GENERATION]", "1")
                 .replace("[INSTANCE GENERATION]", "a 1")
                 .replace("GENERATION", "1")

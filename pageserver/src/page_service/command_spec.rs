@@ -186,6 +186,11 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: &["lsn", "layer", "bytes", "wal_bytes"],
     },
     CommandSpec {
+        usage: "gc T [dry]",
+        purpose: "remove layers of a timeline that nobody needs, or only list them; a row for each, and one for where the history begins that is kept",
+        columns: &["lsn", "layer", "bytes"],
+    },
+    CommandSpec {
         usage: "lsn_at T TIMESTAMP",
         purpose: "the LSN of the state at a time",
         columns: &["lsn"],

@@ -155,6 +155,7 @@ fn of_repository(error: &RepositoryError) -> SqlState {
         }
         RepositoryError::Wait(error) => of_wait(error),
         RepositoryError::Timeline(error) => of_timeline(error),
+        RepositoryError::Layers(error) => of_freeze(error),
         RepositoryError::Io { source, .. } => of_io(source),
         RepositoryError::Manifest(_)
         | RepositoryError::UnusableTag { .. }

@@ -13,7 +13,7 @@ use super::table::{Rows, text};
 use super::{pagestream, tags};
 use crate::error_text::with_causes;
 use crate::repository::{Branch, RepositoryError, Unreadable};
-use crate::timeline::{Debt, Timeline, WrittenLayer};
+use crate::timeline::{Debt, LayerFile, Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
 use crate::writer::WriterFact;
@@ -123,6 +123,14 @@ pub(super) fn execute(
             };
             let end = vec![text(frozen.end), None, None, None];
             frozen.layers.iter().map(layer).chain([end]).collect()
+        }
+        Command::Gc { timeline, dry } => {
+            let (id, timeline) = service.timeline(timeline)?;
+            let collected = service.repository.collect(id, *dry)?;
+            let layer = |layer: &LayerFile| vec![None, text(&layer.name), text(layer.bytes)];
+            let horizon = collected.horizon.max(timeline.oldest_lsn());
+            let last = vec![text(horizon), None, text(collected.bytes())];
+            collected.layers.iter().map(layer).chain([last]).collect()
         }
         Command::LsnAt { timeline, time } => {
             vec![vec![text(service.timeline(timeline)?.1.lsn_at(*time)?)]]

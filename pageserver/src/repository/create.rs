@@ -49,6 +49,8 @@ impl Repository {
         if !timeline_dir(&self.dir, parent.id()).exists() {
             return Err(RepositoryError::NoSuchTimeline(parent.id()));
         }
+        // And what the branch is to stand on may have been removed.
+        parent.check_lsn(at.base)?;
         let ancestor = Ancestor { timeline: parent.id(), lsn: at.base };
         let manifest = Manifest {
             id: TimelineId::generate(),

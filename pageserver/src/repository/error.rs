@@ -9,6 +9,7 @@ use postgres_formats::TimelineId;
 
 use crate::layer::import::ImportError;
 use crate::seqwait::WaitError;
+use crate::timeline::FreezeError;
 use crate::timeline::error::TimelineError;
 use crate::timeline::manifest::ManifestError;
 
@@ -101,6 +102,9 @@ pub enum RepositoryError {
          --unprotect {0}`"
     )]
     Protected(BranchName),
+    /// Layers cannot be removed.
+    #[error(transparent)]
+    Layers(#[from] FreezeError),
     /// The default branch stays.
     #[error("branch \"{0}\" is the default branch: it can be neither deleted nor renamed")]
     IsDefault(BranchName),

@@ -4,6 +4,7 @@
 //! is opened: a branch is found by its own files when it is asked for (`lookup.rs`), and timelines are
 //! loaded when they are first used. What needs all branches goes through the folders once.
 
+mod collect;
 mod create;
 mod delete;
 mod error;
@@ -38,6 +39,7 @@ use slog::Logger;
 use crate::layer::freezer::{LayerOptions, LayerShared};
 use crate::page_maker::PageMaker;
 use crate::timeline::manifest::Ancestor;
+pub use collect::Retention;
 pub(crate) use create::NAME_IN_THE_MAKING;
 pub use error::RepositoryError;
 pub use kept::Kept;

@@ -196,6 +196,8 @@ impl Repository {
         if !timeline_dir(&self.dir, place.named).exists() {
             return Err(RepositoryError::NoSuchTimeline(place.named));
         }
+        // And the place may have been removed.
+        place.owner.check_lsn(place.at.base)?;
         let tag =
             Tag { name: name.clone(), timeline: place.named, lsn: place.at.base, created: now() };
         if let Err(error) = tag.write(&self.dir) {

@@ -156,9 +156,9 @@ impl Timeline {
         let (layer, bytes) = self.write_layer(&closed)?;
         let next = Layered {
             deltas: layered.deltas.iter().cloned().chain([name_of(&closed.facts)]).collect(),
-            images: layered.images.clone(),
             end: closed.facts.end,
             state: closed.facts.end_state,
+            ..layered.clone()
         };
         self.write_layered(layered, next)?;
         self.history.write().replace(&closed, layer);

@@ -207,6 +207,8 @@ impl Timeline {
             return Err(GetPageError::NotFound { page, lsn, size });
         }
         let plan = self.plan(page, lsn)?;
+        // What was needed may have been removed meanwhile.
+        self.check_lsn(lsn)?;
         let Some(newest) = plan.newest else {
             return Ok(Begun::Done(plan.base.read()?.unwrap_or_else(zero_page)));
         };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
 
+use super::freeze::{delta_name, image_name};
 use super::manifest::Layered;
 use super::{Below, Timeline};
 use crate::index::{IndexOp, WalIndex};
@@ -194,6 +195,16 @@ impl History {
             Older::Closed(closed) => Some(&**closed),
             Older::Delta(_) | Older::Image(_) => None,
         })
+    }
+
+    /// Removes layers of these names.
+    pub fn remove(&mut self, names: &[String]) {
+        let is_named = |older: &Older| match older {
+            Older::Closed(_) => false,
+            Older::Delta(layer) => names.contains(&delta_name(layer.start(), layer.end())),
+            Older::Image(layer) => names.contains(&image_name(layer.lsn())),
+        };
+        self.older = self.older.iter().filter(|older| !is_named(older)).cloned().collect();
     }
 
     /// How many versions of pages are in memory.

@@ -111,12 +111,29 @@ pub struct Layered {
     pub end: Lsn,
     /// The checkpoint state there.
     pub state: CheckpointState,
+    /// What can be asked for still, after layers were removed.
+    pub retained: Retained,
+}
+
+/// What of a timeline's own history can be asked for.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Retained {
+    /// Every LSN from here on.
+    pub horizon: Lsn,
+    /// And these before.
+    pub points: Vec<Lsn>,
 }
 
 impl Layered {
     /// Nothing yet, of a timeline that begins with that state.
     pub fn nothing(start: Lsn, state: CheckpointState) -> Layered {
-        Layered { deltas: Vec::new(), images: Vec::new(), end: start, state }
+        Layered {
+            deltas: Vec::new(),
+            images: Vec::new(),
+            end: start,
+            state,
+            retained: Retained::default(),
+        }
     }
 }
 
@@ -155,6 +172,10 @@ struct LayeredText {
     deltas: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     images: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    horizon: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    points: Vec<String>,
 }
 
 /// What formats 1 and 2 had besides.
@@ -288,6 +309,14 @@ impl Manifest {
                 images: layered.images.into_iter().map(file_name).collect::<Result<_, _>>()?,
                 end: lsn(&layered.end_lsn)?,
                 state: layered.state.parse()?,
+                retained: Retained {
+                    horizon: layered.horizon.map_or(Ok(Lsn::default()), |text| lsn(&text))?,
+                    points: layered
+                        .points
+                        .iter()
+                        .map(|text| lsn(text))
+                        .collect::<Result<_, _>>()?,
+                },
             },
             None => Layered::nothing(start, state),
         };
@@ -341,6 +370,10 @@ impl Manifest {
                 state: StateText::of(&self.layered.state),
                 deltas: self.layered.deltas.clone(),
                 images: self.layered.images.clone(),
+                horizon: Some(&self.layered.retained.horizon)
+                    .filter(|horizon| **horizon > Lsn::default())
+                    .map(ToString::to_string),
+                points: self.layered.retained.points.iter().map(ToString::to_string).collect(),
             }),
         }
     }
@@ -409,6 +442,8 @@ crc32c = CRC
         assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
         manifest.layered.deltas = vec!["delta__1".to_owned(), "delta__2".to_owned()];
         manifest.layered.end = Lsn::new(0x16B4000);
+        manifest.layered.retained =
+            Retained { horizon: Lsn::new(0x16B3F00), points: vec![Lsn::new(0x16B3800)] };
         manifest.layered.state.prev_record = Lsn::new(0x16B3F00);
         manifest.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);

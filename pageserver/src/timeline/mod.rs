@@ -5,6 +5,7 @@
 //! order of the locks.
 
 mod checkpoint_at;
+mod collect;
 #[cfg(test)]
 pub(crate) mod damage;
 mod debt;
@@ -49,9 +50,10 @@ use crate::wal::store::WalStore;
 use error::TimelineError;
 use history::History;
 use ingest::Writer;
-use manifest::{Layered, Manifest, Origin};
+use manifest::{Layered, Manifest, Origin, Retained};
 
 pub use checkpoint_at::StateAt;
+pub use collect::Collected;
 pub use debt::Debt;
 pub(crate) use debt::look_after;
 pub use freeze::{FreezeError, Frozen, WrittenLayer, image_name};
@@ -107,6 +109,9 @@ pub struct Timeline {
     layered: Mutex<Layered>,
     layers: Arc<LayerShared>,
     debt: debt::DebtState,
+    /// What can be asked for still.
+    // LOCK ORDER: a leaf, held for a moment.
+    retained: RwLock<Retained>,
     // LOCK ORDER: 3, a leaf.
     positions: Mutex<Positions>,
     /// How often receiving was begun anew. Changed and compared under the lock of `positions`.
@@ -213,6 +218,7 @@ impl Timeline {
             maker,
             history: RwLock::new(history),
             reshaping: Mutex::new(()),
+            retained: RwLock::new(manifest.layered.retained.clone()),
             layered: Mutex::new(manifest.layered.clone()),
             layers,
             debt: debt::DebtState::default(),
@@ -257,15 +263,6 @@ impl Timeline {
     /// Where its own WAL begins; reads below this are answered by the ancestor.
     pub fn start_lsn(&self) -> Lsn {
         self.manifest.start
-    }
-
-    /// The oldest LSN that can be asked for: where the first of its ancestors begins.
-    pub fn oldest_lsn(&self) -> Lsn {
-        match &self.below {
-            Below::Ancestor(ancestor, _) => ancestor.oldest_lsn(),
-            Below::Image(layer) => layer.lsn(),
-            Below::Nothing => self.manifest.start,
-        }
     }
 
     /// The ancestor, if everything up to `lsn` is its history.

@@ -20,12 +20,19 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn object_size(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
+        let size = self.size_at(object, lsn)?;
+        // What was needed may have been removed meanwhile.
+        self.check_lsn(lsn)?;
+        Ok(size)
+    }
+
+    fn size_at(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
         let known = self.newest(|stretch| stretch.size(object, lsn))?;
         match known {
             Some(Known::Is(size)) => Ok(size),
-            Some(Known::CopyOf(from, at)) => self.object_size(object.in_database(from), at),
+            Some(Known::CopyOf(from, at)) => self.size_at(object.in_database(from), at),
             None => match &self.below {
-                Below::Ancestor(ancestor, at) => ancestor.object_size(object, lsn.min(*at)),
+                Below::Ancestor(ancestor, at) => ancestor.size_at(object, lsn.min(*at)),
                 Below::Image(layer) => Ok(layer.size(object)),
                 Below::Nothing => Ok(None),
             },
@@ -46,6 +53,8 @@ impl Timeline {
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn list_objects(&self, lsn: Lsn) -> Result<BTreeMap<ObjectTag, u32>, TimelineError> {
         let objects = self.list_matching(lsn, None)?.into_iter();
+        // What was needed may have been removed meanwhile.
+        self.check_lsn(lsn)?;
         let objects = objects.filter(|(object, _)| !damage::is_forgotten(*object));
         Ok(objects.map(|(object, size)| (object, damage::size(object, size))).collect())
     }
@@ -257,15 +266,27 @@ impl Timeline {
         Ok(pages * postgres_formats::BLCKSZ as u64)
     }
 
-    /// Refuses an LSN before the beginning of all history.
+    /// Refuses an LSN before the beginning of all history, and one of which the history was removed.
     ///
     /// # Errors
     /// `BeforeBeginning`.
     pub fn check_lsn(&self, lsn: Lsn) -> Result<(), TimelineError> {
-        let oldest = self.oldest_lsn();
-        if lsn < oldest {
-            return Err(TimelineError::BeforeBeginning { wanted: lsn, oldest });
+        let mut timeline = self;
+        loop {
+            let is_there = match &timeline.below {
+                Below::Ancestor(ancestor, at) if lsn < *at => {
+                    timeline = ancestor;
+                    continue;
+                }
+                Below::Ancestor(..) => true,
+                Below::Image(_) | Below::Nothing => lsn >= timeline.start_lsn(),
+            };
+            return match is_there && timeline.is_retained(lsn) {
+                true => Ok(()),
+                false => {
+                    Err(TimelineError::BeforeBeginning { wanted: lsn, oldest: self.oldest_lsn() })
+                }
+            };
         }
-        Ok(())
     }
 }

@@ -35,14 +35,24 @@ impl Timeline {
         }
         // Taken first: what is indexed meanwhile must not count as known in one place only.
         let end = self.last_record_lsn();
-        match self.ended_by(time.as_postgres_micros(), end)? {
+        let micros = time.as_postgres_micros();
+        let found = match self.ended_by(micros, end)? {
             EndedBy { later: false, .. } => match self.stop() {
-                Some(stop) => Err(TimelineError::Stopped(stop)),
-                None => Ok(end),
+                Some(stop) => return Err(TimelineError::Stopped(stop)),
+                None => end,
             },
-            EndedBy { last: Some(lsn), .. } => Ok(lsn),
-            EndedBy { last: None, .. } => Ok(self.oldest_lsn()),
+            EndedBy { last, .. } => last.unwrap_or_default(),
+        };
+        let oldest = self.oldest_lsn();
+        if found >= oldest {
+            return Ok(found);
         }
+        // The transactions before that are not all known any more; what they were up to there is.
+        if self.ended_by(micros, oldest)?.later {
+            let oldest = self.timestamp_at(oldest)?;
+            return Err(TimelineError::TimeBeforeBeginning { wanted: time, oldest });
+        }
+        Ok(oldest)
     }
 
     /// The end of the history that is there: where a server can go on.
