@@ -132,6 +132,11 @@ impl Server {
         self.scratch.path().join("pageserver.log")
     }
 
+    /// Waits until the log has `text`: it is written a moment after what it tells of.
+    pub fn wait_for_log(&self, text: &str) {
+        wait_for(text, || self.log().contains(text).then_some(()));
+    }
+
     /// The page server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
