@@ -35,7 +35,7 @@ pub struct Layer {
     pub wal_bytes: u64,
 }
 
-fn as_text<T: ToString, S: Serializer>(
+pub(crate) fn as_text<T: ToString, S: Serializer>(
     value: &T,
     serializer: S,
 ) -> std::result::Result<S::Ok, S::Error> {

@@ -8,6 +8,7 @@ mod compute;
 pub mod config;
 mod control;
 mod error;
+mod gc;
 mod init;
 mod lock;
 mod page;
@@ -30,6 +31,7 @@ pub use compute::{
 pub use config::Config;
 pub use control::ServerAddress;
 pub use error::{Error, Result, Thing};
+pub use gc::{Collected, CollectedLayer};
 pub use init::InitOptions;
 pub use page::PageAt;
 pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};

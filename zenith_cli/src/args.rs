@@ -45,6 +45,10 @@ pub enum Command {
     Branch(BranchArguments),
     /// Put the history of a branch into layers, so that the page server starts without reading its WAL
     Checkpoint(CheckpointArguments),
+    /// Remove layers of a branch that nobody needs: see [retention] in zenith.toml
+    ///
+    /// What branches, tags and computes stand on is kept. Without a window of retention everything is.
+    Gc(GcArguments),
     /// List tags, which are names for points; create one, or delete one
     Tag(TagArguments),
     /// Make, start, stop and look at computes: PostgreSQL servers on a branch
@@ -112,6 +116,15 @@ pub struct BranchArguments {
 pub struct CheckpointArguments {
     /// Which branch [default: the default branch]
     pub branch: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct GcArguments {
+    /// Which branch [default: the default branch]
+    pub branch: Option<String>,
+    /// Only tell what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Args, Debug)]

@@ -2,6 +2,7 @@
 
 mod branch;
 mod checkpoint;
+mod gc;
 mod init;
 mod page;
 mod pg;
@@ -34,6 +35,7 @@ pub fn run(arguments: Arguments) -> Ended {
         Command::Status => server::status(&discover()?, output),
         Command::Branch(options) => branch::run(&discover()?, &options, output),
         Command::Checkpoint(options) => checkpoint::run(&discover()?, &options, output),
+        Command::Gc(options) => gc::run(&discover()?, &options, output),
         Command::Tag(options) => tag::run(&discover()?, &options, output),
         Command::Pg(command) => pg::run(&discover()?, command, output),
         Command::Page(options) => page::run(&discover()?, &options, output),
