@@ -44,9 +44,9 @@ def test_what_is_needed_stays(
         assert str(begin) in refusal
         assert "zenith pg advance main" in refusal
         cli("pg", "advance", "main")
-        before = {path.name for path in layers.iterdir()}
         planned = cli.json("gc", "--dry-run")
         assert planned["layers"], planned
+        assert all((layers / layer["name"]).exists() for layer in planned["layers"])
         done = cli.json("gc")
         names = {layer["name"] for layer in done["layers"]}
         assert names
