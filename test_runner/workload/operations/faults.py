@@ -14,6 +14,9 @@ from ..transaction import Transaction
 from .base import Operation, pick_table
 
 # What may be interrupted anywhere without a change of any row.
+IN_FUTURE = "22023"
+"""SQLSTATE of a transaction id that has not been given yet."""
+
 WORK = [
     "vacuum {}",
     "vacuum (freeze) {}",
@@ -86,7 +89,9 @@ class KillInTheMiddle(Operation):
         else:
             line.restart_after_kill()
         if what == "commit":
-            status = line.watch.run(f"select pg_xact_status('{xid}')")[0][0]
+            # If nothing of it reached the disk, the server has never heard of its id.
+            answer = line.watch.try_to(f"select pg_xact_status('{xid}')", expected=(IN_FUTURE,))
+            status = answer.rows[0][0] if answer.ok else "aborted"
             line.report.say(f"the commit is {status}")
             if status == "committed":
                 # Rows of an unlogged table are gone all the same.
