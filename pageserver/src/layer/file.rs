@@ -1,13 +1,16 @@
-//! Making a layer's file: complete and durable before it has its name.
+//! What all layers' files have in common: they are complete and durable before they have their names, are
+//! opened with the same checks, and their keys are read alike.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use durable_files::File;
-use layers::{Owner, ReadError};
+use layers::{BlockCache, LayerKind, Owner, ReadError, Reader};
 use postgres_formats::TimelineId;
 
+use super::delta::keys::LayerKey;
 use super::image::LayerError;
 
 const BUFFER_BYTES: usize = 1 << 20;
@@ -47,6 +50,44 @@ pub fn make_file<T, E>(
         let _ = durable_files::unlink(&beside);
     }
     made
+}
+
+/// Opens the file at `path`, which must be a layer of that kind and of `timeline`.
+///
+/// # Errors
+/// See `LayerError`.
+pub(super) fn open_reader(
+    path: &Path,
+    timeline: TimelineId,
+    kind: LayerKind,
+    cache: &BlockCache,
+) -> Result<Reader<fs::File>, LayerError> {
+    let file =
+        fs::File::open(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
+    let reader =
+        Reader::open(file, owner(timeline), cache).map_err(|error| layer_error(path, error))?;
+    if reader.kind() != kind {
+        let name = match kind {
+            LayerKind::Delta => "delta",
+            LayerKind::Image => "image",
+        };
+        return Err(LayerError::Corrupt {
+            path: path.to_owned(),
+            what: format!("it is no {name}"),
+        });
+    }
+    Ok(reader)
+}
+
+/// The key with these bytes in the layer at `path`.
+///
+/// # Errors
+/// `Corrupt` if there is no such key.
+pub(super) fn key_of(path: &Path, bytes: &[u8]) -> Result<LayerKey, LayerError> {
+    LayerKey::decode(bytes).ok_or_else(|| LayerError::Corrupt {
+        path: path.to_owned(),
+        what: "an entry of an unknown kind".into(),
+    })
 }
 
 /// What an error of the layer at `path` is to those who ask.

@@ -18,7 +18,7 @@ use layers::{BlockCache, Entry, KeyRange, LayerKind, Lsn, ReadError, Reader};
 use postgres_formats::lsn::WalSegmentSize;
 use postgres_formats::{Oid, TimelineId};
 
-use super::file::{layer_error, owner};
+use super::file::{key_of, layer_error, open_reader};
 use crate::index::{DbEvent, EndedBy, FoundVersion, Foundation, Known, PageHistory};
 use crate::layer::image::LayerError;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
@@ -47,14 +47,7 @@ impl DeltaLayer {
         segment_size: WalSegmentSize,
         cache: &BlockCache,
     ) -> Result<DeltaLayer, LayerError> {
-        let file =
-            File::open(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
-        let reader =
-            Reader::open(file, owner(timeline), cache).map_err(|error| layer_error(path, error))?;
-        if reader.kind() != LayerKind::Delta {
-            let what = "it is no delta".to_owned();
-            return Err(LayerError::Corrupt { path: path.to_owned(), what });
-        }
+        let reader = open_reader(path, timeline, LayerKind::Delta, cache)?;
         Ok(DeltaLayer { path: path.to_owned(), reader, segment_size })
     }
 
@@ -118,10 +111,7 @@ impl DeltaLayer {
             if lsn > at {
                 continue;
             }
-            let key = LayerKey::decode(&key).ok_or_else(|| LayerError::Corrupt {
-                path: self.path.clone(),
-                what: "an entry of an unknown kind".into(),
-            })?;
+            let key = key_of(&self.path, &key)?;
             let value = read(kind, &value).ok_or_else(|| self.senseless(key))?;
             match found.last_mut() {
                 Some(last) if last.0 == key => *last = (key, lsn, value),

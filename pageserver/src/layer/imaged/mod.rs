@@ -17,7 +17,7 @@ use postgres_formats::{Oid, PageImage, TimelineId};
 
 use super::delta::keys::{KindRange, LayerKey, sizes_in};
 use super::delta::{trail, values};
-use super::file::{layer_error, owner};
+use super::file::{key_of, layer_error, open_reader};
 use super::image::LayerError;
 use crate::index::{DbEvent, EndedBy, Foundation, Known, PageHistory};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
@@ -45,14 +45,7 @@ impl ImagedLayer {
         segment_size: WalSegmentSize,
         cache: &BlockCache,
     ) -> Result<ImagedLayer, LayerError> {
-        let file =
-            File::open(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
-        let reader =
-            Reader::open(file, owner(timeline), cache).map_err(|error| layer_error(path, error))?;
-        if reader.kind() != LayerKind::Image {
-            let what = "it is no image".to_owned();
-            return Err(LayerError::Corrupt { path: path.to_owned(), what });
-        }
+        let reader = open_reader(path, timeline, LayerKind::Image, cache)?;
         let lsn = reader.lsns().start;
         Ok(ImagedLayer { path: path.to_owned(), reader, lsn, segment_size })
     }
@@ -122,10 +115,7 @@ impl ImagedLayer {
         let value = |entry: Result<Entry, _>| {
             let Entry { key, kind, value, .. } =
                 entry.map_err(|error| layer_error(&self.path, error))?;
-            let key = LayerKey::decode(&key).ok_or_else(|| LayerError::Corrupt {
-                path: self.path.clone(),
-                what: "an entry of an unknown kind".into(),
-            })?;
+            let key = key_of(&self.path, &key)?;
             read(key, kind, &value).ok_or_else(|| self.senseless(key))
         };
         entries.map(value).collect()
