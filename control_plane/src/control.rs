@@ -54,13 +54,19 @@ impl Control {
         Control::connect_to("page server", connstr)
     }
 
+    /// The same for a command that may take as long as it wants.
+    pub(crate) fn connect_patiently(connstr: &str) -> Result<Control> {
+        Control::connect_within("page server", connstr, None)
+    }
+
     /// Connects to `server`, which is how errors call it.
     pub(crate) fn connect_to(server: &str, connstr: &str) -> Result<Control> {
-        let timeouts = Timeouts {
-            connect: CONNECT_TIMEOUT,
-            read: Some(REPLY_TIMEOUT),
-            write: Some(REPLY_TIMEOUT),
-        };
+        Control::connect_within(server, connstr, Some(REPLY_TIMEOUT))
+    }
+
+    fn connect_within(server: &str, connstr: &str, reply: Option<Duration>) -> Result<Control> {
+        let timeouts =
+            Timeouts { connect: CONNECT_TIMEOUT, read: reply, write: Some(REPLY_TIMEOUT) };
         let params: Result<ConnectParams, _> = connstr.parse();
         params
             .map_err(ClientError::from)

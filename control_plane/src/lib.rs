@@ -3,6 +3,7 @@
 pub mod account;
 mod branch;
 mod checkpoint;
+mod compact;
 mod companions;
 mod compute;
 pub mod config;
@@ -24,6 +25,7 @@ mod verify;
 pub use account::Account;
 pub use branch::{Ancestor, Branch, Branches, DamagedBranch, Stop};
 pub use checkpoint::{Checkpoint, Layer};
+pub use compact::{Compacted, Work};
 pub use compute::{
     Advance, Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, Mode, Replaced,
     unpack_base_backup,

@@ -29,4 +29,5 @@ pub mod stop;
 pub mod stretch;
 pub mod timeline;
 pub mod wal;
+pub mod work;
 pub mod writer;

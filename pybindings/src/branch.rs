@@ -221,6 +221,12 @@ impl PyBranch {
         to_python(py, &done)
     }
 
+    fn compact(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let compact = || self.repository.compact_branch(&self.branch, &mut |_| {});
+        let done = py.detach(compact).map_err(raise)?;
+        to_python(py, &done)
+    }
+
     fn rename(&self, py: Python<'_>, name: &str) -> PyResult<PyBranch> {
         let branch =
             py.detach(|| self.repository.rename_branch(&self.branch.name, name)).map_err(raise)?;

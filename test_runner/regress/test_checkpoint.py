@@ -41,5 +41,16 @@ def test_a_checkpoint_leaves_nothing_to_index(
         assert pg.psql("select sum(n) from t") == "200000100"
         pg.psql("delete from t where n % 3 = 0")
         assert dev.checkpoint()["layers"]
+        pg.psql("update t set n = n + 1")
+        state = pg.psql("select count(*), sum(n) from t")
+        compacted = cli.json("compact", "dev")
+        folder = repo.path / "timelines" / dev.timeline / "layers"
+        assert {layer["name"] for layer in compacted["made"]} == {p.name for p in folder.iterdir()}
+        assert [layer["name"][:7] for layer in compacted["made"]] == ["delta__", "image__"]
+        assert len(compacted["replaced"]) == 1
+    dev.compact()
+    assert dev.compact()["made"] == []
+    assert "already" in cli.run("compact", "dev").stderr
+    assert cli("psql", "dev", "-At", "-c", "select count(*), sum(n) from t").strip() == state
     verify("dev")
     assert "no branch" in cli.refused("checkpoint", "nobody")

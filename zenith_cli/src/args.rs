@@ -45,6 +45,10 @@ pub enum Command {
     Branch(BranchArguments),
     /// Put the history of a branch into layers, so that the page server starts without reading its WAL
     Checkpoint(CheckpointArguments),
+    /// Put the history of a branch into few layers, with an image of all there is at its end
+    ///
+    /// The page server does that by itself when it is due. Nothing of the history is lost.
+    Compact(CompactArguments),
     /// Remove layers of a branch that nobody needs: see [retention] in zenith.toml
     ///
     /// What branches, tags and computes stand on is kept. Without a window of retention everything is.
@@ -114,6 +118,12 @@ pub struct BranchArguments {
 
 #[derive(Args, Debug)]
 pub struct CheckpointArguments {
+    /// Which branch [default: the default branch]
+    pub branch: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct CompactArguments {
     /// Which branch [default: the default branch]
     pub branch: Option<String>,
 }

@@ -12,8 +12,9 @@ use slog::Logger;
 
 use crate::error_text::with_causes;
 use crate::repository::Retention;
-use crate::timeline::{Timeline, look_after};
+use crate::timeline::{FreezeError, Timeline, look_after};
 use crate::wal::open_segments::OpenSegments;
+use crate::work::Works;
 
 /// What could not be written is tried again after this.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -69,6 +70,8 @@ pub struct LayerShared {
     pub options: LayerOptions,
     /// Blocks of layers that were read.
     pub blocks: BlockCache,
+    /// What is being done about layers just now.
+    pub works: Works,
     /// WAL segments that are open.
     pub segments: Arc<OpenSegments>,
     /// Timelines with a stretch to be written go here; `None`: nothing is written any more.
@@ -111,6 +114,7 @@ impl LayerShared {
         Arc::new(LayerShared {
             options,
             blocks: BlockCache::new(options.cache_bytes),
+            works: Works::default(),
             segments: OpenSegments::new(OPEN_SEGMENTS_MAX),
             to_write: Mutex::new(start_thread("layers", log, write)),
             loaded,
@@ -120,6 +124,12 @@ impl LayerShared {
     /// Looks after the debt of `timeline` from now on.
     pub(crate) fn look_after(&self, timeline: &Arc<Timeline>) {
         self.loaded.lock().push(Arc::downgrade(timeline));
+    }
+
+    /// Whether WAL of any timeline is taken in slowly just now.
+    pub(crate) fn is_ingest_slowed(&self) -> bool {
+        let loaded: Vec<_> = self.loaded.lock().iter().filter_map(Weak::upgrade).collect();
+        loaded.iter().any(|timeline| timeline.is_ingest_slowed())
     }
 
     /// Has the closed stretches of `timeline` written soon.
@@ -137,17 +147,33 @@ impl LayerShared {
 }
 
 /// Merges layers and makes images where layers were written. What fails is tried again when another layer
-/// of that timeline has been written.
+/// of that timeline has been written; what was put off, when nothing has been written for a while.
 fn tidy_layers(timelines: &Receiver<Weak<Timeline>>, log: &Logger) {
-    while let Ok(next) = timelines.recv() {
+    let mut put_off = Vec::new();
+    loop {
         // A timeline that got several layers meanwhile is seen to once.
-        let mut due = vec![next];
+        let mut due = match timelines.recv_timeout(RETRY_AFTER) {
+            Ok(next) => vec![next],
+            Err(RecvTimeoutError::Timeout) => std::mem::take(&mut put_off),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         due.extend(timelines.try_iter());
         due.dedup_by(|a, b| a.ptr_eq(b));
-        for timeline in due.iter().filter_map(Weak::upgrade) {
-            if let Err(error) = timeline.tidy() {
-                slog::error!(log, "layers cannot be merged, nor an image made, for now: {}",
-                    with_causes(&error); "timeline" => %timeline.id());
+        for weak in due {
+            let Some(timeline) = weak.upgrade() else { continue };
+            match timeline.tidy() {
+                Ok(()) => {}
+                Err(FreezeError::GaveWay) => {
+                    slog::info!(log, "layers are merged and images made later, for WAL comes first";
+                        "timeline" => %timeline.id());
+                    if !put_off.iter().any(|known: &Weak<Timeline>| known.ptr_eq(&weak)) {
+                        put_off.push(weak);
+                    }
+                }
+                Err(error) => {
+                    slog::error!(log, "layers cannot be merged, nor an image made, for now: {}",
+                        with_causes(&error); "timeline" => %timeline.id());
+                }
             }
         }
     }

@@ -137,6 +137,13 @@ pub enum Command {
         /// Branch or timeline.
         timeline: String,
     },
+    /// Puts the history of a timeline into few layers, with an image at its end.
+    Compact {
+        /// Branch or timeline.
+        timeline: String,
+    },
+    /// What is being done about layers.
+    WorkList,
     /// Removes layers of a timeline that nobody needs.
     Gc {
         /// Branch or timeline.
@@ -281,6 +288,8 @@ impl Command {
             ("gc", [t, word]) if word.eq_ignore_ascii_case("dry") => {
                 Command::Gc { timeline: t.clone(), dry: true }
             }
+            ("compact", [t]) => Command::Compact { timeline: t.clone() },
+            ("work_list", []) => Command::WorkList,
             ("checkpoint", [t]) => Command::Checkpoint { timeline: t.clone() },
             ("lsn_at", [t, time]) => Command::LsnAt { timeline: t.clone(), time: time.parse()? },
             ("timestamp_at", [t, lsn]) => {

@@ -76,6 +76,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "index_bytes",
             "layers_written",
             "slowed",
+            "working",
             "kept_timelines",
             "kept_bytes",
             "problems",
@@ -184,6 +185,16 @@ pub const COMMANDS: &[CommandSpec] = &[
         usage: "checkpoint T",
         purpose: "put the history of a timeline into layers; a row for each, and one for the end",
         columns: &["lsn", "layer", "bytes", "wal_bytes"],
+    },
+    CommandSpec {
+        usage: "compact T",
+        purpose: "put the history of a timeline into few layers, with an image at its end; a row for each layer made or replaced, and one for the end and all layers",
+        columns: &["lsn", "layer", "bytes", "replaced", "layers"],
+    },
+    CommandSpec {
+        usage: "work_list",
+        purpose: "what is being done about layers just now, and how far it is",
+        columns: &["timeline", "kind", "lsn", "done", "total"],
     },
     CommandSpec {
         usage: "gc T [dry]",

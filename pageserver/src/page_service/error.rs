@@ -194,6 +194,7 @@ fn of_freeze(error: &FreezeError) -> SqlState {
         FreezeError::Timeline(error) => of_timeline(error),
         FreezeError::Page(error) => of_page(error),
         FreezeError::ShutDown => SqlState::ADMIN_SHUTDOWN,
+        FreezeError::GaveWay => SqlState::OBJECT_IN_USE,
         FreezeError::Write { .. } | FreezeError::Layer(_) | FreezeError::Manifest(_) => {
             SqlState::DATA_CORRUPTED
         }

@@ -16,6 +16,7 @@ use crate::repository::{Branch, RepositoryError, Unreadable};
 use crate::timeline::{Debt, LayerFile, Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
+use crate::work::WorkState;
 use crate::writer::WriterFact;
 
 /// The state of a timeline that takes in WAL.
@@ -124,6 +125,14 @@ pub(super) fn execute(
             let end = vec![text(frozen.end), None, None, None];
             frozen.layers.iter().map(layer).chain([end]).collect()
         }
+        Command::Compact { timeline } => compact(service, timeline)?,
+        Command::WorkList => {
+            let row = |work: &WorkState| {
+                let WorkState { timeline, kind, lsn, done, total } = work;
+                vec![text(timeline), text(kind.name()), text(lsn), text(done), text(total)]
+            };
+            repository.works().list().iter().map(row).collect()
+        }
         Command::Gc { timeline, dry } => {
             let (id, timeline) = service.timeline(timeline)?;
             let collected = service.repository.collect(id, *dry)?;
@@ -185,6 +194,7 @@ fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
         text(debts.iter().map(|(_, debt, _)| debt.memory_bytes).sum::<u64>()),
         text(debts.iter().map(|(_, _, written)| written).sum::<u64>()),
         slowed(service, &debts),
+        working(service),
         text(kept.len()),
         text(kept_bytes),
         problems(service)?,
@@ -201,6 +211,28 @@ fn slowed(service: &PageService, debts: &[(TimelineId, Debt, u64)]) -> Option<St
         })
         .collect();
     (!texts.is_empty()).then(|| texts.join(" | "))
+}
+
+/// What is being done about layers of which branch, in one line.
+fn working(service: &PageService) -> Option<String> {
+    let work = |work: &WorkState| {
+        let label = label(service, work.timeline);
+        format!("{label}: {} {}, {} %", work.kind, work.lsn, work.percent())
+    };
+    let texts: Vec<String> = service.repository.works().list().iter().map(work).collect();
+    (!texts.is_empty()).then(|| texts.join(" | "))
+}
+
+fn compact(service: &PageService, timeline: &str) -> Result<Rows, CommandError> {
+    let done = service.timeline(timeline)?.1.compact()?;
+    let row = |layer: &LayerFile, replaced: bool| {
+        vec![None, text(&layer.name), text(layer.bytes), text(replaced), None]
+    };
+    let mut rows: Rows = done.made.iter().map(|layer| row(layer, false)).collect();
+    rows.extend(done.replaced.iter().map(|layer| row(layer, true)));
+    let bytes: u64 = done.layers.iter().map(|layer| layer.bytes).sum();
+    rows.push(vec![text(done.end), None, text(bytes), None, text(done.layers.len())]);
+    Ok(rows)
 }
 
 /// What is wrong with which branch or with all of them, in one line.

@@ -15,6 +15,7 @@ use postgres_formats::TimelineId;
 
 use super::Repository;
 use crate::timeline::Timeline;
+use crate::work::Works;
 
 /// How often is looked for timelines to unload, at least and at most.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(100);
@@ -127,6 +128,11 @@ impl Repository {
     /// How many WAL segments are kept open, over all timelines.
     pub fn open_segments(&self) -> usize {
         self.layers.segments.count()
+    }
+
+    /// What is being done about layers just now, over all timelines.
+    pub fn works(&self) -> &Works {
+        &self.layers.works
     }
 
     /// The slots, so that no shard is locked while one of them is.

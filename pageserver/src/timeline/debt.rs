@@ -60,6 +60,12 @@ impl Timeline {
         }
     }
 
+    /// Whether whoever takes in its WAL has to wait just now.
+    pub(crate) fn is_ingest_slowed(&self) -> bool {
+        // The mark stays when no more WAL comes.
+        self.debt.is_slowed.load(Ordering::Relaxed) && self.history.read().waiting() > WAITING_MAX
+    }
+
     /// How many layers were written since it was loaded.
     pub fn layers_written(&self) -> u64 {
         self.debt.layers_written.load(Ordering::Relaxed)

@@ -56,6 +56,9 @@ pub enum FreezeError {
     /// The timeline is being shut down.
     #[error("the timeline is being shut down")]
     ShutDown,
+    /// WAL is taken in slowly, and that comes first.
+    #[error("put off: WAL is taken in slowly, and comes first")]
+    GaveWay,
     /// The layer cannot be read again.
     #[error(transparent)]
     Layer(#[from] LayerError),

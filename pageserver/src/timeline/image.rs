@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use layers::Summary;
@@ -21,6 +20,7 @@ use crate::layer::delta::WriteError;
 use crate::layer::file::{LayerOut, make_file};
 use crate::layer::imaged::{ImageWriter, ImagedLayer, Things};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
+use crate::work::WorkKind;
 
 /// Pages that are asked for at once.
 const BATCH_PAGES: usize = 64;
@@ -90,6 +90,8 @@ impl Timeline {
             FreezeError::Write { path: path.to_owned(), source }
         };
         let mut writer = ImageWriter::begin(out, self.id(), lsn, things).map_err(failed)?;
+        let total = things.objects.values().copied().map(u64::from).sum();
+        let work = self.layers.works.begin(self.id(), WorkKind::Imaging, lsn, total);
         let pages = things.objects.iter().flat_map(|(object, size)| {
             (0..*size).map(|block| ObjectPage { object: *object, block: BlockNumber(block) })
         });
@@ -99,12 +101,11 @@ impl Timeline {
             if batch.is_empty() {
                 return writer.finish().map_err(failed);
             }
-            if self.is_shut_down.load(Ordering::Relaxed) {
-                return Err(FreezeError::ShutDown);
-            }
+            self.give_way()?;
             for (image, request) in self.make_pages(&batch, NO_WAIT).into_iter().zip(&batch) {
                 writer.page(request.page, &*image?).map_err(failed)?;
             }
+            work.advance(batch.len() as u64);
         }
     }
 

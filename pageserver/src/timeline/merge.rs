@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use postgres_formats::Lsn;
@@ -15,11 +14,14 @@ use super::freeze::{FreezeError, delta_name};
 use super::manifest::{Layered, Manifest};
 use crate::layer::delta::{DeltaLayer, MergeError, write_merged};
 use crate::layer::file::make_file;
+use crate::work::WorkKind;
 
 /// So many layers are merged into one.
 const MERGED_COUNT: usize = 8;
+/// After so many entries others are let go first.
+const ENTRIES_AT_ONCE: u64 = 1024;
 /// Together they have at most this many bytes: time and space for one merge are bounded.
-const MERGED_BYTES_MAX: u64 = 8 << 30;
+pub(super) const MERGED_BYTES_MAX: u64 = 8 << 30;
 
 impl Timeline {
     /// Merges the delta layers that lie between two LSNs. `false` if these are fewer than two, if they do
@@ -55,14 +57,27 @@ impl Timeline {
         }
     }
 
-    fn merge(&self, deltas: &[Arc<DeltaLayer>]) -> Result<bool, FreezeError> {
+    /// Merges deltas that follow each other; `false` if the timeline is shut down meanwhile. Whoever calls
+    /// holds the lock `reshaping`.
+    pub(super) fn merge(&self, deltas: &[Arc<DeltaLayer>]) -> Result<bool, FreezeError> {
         let Some((first, last)) = deltas.first().zip(deltas.last()) else { return Ok(false) };
         let began = Instant::now();
         let folder = self.dir.join("layers");
         let name = delta_name(first.start(), last.end());
         let path = folder.join(&name);
         let io = |source| FreezeError::Io { path: path.clone(), source };
-        let go_on = || !self.is_shut_down.load(Ordering::Relaxed);
+        let total = deltas.iter().map(|delta| delta.entry_count()).sum();
+        let work = self.layers.works.begin(self.id(), WorkKind::Merging, last.end(), total);
+        let (mut count, mut gave_way) = (0, Ok(()));
+        let go_on = || {
+            count += 1;
+            if count % ENTRIES_AT_ONCE != 0 {
+                return true;
+            }
+            work.advance(ENTRIES_AT_ONCE);
+            gave_way = self.give_way();
+            gave_way.is_ok()
+        };
         let merged = make_file(&path, io, |out| {
             write_merged(out, self.id(), deltas, go_on).map_err(|error| match error {
                 MergeError::Read(error) => FreezeError::Layer(error),
@@ -70,6 +85,9 @@ impl Timeline {
                 MergeError::Stopped => FreezeError::ShutDown,
             })
         });
+        if let Err(FreezeError::GaveWay) = gave_way {
+            return Err(FreezeError::GaveWay);
+        }
         let summary = match merged {
             Err(FreezeError::ShutDown) => return Ok(false),
             other => other?,

@@ -6,12 +6,14 @@
 
 mod checkpoint_at;
 mod collect;
+mod compact;
 #[cfg(test)]
 pub(crate) mod damage;
 mod debt;
 pub mod error;
 mod freeze;
 pub mod get_page;
+mod give_way;
 mod heal;
 mod history;
 mod image;
@@ -54,6 +56,7 @@ use manifest::{Layered, Manifest, Origin, Retained};
 
 pub use checkpoint_at::StateAt;
 pub use collect::Collected;
+pub use compact::Compacted;
 pub use debt::Debt;
 pub(crate) use debt::look_after;
 pub use freeze::{FreezeError, Frozen, WrittenLayer, image_name};

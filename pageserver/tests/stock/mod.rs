@@ -96,6 +96,9 @@ pub fn receive(timeline: &Arc<Timeline>, cluster: &Cluster, end: Lsn, rng: &mut 
     if rng.random() {
         merge_deltas(timeline, rng);
     }
+    if rng.random_ratio(1, 4) {
+        println!("compacted: {:?}", timeline.compact().unwrap());
+    }
 }
 
 /// Merges delta layers, in two pieces that are chosen at random.

@@ -7,6 +7,7 @@ from typing import Any, Literal, final, overload
 import psycopg
 
 from .checkpoint import Checkpoint
+from .compacted import Compacted
 from .verification import FilesVerification, RecordsVerification, Verification
 
 @final
@@ -224,6 +225,8 @@ class Branch:
     def checkpoint(self) -> Checkpoint:
         """Puts its history into layers, up to its end, so that the page server starts without
         reading its WAL."""
+    def compact(self) -> Compacted:
+        """Puts its history into few layers, with an image of all there is at its end."""
     def rename(self, name: str) -> Branch: ...
     def delete(self, *, reparent: bool = False) -> None:
         """Deletes it; refused while other branches stand on it, or keeping its history for them."""

@@ -2,6 +2,7 @@
 
 mod branch;
 mod checkpoint;
+mod compact;
 mod gc;
 mod init;
 mod page;
@@ -35,6 +36,7 @@ pub fn run(arguments: Arguments) -> Ended {
         Command::Status => server::status(&discover()?, output),
         Command::Branch(options) => branch::run(&discover()?, &options, output),
         Command::Checkpoint(options) => checkpoint::run(&discover()?, &options, output),
+        Command::Compact(options) => compact::run(&discover()?, &options, output),
         Command::Gc(options) => gc::run(&discover()?, &options, output),
         Command::Tag(options) => tag::run(&discover()?, &options, output),
         Command::Pg(command) => pg::run(&discover()?, command, output),

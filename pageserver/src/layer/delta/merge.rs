@@ -33,7 +33,7 @@ pub fn write_merged<W: Write>(
     out: W,
     timeline: TimelineId,
     deltas: &[Arc<DeltaLayer>],
-    go_on: impl Fn() -> bool,
+    mut go_on: impl FnMut() -> bool,
 ) -> Result<(Summary, W), MergeError> {
     let build = |error| MergeError::Write(WriteError::Build(error));
     let first = deltas.iter().map(|delta| delta.reader.lsns().start).min();

@@ -66,6 +66,11 @@ impl DeltaLayer {
         self.reader.summary().file_bytes
     }
 
+    /// How many entries it has.
+    pub fn entry_count(&self) -> u64 {
+        self.reader.summary().entry_count
+    }
+
     /// Reads the whole file and checks all of it.
     ///
     /// # Errors
