@@ -52,6 +52,25 @@ pub enum MakeError {
     Pool(String),
 }
 
+impl MakeError {
+    /// Whether it is a record or a page that is at fault, so that asking again cannot help; not so
+    /// where it is the redo processes that cannot be had.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            MakeError::Native { .. } => true,
+            MakeError::Pool(_) => false,
+            MakeError::Redo(error) => match error {
+                RedoError::Refused { .. }
+                | RedoError::Died { .. }
+                | RedoError::RecordTooLarge { .. } => true,
+                RedoError::Timeout { .. }
+                | RedoError::CannotStart { .. }
+                | RedoError::ShuttingDown => false,
+            },
+        }
+    }
+}
+
 /// Records to be applied to one page, all by the same means.
 enum Run {
     /// By PostgreSQL's redo, to a page of this relation.

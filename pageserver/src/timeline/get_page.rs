@@ -436,9 +436,7 @@ impl GetPageError {
             GetPageError::Layer(LayerError::Corrupt { .. }) => true,
             GetPageError::Timeline(error) => error.is_damaged_wal(),
             GetPageError::Wait(WaitError::Stopped { .. }) => true,
-            GetPageError::Make { source, .. } => {
-                !matches!(source, MakeError::Redo(walredo_pool::RedoError::ShuttingDown))
-            }
+            GetPageError::Make { source, .. } => source.is_corruption(),
             _ => false,
         }
     }

@@ -252,6 +252,23 @@ fn what_goes_bad_later_is_an_error_of_its_own() {
 }
 
 #[test]
+fn that_redo_cannot_be_had_is_no_damage() {
+    let mut sample = Sample::new(3000);
+    sample.write_page(1, 100);
+    let change = sample.write_change();
+    let timeline = sample.open();
+    sample.give(&timeline);
+    let request = crate::timeline::PageRequest::rel(
+        super::sample::rel(),
+        postgres_formats::BlockNumber(0),
+        change,
+    );
+    let error = timeline.get_page(request, Duration::ZERO).unwrap_err();
+    assert!(matches!(error, GetPageError::Make { .. }), "{error}");
+    assert!(!error.is_corruption(), "{error}");
+}
+
+#[test]
 fn times_and_the_end_are_not_guessed() {
     let sample = long().on_disk();
     fs::remove_file(sample.segment(2)).unwrap();

@@ -103,6 +103,18 @@ impl Sample {
         self.push(place)
     }
 
+    /// A change of block 0 that only a redo process can apply.
+    pub fn write_change(&mut self) -> Lsn {
+        // A block's header without image and data, as in `access/xlogrecord.h`.
+        let mut body = vec![0, 0, 0, 0];
+        let rel = rel();
+        for number in [rel.spc.0, rel.db.0, rel.rel.0, 0] {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
+        let place = self.writer.append(header(rmgr::GENERIC, 0), &body);
+        self.push(place)
+    }
+
     /// What another server writes that goes on at `start`, behind the record that begins at `prev`.
     pub fn going_on(start: Lsn, prev: Lsn) -> Sample {
         let mut sample = Sample::new(100);
