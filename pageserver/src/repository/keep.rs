@@ -41,11 +41,28 @@ impl Repository {
         // An answer that names all branches waits for all of them, and nobody waits for that.
         self.branch(name)?;
         let changing = self.changing.lock();
-        let mut branch = self.branch_now(name, &changing)?;
+        let before = self.branch_now(name, &changing)?;
+        let mut branch = before.clone();
         change(&mut branch);
-        branch.to_ref().write(&self.dir, name)?;
+        if let Err(error) = branch.to_ref().write(&self.dir, name) {
+            self.undo_change(before);
+            return Err(error.into());
+        }
         self.registry.write().insert(branch.clone());
         Ok(branch)
+    }
+}
+
+impl Repository {
+    /// Gives a branch the file back that it had before a change that failed: the new one may be there
+    /// already, and only not be sure to last. If that fails, too, what the file says counts.
+    fn undo_change(&self, before: Branch) {
+        let read = || BranchRef::read(&self.dir, &before.name).ok().flatten();
+        let Some(found) = read().filter(|found| *found != before.to_ref()) else { return };
+        if before.to_ref().write(&self.dir, &before.name).is_err() {
+            let BranchRef { protected, expires, .. } = read().unwrap_or(found);
+            self.registry.write().insert(Branch { protected, expires, ..before });
+        }
     }
 }
 
