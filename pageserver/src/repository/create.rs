@@ -108,10 +108,10 @@ impl Repository {
         })();
         if written.is_err() {
             // The error that matters is the first. A folder without this suffix must not stay without
-            // its name; with the suffix it is removed at the next start, if it cannot be now.
+            // its name; with the suffix it is removed later, if it cannot be now.
             let _ = durable_files::rename(&dir, &unnamed);
             if durable_files::remove_file(&name).is_ok() {
-                let _ = durable_files::remove_dir_all(&unnamed);
+                self.remove_folder(branch.timeline);
             }
         }
         written

@@ -6,7 +6,7 @@ use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
 use super::scan::{branches_dir, timeline_dir, unnamed_dir};
-use super::{Branch, Repository, RepositoryError, Unreadable};
+use super::{Branch, Repository, RepositoryError, Unreadable, kept};
 
 /// What is to be done with branches that stand on one that is deleted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ impl Repository {
             return Ok(branch);
         }
         self.refuse_if_needed(&branch)?;
+        // It would outlive the timeline.
+        kept::forget(&self.dir, branch.timeline)?;
         let io = |path: &Path, source| RepositoryError::Io { path: path.to_owned(), source };
         // Without its name first, so that a folder of that name that nobody names is a loss.
         let dir = timeline_dir(&self.dir, branch.timeline);
@@ -53,8 +55,11 @@ impl Repository {
         let path = branches_dir(&self.dir).join(name.as_str());
         let nameless = match dir.exists() {
             true => durable_files::rename(&dir, &unnamed).map_err(|source| io(&dir, source)),
-            // An earlier try was broken off, and could not be undone.
-            false => Ok(()),
+            // An earlier try was broken off, and could not be undone; perhaps it is not durable.
+            false => {
+                let timelines = self.dir.join("timelines");
+                durable_files::sync_dir(&timelines).map_err(|source| io(&timelines, source))
+            }
         };
         let removed = nameless
             .and_then(|()| durable_files::remove_file(&path).map_err(|source| io(&path, source)));
@@ -70,10 +75,23 @@ impl Repository {
         }
         self.registry.write().remove(name);
         self.let_go(branch.timeline);
-        durable_files::remove_dir_all(&unnamed).map_err(|source| io(&unnamed, source))?;
+        self.remove_folder(branch.timeline);
         slog::info!(self.log, "branch deleted"; "branch" => %name, "timeline" => %branch.timeline);
         self.remove_unneeded(&changing);
         Ok(branch)
+    }
+
+    /// Removes the folder of a timeline that is gone. What cannot be removed is only in the way, and is tried
+    /// again with the next deletion and at the next start.
+    pub(super) fn remove_folder(&self, id: TimelineId) {
+        let unnamed = unnamed_dir(&self.dir, id);
+        if let Err(error) = durable_files::remove_dir_all(&unnamed)
+            && unnamed.exists()
+        {
+            slog::warn!(self.log, "what was deleted is still on disk";
+                "path" => %unnamed.display(), "error" => %error);
+            self.registry.write().leave(id);
+        }
     }
 
     /// Takes a timeline that is gone out of memory.

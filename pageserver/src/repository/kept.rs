@@ -118,6 +118,18 @@ pub(super) fn settle(
     Ok(())
 }
 
+/// Removes the fact about a timeline that has a name: what is left of an attempt that could not be undone.
+///
+/// # Errors
+/// See `RepositoryError`.
+pub(super) fn forget(dir: &Path, id: TimelineId) -> Result<(), RepositoryError> {
+    let path = path_of(dir, id);
+    if path.exists() {
+        remove_fact(&path)?;
+    }
+    Ok(())
+}
+
 impl Repository {
     /// Names of the branches that stand on a timeline, be it with kept ones in between.
     pub(super) fn standing_on(&self, id: TimelineId) -> Vec<BranchName> {
@@ -144,20 +156,25 @@ impl Repository {
         _changing: &Changing<'_>,
     ) -> Result<(), RepositoryError> {
         let (refs, kept) = (self.dir.join("refs"), kept_dir(&self.dir));
-        if !kept.exists() {
-            durable_files::create_dir_all(&kept).map_err(io(&kept))?;
-            durable_files::sync_dir(&refs).map_err(io(&refs))?;
+        durable_files::create_dir_all(&kept).map_err(io(&kept))?;
+        // Also where it was there: whoever made it may have come no further. And the name of the
+        // timeline's folder may be as young as the branch: a crash must not give it the suffix back.
+        for folder in [refs, self.dir.join("timelines")] {
+            durable_files::sync_dir(&folder).map_err(io(&folder))?;
         }
-        // The folder's name may be as young as the branch, and a crash must not give it the suffix back.
-        let timelines = self.dir.join("timelines");
-        durable_files::sync_dir(&timelines).map_err(io(&timelines))?;
         let path = path_of(&self.dir, branch.timeline);
-        write_fact(&path, &Text { name: branch.name.to_string(), since: now() })?;
         let name = branches_dir(&self.dir).join(branch.name.as_str());
-        if let Err(source) = durable_files::remove_file(&name) {
-            // The branch is still there. If this fails, too, the branch counts.
+        let text = Text { name: branch.name.to_string(), since: now() };
+        let written = write_fact(&path, &text).map_err(RepositoryError::from);
+        let kept = written.and_then(|()| durable_files::remove_file(&name).map_err(io(&name)));
+        if let Err(error) = kept {
+            // The branch is still there, if only after a crash. First its name is sure, then the fact
+            // goes; if that fails, the branch counts.
+            if !name.exists() {
+                branch.to_ref().write(&self.dir, &branch.name)?;
+            }
             let _ = remove_fact(&path);
-            return Err(RepositoryError::Io { path: name, source });
+            return Err(error);
         }
         let mut registry = self.registry.write();
         registry.remove(&branch.name);
@@ -172,9 +189,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Removes the kept timelines that nothing stands on any more. What fails is tried again with the
-    /// next deletion and at the next start.
+    /// Removes the kept timelines that nothing stands on any more, and what earlier deletions could not
+    /// remove. What fails is tried again with the next deletion and at the next start.
     pub(super) fn remove_unneeded(&self, changing: &Changing<'_>) {
+        self.remove_unneeded_kept(changing);
+        let left = self.registry.write().take_left();
+        left.into_iter().for_each(|id| self.remove_folder(id));
+    }
+
+    fn remove_unneeded_kept(&self, changing: &Changing<'_>) {
         loop {
             let unneeded = {
                 let registry = self.registry.read();
@@ -202,11 +225,19 @@ impl Repository {
     fn remove_kept(&self, kept: &Kept, _changing: &Changing<'_>) -> Result<(), RepositoryError> {
         let id = kept.timeline;
         let (dir, unnamed) = (timeline_dir(&self.dir, id), unnamed_dir(&self.dir, id));
-        durable_files::rename(&dir, &unnamed).map_err(io(&dir))?;
+        match dir.exists() {
+            true => durable_files::rename(&dir, &unnamed).map_err(io(&dir))?,
+            // An earlier try came this far, perhaps not durably.
+            false => {
+                let timelines = self.dir.join("timelines");
+                durable_files::sync_dir(&timelines).map_err(io(&timelines))?;
+            }
+        }
         remove_fact(&path_of(&self.dir, id))?;
         self.registry.write().remove_kept(id);
         self.let_go(id);
-        durable_files::remove_dir_all(&unnamed).map_err(io(&unnamed))
+        self.remove_folder(id);
+        Ok(())
     }
 
     /// The timelines that are kept for others, and how many bytes their files have.

@@ -23,6 +23,7 @@ pub(super) struct Registry {
     /// Whether all that there is has been read, so that what is not in here is not there.
     pub complete: bool,
     removals: u64,
+    left: BTreeSet<TimelineId>,
 }
 
 impl Registry {
@@ -69,6 +70,16 @@ impl Registry {
     /// Takes out a timeline that was kept.
     pub fn remove_kept(&mut self, id: TimelineId) {
         self.kept.remove(&id);
+    }
+
+    /// Takes note that the folder of a timeline that is gone could not be removed.
+    pub fn leave(&mut self, id: TimelineId) {
+        self.left.insert(id);
+    }
+
+    /// The timelines of which that was noted, which is forgotten.
+    pub fn take_left(&mut self) -> BTreeSet<TimelineId> {
+        std::mem::take(&mut self.left)
     }
 
     /// Where the timeline was forked from another, if it has been read.
