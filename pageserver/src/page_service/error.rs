@@ -179,7 +179,8 @@ fn of_timeline(error: &TimelineError) -> SqlState {
         | TimelineError::DamagedRecord { .. }
         | TimelineError::DamagedContent { .. }
         | TimelineError::Stopped(_)
-        | TimelineError::MissingWal { .. } => SqlState::DATA_CORRUPTED,
+        | TimelineError::MissingWal { .. }
+        | TimelineError::AncestorRemoved { .. } => SqlState::DATA_CORRUPTED,
     }
 }
 

@@ -77,10 +77,9 @@ impl Timeline {
             remaining.retained = next;
             remaining.deltas.retain(|name| !names.contains(name));
             remaining.images.retain(|name| !names.contains(name));
-            if let Err(error) = self.write_layered(&mut layered, remaining) {
-                *self.retained.write() = before;
-                return Err(error);
-            }
+            // If it fails, the manifest may say so already and only not be sure to last: nothing may stand
+            // on these layers any more.
+            self.write_layered(&mut layered, remaining)?;
             self.history.write().remove(&names);
         }
         self.remove_layers(&names);

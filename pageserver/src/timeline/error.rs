@@ -41,6 +41,14 @@ pub enum TimelineError {
     /// The manifest names an ancestor that was not given, or there is one too many.
     #[error("timeline {0} does not fit the ancestor found for it")]
     AncestorMissing(TimelineId),
+    /// What it stands on was removed.
+    #[error("timeline {ancestor}, which this one stands on, has no history at {lsn} any more")]
+    AncestorRemoved {
+        /// The ancestor.
+        ancestor: TimelineId,
+        /// Where this one begins.
+        lsn: Lsn,
+    },
     /// WAL that was indexed before can no longer be read as it was.
     #[error("WAL of timeline {timeline} at {lsn} is damaged")]
     DamagedWal {

@@ -164,6 +164,14 @@ impl Timeline {
     ) -> Result<Arc<Timeline>, TimelineError> {
         let (below, cluster) = match (&manifest.origin, ancestor) {
             (Origin::Ancestor(at), Some(ancestor)) => {
+                // Never so unless somebody has changed files. Older layers would be asked in place of
+                // those that were removed.
+                if ancestor.check_lsn(at.lsn).is_err() {
+                    return Err(TimelineError::AncestorRemoved {
+                        ancestor: ancestor.id(),
+                        lsn: at.lsn,
+                    });
+                }
                 let cluster = ancestor.cluster.clone();
                 (Below::Ancestor(ancestor, at.lsn), cluster)
             }

@@ -252,6 +252,28 @@ fn what_goes_bad_later_is_an_error_of_its_own() {
 }
 
 #[test]
+fn nothing_stands_on_history_that_was_removed() {
+    let mut sample = Sample::new(3000);
+    let timeline = sample.open();
+    for content in [1, 2, 3] {
+        sample.write_page(content, 100);
+        sample.give(&timeline);
+        timeline.freeze().unwrap();
+    }
+    assert!(timeline.make_image(sample.end()).unwrap());
+    let kept = [sample.ends[0]].into();
+    let collected = timeline.collect(sample.end(), &kept, false).unwrap().unwrap();
+    assert_eq!(collected.layers.len(), 2);
+    for (n, is_there) in [(0, true), (1, false), (2, true)] {
+        let branch = sample.try_open_branch(&timeline, sample.ends[n], 10 + n as u8);
+        assert_eq!(branch.is_ok(), is_there, "{n}");
+        if let Ok(branch) = branch {
+            assert_eq!(page(&branch, sample.ends[n]).unwrap()[50], 1 + n as u8);
+        }
+    }
+}
+
+#[test]
 fn that_redo_cannot_be_had_is_no_damage() {
     let mut sample = Sample::new(3000);
     sample.write_page(1, 100);

@@ -15,6 +15,7 @@ use walredo_pool::WalRedoConfig;
 use crate::layer::freezer::{LayerOptions, LayerShared};
 use crate::layer::image::ImageLayerWriter;
 use crate::page_maker::PageMaker;
+use crate::timeline::error::TimelineError;
 use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
 use crate::timeline::{PageRequest, Timeline};
 
@@ -185,6 +186,16 @@ impl Sample {
 
     /// A branch at `at`, a record's end, without WAL of its own.
     pub fn open_branch(&self, parent: &Arc<Timeline>, at: Lsn, number: u8) -> Arc<Timeline> {
+        self.try_open_branch(parent, at, number).unwrap()
+    }
+
+    /// The same, which may fail.
+    pub fn try_open_branch(
+        &self,
+        parent: &Arc<Timeline>,
+        at: Lsn,
+        number: u8,
+    ) -> Result<Arc<Timeline>, TimelineError> {
         let dir = self.dir.path().join(format!("branch{number}"));
         fs::create_dir_all(dir.join("wal")).unwrap();
         let manifest = Manifest {
@@ -198,7 +209,7 @@ impl Sample {
         };
         let log = slog::Logger::root(slog::Discard, slog::o!());
         let maker = self.maker.clone();
-        Timeline::open(&dir, manifest, Some(parent.clone()), maker, layers_of_test(), &log).unwrap()
+        Timeline::open(&dir, manifest, Some(parent.clone()), maker, layers_of_test(), &log)
     }
 
     /// Gives a timeline all the WAL from where it wants it, and has it synced.
