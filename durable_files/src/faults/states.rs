@@ -60,6 +60,14 @@ impl Journal {
         CrashState { after: self.ops.len(), what: "what is durable".to_owned(), tree }
     }
 
+    /// The state that the end of the process leaves at the end, when the machine does not crash: everything
+    /// that has been done, durable or not.
+    pub fn whole_state(&self) -> CrashState {
+        let mut tree = self.before.clone();
+        self.ops.iter().for_each(|op| tree.apply(op));
+        CrashState { after: self.ops.len(), what: "everything".to_owned(), tree }
+    }
+
     /// The states that a crash after the first `after` operations may leave: those that are durable
     /// are there; of the rest all, none, only content, only names, all but any one, any one alone; the
     /// last write torn at any border of sectors, either part of it missing; content that made a

@@ -36,6 +36,8 @@ pub struct LayerOptions {
     pub cache_bytes: u64,
     /// How many bytes of WAL are kept that are in layers; `None`: all.
     pub keep_wal_bytes: Option<u64>,
+    /// But so many at least: what is compared with a server before its WAL is taken.
+    pub keep_wal_bytes_min: u64,
     /// Bound of the memory for indexes of WAL that is not in layers, over all timelines.
     pub memory_bytes: u64,
     /// A stretch is written as a layer after this time at the latest.
@@ -55,6 +57,7 @@ impl Default for LayerOptions {
             stretch_bytes: 64 << 20,
             cache_bytes: 64 << 20,
             keep_wal_bytes: None,
+            keep_wal_bytes_min: 1 << 20,
             memory_bytes: 256 << 20,
             age_max: Duration::from_secs(300),
             image_percent: 100,

@@ -18,15 +18,14 @@ use postgres_formats::Lsn;
 use super::Timeline;
 use super::manifest::Layered;
 
-/// Of what is in layers so much is kept at least: what is compared with a server before its WAL is taken.
-const KEPT_BYTES_MIN: u64 = 1 << 20;
-
 impl Timeline {
     /// Removes WAL that is in layers according to the manifest on disk, which `layered` is. What cannot be
     /// removed is in nobody's way, and is tried again with the next layer.
     pub(super) fn remove_layered_wal(&self, layered: &Layered) {
-        let Some(keep) = self.layers.options.keep_wal_bytes else { return };
-        let behind = layered.end.as_u64().saturating_sub(keep.max(KEPT_BYTES_MIN));
+        let options = &self.layers.options;
+        let Some(keep) = options.keep_wal_bytes else { return };
+        let keep = keep.max(options.keep_wal_bytes_min);
+        let behind = layered.end.as_u64().saturating_sub(keep);
         match self.wal.remove_before(Lsn::new(behind)) {
             Ok(0) => {}
             Ok(count) => {

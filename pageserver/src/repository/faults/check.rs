@@ -4,34 +4,37 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use postgres_formats::{BLCKSZ, Lsn};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn};
 
-use super::known::{Known, Names, tag_key};
+use super::known::{Known, Named, Names, tag_key};
 use super::open;
-use crate::repository::Repository;
-use crate::timeline::Timeline;
-use crate::timeline::damage::sample::page;
+use crate::layer::freezer::LayerOptions;
+use crate::repository::{Branch, Repository};
+use crate::timeline::damage::sample::{page, rel};
+use crate::timeline::error::TimelineError;
 use crate::timeline::manifest::{Manifest, Origin};
+use crate::timeline::{GetPageError, PageRequest, Timeline};
 
 /// Opens the repository in `dir` after a crash that happened after so many operations, and goes on.
 ///
 /// # Panics
 /// If something is not as it must be.
-pub(super) fn check(dir: &Path, known: &Known, after: usize) {
-    let repository = open(dir).unwrap();
-    let names = check_names(&repository, &known.names(after));
+pub(super) fn check(dir: &Path, known: &Known, after: usize, options: LayerOptions) {
+    let repository = open(dir, options).unwrap();
+    let names = check_names(&repository, known, &known.names(after));
     for timeline in &names {
         check_timeline(timeline, known, after);
     }
     // Files of which no acknowledged thing needs to be made are gone once it has started.
-    check_files(dir, &repository);
+    check_files(dir, &repository, options.keep_wal_bytes.is_some());
     for timeline in &names {
         go_on(timeline, known);
     }
     drop(names);
     drop(repository);
-    let repository = open(dir).unwrap();
+    let repository = open(dir, options).unwrap();
     for branch in repository.branches().unwrap() {
         let timeline = repository.timeline(branch.timeline).unwrap();
         if let Some(line) = known.lines.get(&timeline.id()) {
@@ -39,27 +42,45 @@ pub(super) fn check(dir: &Path, known: &Known, after: usize) {
         }
         check_pages(&timeline, known);
     }
-    check_files(dir, &repository);
+    check_files(dir, &repository, options.keep_wal_bytes.is_some());
 }
 
-fn check_names(repository: &Repository, possible: &[Names]) -> Vec<Arc<Timeline>> {
+fn check_names(repository: &Repository, known: &Known, possible: &[Names]) -> Vec<Arc<Timeline>> {
     let branches = repository.branches().unwrap();
     assert_eq!(repository.unreadable(), []);
     let (tags, unusable) = repository.tags().unwrap();
     assert!(unusable.is_empty(), "{}", unusable.len());
-    let tags = tags.into_iter().map(|tag| (tag_key(tag.name.as_str()), Some(tag.timeline)));
-    let found: Names = branches
-        .into_iter()
-        .map(|branch| (branch.name.to_string(), Some(branch.timeline)))
-        .chain(tags)
-        .collect();
+    for tag in &tags {
+        // What is before the horizon elsewhere is there where a tag is.
+        let (timeline, at) = (repository.timeline(tag.timeline).unwrap(), tag.lsn);
+        assert!(known.page(tag.timeline, at).is_none() || page(&timeline, at).is_some(), "{at}");
+    }
+    check_kept(repository, &branches);
+    let tags =
+        tags.into_iter().map(|tag| (tag_key(tag.name.as_str()), Named::on(Some(tag.timeline))));
+    let named = |branch: Branch| {
+        let Branch { timeline, protected, expires, .. } = branch;
+        (branch.name.to_string(), Named { timeline: Some(timeline), protected, expires })
+    };
+    let found: Names = branches.into_iter().map(named).chain(tags).collect();
     let fits = |names: &Names| {
-        names.keys().eq(found.keys())
-            && names.iter().all(|(name, id)| id.is_none() || *id == found[name])
+        names.keys().eq(found.keys()) && names.iter().all(|(name, known)| known.fits(&found[name]))
     };
     assert!(possible.iter().any(fits), "{found:?} is none of {possible:?}");
-    let ids: BTreeSet<_> = found.into_values().flatten().collect();
+    let ids: BTreeSet<_> = found.into_values().filter_map(|named| named.timeline).collect();
     ids.into_iter().map(|id| repository.timeline(id).unwrap()).collect()
+}
+
+/// That those timelines without a name are kept on which something stands, and no others.
+fn check_kept(repository: &Repository, branches: &[Branch]) {
+    let kept = repository.kept().unwrap().0;
+    let named: BTreeSet<_> = branches.iter().map(|branch| branch.timeline).collect();
+    let ancestors = branches.iter().map(|branch| branch.ancestor);
+    let ancestors = ancestors.chain(kept.iter().map(|kept| kept.ancestor));
+    let mut needed: BTreeSet<_> = ancestors.flatten().map(|ancestor| ancestor.timeline).collect();
+    needed.retain(|id| !named.contains(id));
+    let kept: BTreeSet<_> = kept.into_iter().map(|kept| kept.timeline).collect();
+    assert_eq!(kept, needed, "timelines without a name");
 }
 
 fn check_timeline(timeline: &Arc<Timeline>, known: &Known, after: usize) {
@@ -89,7 +110,15 @@ pub(super) fn check_pages(timeline: &Arc<Timeline>, known: &Known) {
 
 fn check_page(timeline: &Arc<Timeline>, known: &Known, lsn: Lsn) {
     let (content, len) = known.page(timeline.id(), lsn).unwrap();
-    let found = page(timeline, lsn).unwrap_or_else(|| panic!("no page at {lsn}"));
+    let request = PageRequest::rel(rel(), BlockNumber(0), lsn);
+    let found = match timeline.get_page(request, Duration::ZERO) {
+        Err(GetPageError::Timeline(TimelineError::BeforeBeginning { .. }))
+            if known.may_be_gone(timeline.id(), lsn) =>
+        {
+            return;
+        }
+        found => found.unwrap_or_else(|error| panic!("at {lsn}: {error}")),
+    };
     let mut expected = vec![content; usize::from(len)];
     expected.resize(BLCKSZ, 0);
     // It begins with LSN and checksum.
@@ -109,13 +138,16 @@ fn go_on(timeline: &Arc<Timeline>, known: &Known) {
 }
 
 /// That there is nothing that no branch and no manifest names.
-fn check_files(dir: &Path, repository: &Repository) {
+fn check_files(dir: &Path, repository: &Repository, wal_is_removed: bool) {
     let mut named = BTreeSet::new();
     let branches = repository.branches().unwrap();
-    for branch in &branches {
-        named.insert(dir.join("refs/branches").join(branch.name.as_str()));
-        let timeline = repository.timeline(branch.timeline).unwrap();
-        let folder = dir.join("timelines").join(branch.timeline.to_string());
+    let kept = repository.kept().unwrap().0;
+    named.extend(branches.iter().map(|it| dir.join("refs/branches").join(it.name.as_str())));
+    named.extend(kept.iter().map(|it| dir.join("refs/kept").join(it.timeline.to_string())));
+    let nameless = kept.iter().map(|kept| kept.timeline);
+    for id in branches.iter().map(|branch| branch.timeline).chain(nameless) {
+        let timeline = repository.timeline(id).unwrap();
+        let folder = dir.join("timelines").join(id.to_string());
         let manifest = Manifest::read(&folder).unwrap();
         named.extend([folder.join("manifest"), folder.join("wal/flushed")]);
         let layers = folder.join("layers");
@@ -127,10 +159,12 @@ fn check_files(dir: &Path, repository: &Repository) {
         }
         let listed = manifest.layered.deltas.iter().chain(&manifest.layered.images);
         named.extend(listed.map(|name| layers.join(name)));
-        // WAL from the beginning to the segment that goes on; one behind may have been begun.
+        // WAL from the beginning, or from what is in no layer, to the segment that goes on; one behind
+        // may have been begun.
         let size = timeline.cluster().segment_size;
+        let first = if wal_is_removed { manifest.layered.end } else { manifest.start };
         let last = timeline.last_record_lsn().segment(size).0 + 1;
-        for number in manifest.start.segment(size).0..=last {
+        for number in first.segment(size).0..=last {
             let number = postgres_formats::lsn::SegmentNumber(number);
             named.insert(folder.join("wal").join(number.file_name(1, size)));
         }
@@ -141,7 +175,7 @@ fn check_files(dir: &Path, repository: &Repository) {
     let left: Vec<_> = files(dir).into_iter().filter(|path| !named.contains(path)).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
     let folders = fs::read_dir(dir.join("timelines")).unwrap().count();
-    assert_eq!(folders, branches.len(), "folders of timelines");
+    assert_eq!(folders, branches.len() + kept.len(), "folders of timelines");
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -1,13 +1,14 @@
 //! A crash after each operation: every state that it may leave.
 
 use std::collections::HashSet;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use durable_files::faults::Recorder;
 
 use super::check::check;
-use super::scratch;
 use super::script::{STEPS, Script};
+use super::{options, removing_wal, scratch};
 
 /// The states after every `of`-th operation, from the one with the number `from` on.
 fn enumerate(from: usize, of: usize) {
@@ -18,6 +19,9 @@ fn enumerate(from: usize, of: usize) {
     for step in STEPS {
         script.step(*step).unwrap_or_else(|error| panic!("{step:?}: {error}"));
     }
+    let wal = dir.path().join("timelines").join(main.manifest().id.to_string()).join("wal");
+    let segments = fs::read_dir(wal).unwrap().count() - 1;
+    assert_eq!(segments, 1, "but for the mark the last segment alone is there");
     let known = script.known;
     let journal = recorder.journal();
     let (mut seen, mut checked, mut failed) = (HashSet::new(), 0, Vec::new());
@@ -29,7 +33,10 @@ fn enumerate(from: usize, of: usize) {
             checked += 1;
             let into = scratch();
             state.tree.build(into.path()).unwrap();
-            let good = catch_unwind(AssertUnwindSafe(|| check(into.path(), &known, after)));
+            // It may be configured anew each time that it starts.
+            let options = if checked % 2 == 0 { options() } else { removing_wal() };
+            let good =
+                catch_unwind(AssertUnwindSafe(|| check(into.path(), &known, after, options)));
             if good.is_err() {
                 let last = journal.describe(after);
                 eprintln!("^ crash after {after} operations, with {}\n{last}", state.what);

@@ -1,15 +1,16 @@
 //! Each operation fails in turn: it is said, nothing is lost, and the same once more succeeds.
 
+use std::fs;
 use std::path::Path;
 
-use durable_files::faults::{Fault, Journal, Recorder};
+use durable_files::faults::{CrashState, Fault, Journal, Recorder};
 
 use super::check::{check, check_pages};
-use super::known::{Command, Event, Known};
+use super::known::{Event, Known};
 use super::script::{STEPS, Script, Step};
-use super::{open_with, scratch};
+use super::{open, options, scratch};
 use crate::error_text::with_causes;
-use crate::repository::RepositoryError;
+use crate::layer::freezer::LayerOptions;
 use crate::stop::StopKind;
 
 /// What the errors say that come of a fault.
@@ -17,9 +18,13 @@ const SAID: [&str; 3] = ["No space left on device", "Input/output error", "could
 
 /// What a crash leaves at the end of the journal that takes all that is not durable.
 fn check_crash(journal: &Journal, known: &Known) {
+    check_state(&journal.least_state(), known);
+}
+
+fn check_state(state: &CrashState, known: &Known) {
     let into = scratch();
-    journal.least_state().tree.build(into.path()).unwrap();
-    check(into.path(), known, journal.len());
+    state.tree.build(into.path()).unwrap();
+    check(into.path(), known, state.after, options());
 }
 
 /// The history with a fault from one operation on until it is noticed. Returns which operation failed.
@@ -32,6 +37,7 @@ fn run(dir: &Path, number: usize, fault: Fault) -> Option<usize> {
         let Err(error) = script.step(*step) else { continue };
         let failed = recorder.first_failed();
         let said = with_causes(&*error);
+        eprintln!("{fault:?} at {failed:?}, {step:?}: {said}");
         assert!(failed.is_some() && SAID.iter().any(|text| said.contains(text)), "{said}");
         // While it lasts, what there is is served.
         if let Some(repository) = script.repository.clone() {
@@ -42,21 +48,23 @@ fn run(dir: &Path, number: usize, fault: Fault) -> Option<usize> {
             }
         }
         recorder.lift();
-        check_crash(&recorder.journal(), &script.known);
-        if let Err(error) = script.step(*step) {
-            // The branch was gone already, only not all of its files.
-            let gone = matches!(error.downcast_ref(), Some(RepositoryError::NoSuchBranch { .. }));
-            let Step::Delete(name) = step else { panic!("{step:?}: {error} after {said}") };
-            assert!(gone, "{error}");
-            script.note(Event::Done(Command::Delete((*name).to_owned())));
-        }
+        // It has not happened, whatever comes.
+        script.note(Event::Failed);
+        let journal = recorder.journal();
+        check_state(&journal.whole_state(), &script.known);
+        check_crash(&journal, &script.known);
+        script.step(*step).unwrap_or_else(|error| panic!("{step:?}: {error} after {said}"));
         // What has been acknowledged now is as durable as without the fault.
         check_crash(&recorder.journal(), &script.known);
     }
     recorder.lift();
-    for name in ["main", "two", "three"] {
-        check_pages(&script.timeline(name).unwrap(), &script.known);
-    }
+    check_pages(&script.timeline("main").unwrap(), &script.known);
+    let repository = script.repository().unwrap();
+    repository.remove_unneeded(&repository.changing.lock());
+    drop(repository);
+    let timelines = fs::read_dir(dir.join("timelines")).unwrap();
+    let left: Vec<_> = timelines.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "what is deleted needs no restart to go: {left:?}");
     let first = recorder.first_failed()?;
     script.repository = None;
     check_crash(&recorder.journal(), &script.known);
@@ -84,6 +92,36 @@ fn a_failing_device_is_survived_wherever_it_is_noticed() {
 }
 
 #[test]
+fn nothing_new_stands_on_what_a_failed_collection_may_have_removed() {
+    let is_collect = |step: &&Step| matches!(step, Step::Collect(_));
+    let collect = *STEPS.iter().find(is_collect).unwrap();
+    for operation in 0.. {
+        let dir = scratch();
+        let main = Script::prepare(dir.path());
+        let recorder = Recorder::attach(dir.path()).unwrap();
+        let mut script = Script::new(dir.path(), &recorder, &main);
+        for step in STEPS.iter().take_while(|step| !is_collect(step)) {
+            script.step(*step).unwrap();
+        }
+        recorder.fail_at(recorder.count() + operation, Fault::Io);
+        let collected = script.step(collect);
+        recorder.lift();
+        // In the second of the deltas, which the last of them do not need.
+        let between = main.ends.iter().position(|end| end.as_u64() > main.start.as_u64() + 7000);
+        if script.step(Step::Create("late", "main", between)).is_err() {
+            script.note(Event::Failed);
+        }
+        let journal = recorder.journal();
+        check_state(&journal.whole_state(), &script.known);
+        check_crash(&journal, &script.known);
+        if collected.is_ok() && recorder.failed() == 0 {
+            assert!(operation > 4, "{operation}");
+            return;
+        }
+    }
+}
+
+#[test]
 fn no_wal_is_taken_in_when_the_disk_is_nearly_full() {
     let dir = scratch();
     let main = Script::prepare(dir.path());
@@ -91,7 +129,8 @@ fn no_wal_is_taken_in_when_the_disk_is_nearly_full() {
     let mut script = Script::new(dir.path(), &recorder, &main);
     script.step(Step::Receive("main", 5000, 1000)).unwrap();
     script.step(Step::Sync("main")).unwrap();
-    script.repository = Some(open_with(dir.path(), u64::MAX).unwrap());
+    script.repository =
+        Some(open(dir.path(), LayerOptions { reserve_bytes: u64::MAX, ..options() }).unwrap());
     let timeline = script.timeline("main").unwrap();
     let (last, before) = (timeline.last_record_lsn(), recorder.position());
     let from = timeline.restart_receiving().unwrap();

@@ -30,8 +30,12 @@ impl Line {
 pub(super) enum Event {
     Began(Command),
     Done(Command),
+    /// What was begun has failed, and has not happened.
+    Failed,
     /// A timeline's WAL is durable so far.
     Durable(TimelineId, Lsn),
+    /// From now on a timeline may not answer for what is before this LSN.
+    Collecting(TimelineId, Lsn),
 }
 
 #[derive(Clone, Debug)]
@@ -40,12 +44,35 @@ pub(super) enum Command {
     Create(String, Option<TimelineId>),
     Rename(String, String),
     Delete(String),
+    Protect(String, bool),
+    Expire(String, Option<u64>),
     Tag(String, TimelineId),
     Untag(String),
 }
 
-/// Branches and tags, and what they are on.
-pub(super) type Names = BTreeMap<String, Option<TimelineId>>;
+/// What is remembered of a branch or of a tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Named {
+    /// What it is on; `None`: not known yet.
+    pub timeline: Option<TimelineId>,
+    pub protected: bool,
+    pub expires: Option<u64>,
+}
+
+impl Named {
+    pub fn on(timeline: Option<TimelineId>) -> Named {
+        Named { timeline, protected: false, expires: None }
+    }
+
+    /// Whether what was `found` is this.
+    pub fn fits(&self, found: &Named) -> bool {
+        let timeline = self.timeline.or(found.timeline);
+        Named { timeline, ..*self } == *found
+    }
+}
+
+/// Branches and tags.
+pub(super) type Names = BTreeMap<String, Named>;
 
 /// Everything that was acknowledged, and after how many operations.
 #[derive(Default)]
@@ -66,6 +93,7 @@ impl Known {
                     apply(&mut names, command);
                     begun = None;
                 }
+                Event::Failed if *at <= after => begun = None,
                 _ => {}
             }
         }
@@ -84,6 +112,22 @@ impl Known {
             _ => None,
         };
         self.events.iter().filter_map(of).max()
+    }
+
+    /// Whose own history `lsn` of a timeline is.
+    pub fn owner(&self, timeline: TimelineId, lsn: Lsn) -> TimelineId {
+        match self.lines.get(&timeline).and_then(|line| line.ancestor) {
+            Some((ancestor, at)) if lsn < at => self.owner(ancestor, lsn),
+            _ => timeline,
+        }
+    }
+
+    /// Whether a timeline need not answer for `lsn` any more, unless something stands there.
+    pub fn may_be_gone(&self, timeline: TimelineId, lsn: Lsn) -> bool {
+        let owner = self.owner(timeline, lsn);
+        self.events.iter().any(|(_, event)| {
+            matches!(event, Event::Collecting(id, before) if *id == owner && lsn < *before)
+        })
     }
 
     /// How many events count after so many operations: what is asked for depends on nothing else.
@@ -110,13 +154,17 @@ pub(super) fn tag_key(name: &str) -> String {
 
 fn apply(names: &mut Names, command: &Command) {
     match command {
-        Command::Create(name, id) => drop(names.insert(name.clone(), *id)),
+        Command::Create(name, id) => drop(names.insert(name.clone(), Named::on(*id))),
         Command::Rename(old, new) => {
-            let id = names.remove(old).flatten();
-            names.insert(new.clone(), id);
+            let named = names.remove(old).unwrap();
+            names.insert(new.clone(), named);
         }
         Command::Delete(name) => drop(names.remove(name)),
-        Command::Tag(name, id) => drop(names.insert(tag_key(name), Some(*id))),
+        Command::Protect(name, protected) => {
+            names.get_mut(name).unwrap().protected = *protected;
+        }
+        Command::Expire(name, expires) => names.get_mut(name).unwrap().expires = *expires,
+        Command::Tag(name, id) => drop(names.insert(tag_key(name), Named::on(Some(*id)))),
         Command::Untag(name) => drop(names.remove(&tag_key(name))),
     }
 }

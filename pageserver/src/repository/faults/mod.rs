@@ -13,24 +13,31 @@ mod script;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Repository;
+use super::{Repository, Retention};
 use crate::layer::freezer::LayerOptions;
 use crate::timeline::damage::sample::pages_of_images;
 
-/// Opens a repository as the daemon does. Nothing is cached from before.
-fn open(dir: &Path) -> Result<Arc<Repository>, super::RepositoryError> {
-    open_with(dir, LayerOptions::default().reserve_bytes)
-}
+/// So much history is kept when layers are collected.
+const WINDOW_BYTES: u64 = 1000;
 
-fn open_with(dir: &Path, reserve_bytes: u64) -> Result<Arc<Repository>, super::RepositoryError> {
-    // Layers are written when the script says so, by the thread that runs it: so the operations
-    // have one order.
-    let options = LayerOptions {
+/// Layers are written when the script says so, by the thread that runs it: so the operations have one
+/// order.
+fn options() -> LayerOptions {
+    LayerOptions {
         stretch_bytes: u64::MAX,
         cache_bytes: 1 << 20,
-        reserve_bytes,
+        retention: Retention { window_bytes: Some(WINDOW_BYTES), window_seconds: None },
         ..LayerOptions::default()
-    };
+    }
+}
+
+/// The same, and WAL goes that is in layers.
+fn removing_wal() -> LayerOptions {
+    LayerOptions { keep_wal_bytes: Some(0), keep_wal_bytes_min: 0, ..options() }
+}
+
+/// Opens a repository as the daemon does. Nothing is cached from before.
+fn open(dir: &Path, options: LayerOptions) -> Result<Arc<Repository>, super::RepositoryError> {
     let log = slog::Logger::root(slog::Discard, slog::o!());
     Repository::open(dir, "main", pages_of_images(), options, &log)
 }

@@ -12,7 +12,8 @@ use pageserver_client::{At, Point};
 use postgres_formats::{Lsn, TimelineId};
 
 use super::known::{Command, Event, Known, Line};
-use super::open;
+use super::{WINDOW_BYTES, open, options, removing_wal};
+use crate::layer::freezer::LayerOptions;
 use crate::repository::Repository;
 use crate::timeline::Timeline;
 use crate::timeline::damage::sample::Sample;
@@ -34,12 +35,18 @@ pub(super) enum Step {
     Create(&'static str, &'static str, Option<usize>),
     Rename(&'static str, &'static str),
     Delete(&'static str),
+    /// The timeline stays for those that stand on it.
+    Reparent(&'static str),
+    Protect(&'static str, bool),
+    Expire(&'static str, Option<u64>),
+    /// Layers go that nobody needs.
+    Collect(&'static str),
     /// A tag at the end of a branch.
     Tag(&'static str, &'static str),
     Untag(&'static str),
     /// The page server ends without a word and starts again.
     Restart,
-    /// The same after it has been told to.
+    /// The same after it has been told to, and then WAL is removed that is in layers.
     Stop,
 }
 
@@ -52,6 +59,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::Create("one", "main", Some(1)),
     Step::Receive("one", 900, 900),
     Step::Sync("one"),
+    Step::Protect("one", true),
     Step::Freeze("main"),
     Step::Receive("main", 6100, 1400),
     Step::Reconnect("main"),
@@ -65,7 +73,9 @@ pub(super) const STEPS: &[Step] = &[
     Step::Delete("gone"),
     Step::Receive("main", 9000, 1000),
     Step::Freeze("main"),
+    Step::Image("main"),
     Step::Receive("main", 9900, 900),
+    Step::Expire("two", Some(4_000_000_000)),
     Step::Tag("v1", "two"),
     Step::Tag("v2", "main"),
     Step::Restart,
@@ -73,16 +83,20 @@ pub(super) const STEPS: &[Step] = &[
     Step::Receive("main", 11_000, 3000),
     Step::Receive("two", 1800, 500),
     Step::Sync("two"),
+    Step::Protect("two", false),
     Step::Create("three", "two", None),
+    // From now on WAL goes that is in layers.
     Step::Stop,
     // Nobody receives before this.
     Step::Tag("v3", "main"),
     Step::Freeze("two"),
+    Step::Merge("two"),
     Step::Receive("three", 500, 500),
     Step::Sync("three"),
     Step::Freeze("main"),
-    Step::Merge("main"),
-    Step::Image("main"),
+    Step::Collect("main"),
+    Step::Reparent("two"),
+    Step::Delete("three"),
 ];
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -93,6 +107,7 @@ pub(super) struct Script<'a> {
     recorder: &'a Recorder,
     pub known: Known,
     pub repository: Option<Arc<Repository>>,
+    options: LayerOptions,
     /// What was received last, and where to go on, if nothing went wrong.
     receiving: BTreeMap<TimelineId, (usize, Option<Lsn>)>,
 }
@@ -122,13 +137,13 @@ impl<'a> Script<'a> {
         known.lines.insert(id, line(main, 1, None));
         known.events.push((0, Event::Done(Command::Create("main".to_owned(), Some(id)))));
         let receiving = BTreeMap::new();
-        Script { dir, recorder, known, repository: None, receiving }
+        Script { dir, recorder, known, repository: None, options: options(), receiving }
     }
 
     pub fn repository(&mut self) -> Result<Arc<Repository>, Failed> {
         if self.repository.is_none() {
             self.receiving.values_mut().for_each(|(_, next)| *next = None);
-            self.repository = Some(open(self.dir)?);
+            self.repository = Some(open(self.dir, self.options)?);
         }
         Ok(self.repository.clone().unwrap())
     }
@@ -199,6 +214,34 @@ impl<'a> Script<'a> {
                 repository.delete_branch(&name.parse()?)?;
                 self.note(Event::Done(command));
             }
+            Step::Reparent(name) => {
+                let command = Command::Delete(name.to_owned());
+                let repository = self.repository()?;
+                self.note(Event::Began(command.clone()));
+                repository.delete_branch_reparenting(&name.parse()?)?;
+                self.note(Event::Done(command));
+            }
+            Step::Protect(name, protected) => {
+                let command = Command::Protect(name.to_owned(), protected);
+                let repository = self.repository()?;
+                self.note(Event::Began(command.clone()));
+                repository.protect_branch(&name.parse()?, protected)?;
+                self.note(Event::Done(command));
+            }
+            Step::Expire(name, expires) => {
+                let command = Command::Expire(name.to_owned(), expires);
+                let repository = self.repository()?;
+                self.note(Event::Began(command.clone()));
+                repository.expire_branch(&name.parse()?, expires)?;
+                self.note(Event::Done(command));
+            }
+            Step::Collect(name) => {
+                let timeline = self.timeline(name)?;
+                let horizon = timeline.last_record_lsn().as_u64() - WINDOW_BYTES;
+                self.note(Event::Collecting(timeline.id(), Lsn::new(horizon)));
+                let collected = self.repository()?.collect(timeline.id(), false)?;
+                assert!(!collected.layers.is_empty(), "the history has no layer to be removed");
+            }
             Step::Tag(name, of) => {
                 let timeline = self.timeline(of)?;
                 let command = Command::Tag(name.to_owned(), timeline.id());
@@ -224,6 +267,7 @@ impl<'a> Script<'a> {
                 if let Some(repository) = self.repository.take() {
                     repository.shut_down();
                 }
+                self.options = removing_wal();
                 self.load_all()?;
             }
         }
