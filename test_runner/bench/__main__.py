@@ -7,10 +7,19 @@ from pathlib import Path
 
 from fixtures.scratch import make_scratch_dir
 
-from . import branches, report, restart, storage
+from . import branches, cold, computes, ingest, pages, redo, report, restart, storage
 from .settings import Bench
 
-PARTS = {"branches": branches.measure, "restart": restart.measure, "storage": storage.measure}
+PARTS = {
+    "branches": branches.measure,
+    "restart": restart.measure,
+    "storage": storage.measure,
+    "computes": computes.measure,
+    "cold": cold.measure,
+    "pages": pages.measure,
+    "redo": redo.measure,
+    "ingest": ingest.measure,
+}
 
 
 def main() -> int:
@@ -20,13 +29,24 @@ def main() -> int:
     parser.add_argument("--branches", type=int, default=1000, help="many (%(default)s)")
     parser.add_argument("--scale", type=int, default=20, help="pgbench's (%(default)s)")
     parser.add_argument("--transactions", type=int, default=20_000, help="(%(default)s)")
+    parser.add_argument("--seconds", type=int, default=15, help="of a pgbench (%(default)s)")
+    parser.add_argument("--cold-seconds", type=int, default=30, help="(%(default)s)")
+    parser.add_argument("--scan-mib", type=int, default=1024, help="(%(default)s)")
     parser.add_argument("--json", type=Path, default=Path("target/bench.json"), help="%(default)s")
     options = parser.parse_args()
     unknown = [name for name in options.only if name not in PARTS]
     if unknown:
         parser.error(f"there is no part {unknown[0]}; there are {', '.join(PARTS)}")
     scratch = make_scratch_dir()
-    bench = Bench(scratch, options.branches, options.scale, options.transactions)
+    bench = Bench(
+        scratch,
+        options.branches,
+        options.scale,
+        options.transactions,
+        options.seconds,
+        options.cold_seconds,
+        options.scan_mib << 20,
+    )
     where = report.machine()
     print(where, flush=True)
     rows: list[report.Row] = []

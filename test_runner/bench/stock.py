@@ -9,20 +9,36 @@ from fixtures import postgres
 # As `zenith init` makes a cluster, so that both have the same pages.
 INITDB = ("--no-sync", "--data-checksums", "--auth=trust", "--encoding=UTF8", "--locale=C")
 
+# As `zenith pg create` sets them.
+LIKE_A_COMPUTE = """
+max_wal_size = 1GB
+max_prepared_transactions = 100
+effective_io_concurrency = 64
+maintenance_io_concurrency = 64
+"""
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on just now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
 
 class Stock:
     """Makes a cluster in a folder and starts its server."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = "") -> None:
         folder.mkdir()
         postgres.give_away(folder)
         self.pgdata = folder / "pgdata"
         postgres.run("initdb", *INITDB, "-U", "postgres", "-D", self.pgdata)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         with open(self.pgdata / "postgresql.conf", "a") as file:
-            file.write(f"port = {self.port}\nunix_socket_directories = ''\n")
+            file.write(
+                f"port = {self.port}\nunix_socket_directories = ''\n{LIKE_A_COMPUTE}{settings}"
+            )
         self.dsn = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         self.start()
 
