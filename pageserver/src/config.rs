@@ -252,6 +252,7 @@ impl Config {
             age_max: file.layers.age_seconds.map_or(defaults.age_max, Duration::from_secs),
             image_percent: file.layers.image_percent.unwrap_or(defaults.image_percent),
             reserve_bytes: file.layers.reserve_bytes.unwrap_or(defaults.reserve_bytes),
+            open_files_max: defaults.open_files_max,
             retention: Retention {
                 window_bytes: file.retention.window_bytes,
                 window_seconds: file.retention.window_seconds,
@@ -354,6 +355,7 @@ mod tests {
                     age_max: Duration::from_secs(8),
                     image_percent: 30,
                     reserve_bytes: 6,
+                    open_files_max: 512,
                     retention: Retention { window_bytes: Some(7), window_seconds: Some(8) },
                 },
                 unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },

@@ -20,6 +20,7 @@ pub mod key;
 pub mod layer;
 pub mod materialize;
 pub mod object;
+mod open_files;
 pub mod page_maker;
 pub mod page_service;
 pub mod repository;

@@ -55,7 +55,12 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     listener.add(&ListenAddress::Unix { path: socket, mode: SOCKET_MODE })?;
 
     let maker = PageMaker::new(config.cache_bytes, redo_config(&repo, config)?, log.clone());
-    let repository = Repository::open(&repo, &config.default_branch, maker, config.layers, log)?;
+    let mut layers = config.layers;
+    // The rest is for connections, and for what is written.
+    if let Ok(quarter) = usize::try_from(open_files / 4) {
+        layers.open_files_max = layers.open_files_max.min(quarter);
+    }
+    let repository = Repository::open(&repo, &config.default_branch, maker, layers, log)?;
     repository.unload_in_background(config.unload);
     let followers = Arc::new(Followers::new(repository.clone(), &repo, log));
     warm_up(&repository, log);

@@ -2,22 +2,25 @@
 //! opened with the same checks, and their keys are read alike.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use durable_files::File;
-use layers::{BlockCache, LayerKind, Owner, ReadError, Reader};
+use layers::{LayerKind, Owner, ReadError, Reader};
 use postgres_formats::TimelineId;
 
 use super::delta::keys::LayerKey;
 use super::image::LayerError;
+use super::source::{LayerFiles, LayerSource};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const UNFINISHED: &str = ".new";
 
 /// What a layer is written to.
 pub type LayerOut = BufWriter<File>;
+
+/// What reads a layer.
+pub(super) type LayerReader = Reader<LayerSource>;
 
 /// Whose a layer is, as it says itself.
 pub(super) fn owner(timeline: TimelineId) -> Owner {
@@ -60,12 +63,10 @@ pub(super) fn open_reader(
     path: &Path,
     timeline: TimelineId,
     kind: LayerKind,
-    cache: &BlockCache,
-) -> Result<Reader<fs::File>, LayerError> {
-    let file =
-        fs::File::open(path).map_err(|source| LayerError::Io { path: path.to_owned(), source })?;
-    let reader =
-        Reader::open(file, owner(timeline), cache).map_err(|error| layer_error(path, error))?;
+    files: &LayerFiles,
+) -> Result<LayerReader, LayerError> {
+    let reader = Reader::open(files.source(path), owner(timeline), &files.cache)
+        .map_err(|error| layer_error(path, error))?;
     if reader.kind() != kind {
         let name = match kind {
             LayerKind::Delta => "delta",

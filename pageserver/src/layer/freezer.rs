@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use layers::BlockCache;
 use parking_lot::Mutex;
 use slog::Logger;
 
+use super::source::LayerFiles;
 use crate::error_text::with_causes;
 use crate::repository::Retention;
 use crate::timeline::{FreezeError, Timeline, look_after};
@@ -23,9 +23,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The timelines that are loaded.
 type Loaded = Arc<Mutex<Vec<Weak<Timeline>>>>;
-
-/// WAL segments that all timelines together keep open for reading.
-const OPEN_SEGMENTS_MAX: usize = 512;
 
 /// How layers are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +44,8 @@ pub struct LayerOptions {
     /// No WAL is taken in when the disk has less free than this, so that what is left is there for
     /// whatever helps: layers, branches, and what an administrator does.
     pub reserve_bytes: u64,
+    /// So many WAL segments, and so many layers, are kept open for reading, over all timelines.
+    pub open_files_max: usize,
     /// How much history is kept when layers are collected.
     pub retention: Retention,
 }
@@ -62,6 +61,7 @@ impl Default for LayerOptions {
             age_max: Duration::from_secs(300),
             image_percent: 100,
             reserve_bytes: 16 << 20,
+            open_files_max: 512,
             retention: Retention::default(),
         }
     }
@@ -71,8 +71,8 @@ impl Default for LayerOptions {
 pub struct LayerShared {
     /// The options.
     pub options: LayerOptions,
-    /// Blocks of layers that were read.
-    pub blocks: BlockCache,
+    /// Layers that are open, and blocks of them that were read.
+    pub blocks: LayerFiles,
     /// What is being done about layers just now.
     pub works: Works,
     /// WAL segments that are open.
@@ -116,9 +116,9 @@ impl LayerShared {
         };
         Arc::new(LayerShared {
             options,
-            blocks: BlockCache::new(options.cache_bytes),
+            blocks: LayerFiles::new(options.open_files_max, options.cache_bytes),
             works: Works::default(),
-            segments: OpenSegments::new(OPEN_SEGMENTS_MAX),
+            segments: OpenSegments::new(options.open_files_max),
             to_write: Mutex::new(start_thread("layers", log, write)),
             loaded,
         })

@@ -6,3 +6,4 @@ pub mod freezer;
 pub mod image;
 pub mod imaged;
 pub mod import;
+pub mod source;

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use layers::BlockCache;
 use postgres_formats::relpath::{BLOCKS_PER_SEGMENT, database_path, relation_path};
 use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH};
 use postgres_formats::{BlockNumber, Oid, PageImage};
@@ -15,6 +14,7 @@ use crate::basebackup::layout::{DIRECTORIES, PG_VERSION, files_of, tablespace_di
 use crate::basebackup::with_checksum;
 use crate::layer::image::{ImageLayer, LayerError, SmallFile};
 use crate::layer::imaged::{ImagedLayer, Things};
+use crate::layer::source::LayerFiles;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 
 const BUFFER_BYTES: usize = 1 << 18;
@@ -33,8 +33,8 @@ impl Image {
         Ok(match &lineage.image {
             BaseImage::First(path) => Image::First(ImageLayer::open(path)?),
             BaseImage::Layer(path, timeline) => {
-                let (size, cache) = (lineage.cluster.segment_size, BlockCache::new(CACHE_BYTES));
-                Image::Layer(Box::new(ImagedLayer::open(path, *timeline, size, &cache)?))
+                let (size, files) = (lineage.cluster.segment_size, LayerFiles::new(1, CACHE_BYTES));
+                Image::Layer(Box::new(ImagedLayer::open(path, *timeline, size, &files)?))
             }
         })
     }

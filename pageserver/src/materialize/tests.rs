@@ -25,6 +25,7 @@ use crate::cluster::Cluster;
 use crate::layer::file::make_file;
 use crate::layer::image::{ImageLayer, ImageLayerWriter, SmallFile};
 use crate::layer::imaged::{ImageWriter, ImagedLayer, Things};
+use crate::layer::source::LayerFiles;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::wal::store::WalStore;
 
@@ -287,7 +288,7 @@ fn both_formats_of_images_give_the_same_files() {
     })
     .unwrap();
     let size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
-    let layer = ImagedLayer::open(&layer, owner, size, &layers::BlockCache::new(0)).unwrap();
+    let layer = ImagedLayer::open(&layer, owner, size, &LayerFiles::new(1, 0)).unwrap();
     let images = [Image::First(ImageLayer::open(&first).unwrap()), Image::Layer(Box::new(layer))];
     let written = images.map(|image| {
         let into = tempfile::tempdir().unwrap();

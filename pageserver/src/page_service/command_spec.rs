@@ -71,6 +71,7 @@ pub const COMMANDS: &[CommandSpec] = &[
             "cache_misses",
             "timelines_loaded",
             "segments_open",
+            "layers_open",
             "wal_bytes_not_in_layers",
             "stretches_waiting",
             "index_bytes",

@@ -189,6 +189,7 @@ fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
         text(cache.misses),
         text(service.repository.loaded_count()),
         text(service.repository.open_segments()),
+        text(service.repository.open_layers()),
         text(debts.iter().map(|(_, debt, _)| debt.wal_bytes).sum::<u64>()),
         text(debts.iter().map(|(_, debt, _)| debt.waiting).sum::<usize>()),
         text(debts.iter().map(|(_, debt, _)| debt.memory_bytes).sum::<u64>()),

@@ -135,6 +135,11 @@ impl Repository {
         &self.layers.works
     }
 
+    /// How many layers are kept open, over all timelines.
+    pub fn open_layers(&self) -> usize {
+        self.layers.blocks.open_count()
+    }
+
     /// The slots, so that no shard is locked while one of them is.
     pub(super) fn slots(&self) -> Vec<(TimelineId, Arc<Slot>)> {
         self.timelines.iter().map(|entry| (*entry.key(), entry.value().clone())).collect()

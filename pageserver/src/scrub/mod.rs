@@ -15,7 +15,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use layers::BlockCache;
 use pageserver_client::BranchName;
 use postgres_formats::BlockNumber;
 use postgres_formats::lsn::WalSegmentSize;
@@ -25,6 +24,7 @@ use crate::error_text::with_causes;
 use crate::layer::delta::DeltaLayer;
 use crate::layer::image::{ImageLayer, LayerError};
 use crate::layer::imaged::ImagedLayer;
+use crate::layer::source::LayerFiles;
 use crate::repository::ref_file::timeline_of;
 use crate::timeline::manifest::{Manifest, Origin};
 use crate::wal::flushed_mark::FlushedMark;
@@ -128,15 +128,15 @@ fn timeline(folder: &Path, size: WalSegmentSize, cluster: Option<&Cluster>) -> S
         found.file(&path, read_image(&path));
     }
     // Nothing is read twice, so that there is nothing to be remembered.
-    let cache = BlockCache::new(0);
+    let files = LayerFiles::new(1, 0);
     for name in &manifest.layered.deltas {
         let path = folder.join("layers").join(name);
-        let read = DeltaLayer::open(&path, manifest.id, size, &cache);
+        let read = DeltaLayer::open(&path, manifest.id, size, &files);
         found.file(&path, read.and_then(|layer| layer.verify()));
     }
     for name in &manifest.layered.images {
         let path = folder.join("layers").join(name);
-        let read = ImagedLayer::open(&path, manifest.id, size, &cache);
+        let read = ImagedLayer::open(&path, manifest.id, size, &files);
         found.file(&path, read.and_then(|layer| layer.verify()));
     }
     for (name, read) in [

@@ -10,17 +10,17 @@ pub(super) mod values;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use layers::{BlockCache, Entry, KeyRange, LayerKind, Lsn, ReadError, Reader};
+use layers::{Entry, KeyRange, LayerKind, Lsn, ReadError};
 use postgres_formats::lsn::WalSegmentSize;
 use postgres_formats::{Oid, TimelineId};
 
-use super::file::{key_of, layer_error, open_reader};
+use super::file::{LayerReader, key_of, layer_error, open_reader};
 use crate::index::{DbEvent, EndedBy, FoundVersion, Foundation, Known, PageHistory};
 use crate::layer::image::LayerError;
+use crate::layer::source::LayerFiles;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::stretch::{KnownState, Stretch};
 use keys::{KindRange, LayerKey, sizes_in};
@@ -32,7 +32,7 @@ pub use write::{StretchFacts, StretchWal, WriteError, write_delta};
 /// An open delta layer.
 pub struct DeltaLayer {
     path: PathBuf,
-    reader: Reader<File>,
+    reader: LayerReader,
     segment_size: WalSegmentSize,
 }
 
@@ -45,9 +45,9 @@ impl DeltaLayer {
         path: &Path,
         timeline: TimelineId,
         segment_size: WalSegmentSize,
-        cache: &BlockCache,
+        files: &LayerFiles,
     ) -> Result<DeltaLayer, LayerError> {
-        let reader = open_reader(path, timeline, LayerKind::Delta, cache)?;
+        let reader = open_reader(path, timeline, LayerKind::Delta, files)?;
         Ok(DeltaLayer { path: path.to_owned(), reader, segment_size })
     }
 

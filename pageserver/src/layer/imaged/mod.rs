@@ -7,18 +7,18 @@
 mod things;
 mod write;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use layers::{BlockCache, Entry, KeyRange, LayerKind, Lsn, Reader};
+use layers::{Entry, KeyRange, LayerKind, Lsn};
 use postgres_formats::lsn::WalSegmentSize;
 use postgres_formats::{Oid, PageImage, TimelineId};
 
 use super::delta::keys::{KindRange, LayerKey, sizes_in};
 use super::delta::{trail, values};
-use super::file::{key_of, layer_error, open_reader};
+use super::file::{LayerReader, key_of, layer_error, open_reader};
 use super::image::LayerError;
+use super::source::LayerFiles;
 use crate::index::{DbEvent, EndedBy, Foundation, Known, PageHistory};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::stretch::{KnownState, Stretch};
@@ -29,7 +29,7 @@ pub use write::ImageWriter;
 /// An open image layer.
 pub struct ImagedLayer {
     path: PathBuf,
-    reader: Reader<File>,
+    reader: LayerReader,
     lsn: Lsn,
     segment_size: WalSegmentSize,
 }
@@ -43,9 +43,9 @@ impl ImagedLayer {
         path: &Path,
         timeline: TimelineId,
         segment_size: WalSegmentSize,
-        cache: &BlockCache,
+        files: &LayerFiles,
     ) -> Result<ImagedLayer, LayerError> {
-        let reader = open_reader(path, timeline, LayerKind::Image, cache)?;
+        let reader = open_reader(path, timeline, LayerKind::Image, files)?;
         let lsn = reader.lsns().start;
         Ok(ImagedLayer { path: path.to_owned(), reader, lsn, segment_size })
     }

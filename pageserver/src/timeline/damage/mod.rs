@@ -7,5 +7,6 @@ mod first_format;
 mod healing;
 mod indexing;
 mod on_disk;
+mod open_files;
 mod received;
 pub(crate) mod sample;
