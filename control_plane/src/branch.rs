@@ -39,6 +39,8 @@ pub struct Branch {
     pub expires: Option<String>,
     /// Why it is still there though it has expired.
     pub kept_because: Option<String>,
+    /// Whether it is being detached from what it was made from.
+    pub detaching: bool,
 }
 
 /// That the page server takes in no more WAL of a branch. Everything up to there is readable.
@@ -159,6 +161,7 @@ impl Repository {
             protected: row.optional("protected") == Some("true"),
             expires: row.optional("expires").map(str::to_owned),
             kept_because: row.optional("kept_because").map(str::to_owned),
+            detaching: row.optional("detaching") == Some("true"),
             name,
         })
     }
@@ -171,7 +174,7 @@ impl Repository {
     }
 
     /// The branch that a command answers with; `used` and `made` as in `typed`.
-    fn branch_in(&self, command: &str, used: &str, made: &str) -> Result<Branch> {
+    pub(crate) fn branch_in(&self, command: &str, used: &str, made: &str) -> Result<Branch> {
         let rows = self.control()?.rows(command).map_err(|error| self.typed(error, used, made))?;
         let row = rows.first().ok_or_else(|| no_branch(made))?;
         self.branch_of(row)

@@ -41,7 +41,7 @@ pub struct Compacted {
 /// What the page server is doing about the layers of a timeline.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Work {
-    /// What: `merging`, `imaging`.
+    /// What: `merging`, `imaging`, `detaching`.
     pub kind: String,
     /// Up to or at which LSN.
     pub lsn: Lsn,
@@ -83,7 +83,7 @@ impl Repository {
 
     /// Runs a command that may take long, and tells meanwhile what the page server does about the layers of
     /// `timeline`.
-    fn rows_with_progress(
+    pub(crate) fn rows_with_progress(
         &self,
         command: &str,
         timeline: TimelineId,

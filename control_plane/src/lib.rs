@@ -8,6 +8,7 @@ mod companions;
 mod compute;
 pub mod config;
 mod control;
+mod detach;
 mod error;
 mod gc;
 mod init;

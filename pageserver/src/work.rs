@@ -16,6 +16,8 @@ pub enum WorkKind {
     Merging,
     /// All there is at the LSN is written; counted in pages.
     Imaging,
+    /// The same where a branch begins, so that it needs its ancestor no more.
+    Detaching,
 }
 
 impl WorkKind {
@@ -24,6 +26,7 @@ impl WorkKind {
         match self {
             WorkKind::Merging => "merging",
             WorkKind::Imaging => "imaging",
+            WorkKind::Detaching => "detaching",
         }
     }
 }
@@ -33,6 +36,7 @@ impl fmt::Display for WorkKind {
         f.write_str(match self {
             WorkKind::Merging => "merging layers up to",
             WorkKind::Imaging => "making an image at",
+            WorkKind::Detaching => "detaching it at",
         })
     }
 }

@@ -20,8 +20,8 @@ use postgres_formats::relpath::{TABLESPACE_VERSION_DIRECTORY, parse_relation_pat
 use postgres_formats::slru::SlruKind;
 use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag};
 use postgres_testing::{Cluster, scratch_dir};
-use rand::SeedableRng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
 use stock::{Opened, TIMEOUT, merge_deltas, open, receive};
 use walredo_pool::MaskKind;
 
@@ -331,6 +331,9 @@ fn compare(
 const PAGES_OF_ANSWERS: usize = 150;
 
 /// What the timeline answers as of `lsn`, with pages chosen by `seed`.
+/// Which of the answers an older history may have another of: the LSN of a time.
+const TIMES: usize = 8;
+
 fn answers(timeline: &Arc<Timeline>, lsn: Lsn, seed: u64) -> Vec<String> {
     let objects = timeline.list_objects(lsn).unwrap();
     let databases = timeline.databases(lsn).unwrap();
@@ -437,7 +440,6 @@ fn every_page_at_every_stop(settings: &str) {
     assert_eq!(listed, removed);
     let horizon = removed.horizon;
     assert!(timeline.oldest_lsn() == horizon || removed.layers.is_empty());
-    let times = 8;
     let check = |timeline: &Arc<Timeline>| {
         let files = names(&timeline.dir().join("layers"));
         assert!(removed.layers.iter().all(|layer| !files.contains(&layer.name)), "{files:?}");
@@ -448,7 +450,7 @@ fn every_page_at_every_stop(settings: &str) {
                 continue;
             }
             let mut now = answers(timeline, *lsn, seed);
-            now[times].clone_from(&before[times]);
+            now[TIMES].clone_from(&before[TIMES]);
             assert_eq!(&now, before, "after layers were removed, at {lsn}");
         }
     };
@@ -461,6 +463,48 @@ fn every_page_at_every_stop(settings: &str) {
     let branch = opened.repository.branch(&"stop1".parse().unwrap()).unwrap();
     let timeline = opened.repository.timeline(branch.timeline).unwrap();
     compare(&opened, &timeline, &history.kept[1], rmgrs);
+    drop(timeline);
+    detach_one(opened, &history, &mut rng);
+}
+
+/// A branch that goes on as the original did gives the same answers from its beginning on when it is
+/// detached, and also after everything was opened anew.
+fn detach_one(opened: Opened, history: &History, rng: &mut impl Rng) {
+    let number = rng.random_range(0..history.kept.len());
+    println!("detached at stop {number}");
+    let (from, last) = (&history.kept[number], history.kept.last().unwrap());
+    let name = format!("stop{number}").parse().unwrap();
+    let branch = opened.repository.branch(&name).unwrap();
+    let timeline = opened.repository.timeline(branch.timeline).unwrap();
+    if from.end < last.end {
+        receive(&timeline, &history.cluster, last.end, rng);
+    }
+    let later = history.kept.iter().map(|kept| kept.end).filter(|end| *end >= from.end);
+    let lsns: Vec<Lsn> = later.collect();
+    let seed = rng.random();
+    let before: Vec<_> = lsns.iter().map(|lsn| answers(&timeline, *lsn, seed)).collect();
+    let check = |timeline: &Arc<Timeline>| {
+        for (lsn, before) in lsns.iter().zip(&before) {
+            let mut now = answers(timeline, *lsn, seed);
+            now[TIMES].clone_from(&before[TIMES]);
+            assert_eq!(&now, before, "detached, at {lsn}");
+        }
+        let error = timeline.list_objects(Lsn::new(branch.start.as_u64() - 8)).unwrap_err();
+        assert!(error.to_string().contains(&branch.start.to_string()), "{error}");
+    };
+    let detached = opened.repository.detach(&name).unwrap();
+    assert_eq!((detached.ancestor, detached.detaching), (None, false));
+    check(&timeline);
+    let Opened { repository, maker, dir } = opened;
+    repository.shut_down();
+    drop((timeline, repository, maker));
+    let opened = open(dir, 1 << 20);
+    let branch = opened.repository.branch(&name).unwrap();
+    assert_eq!(branch.ancestor, None);
+    let timeline = opened.repository.timeline(branch.timeline).unwrap();
+    check(&timeline);
+    compare(&opened, &timeline, from, &history.rmgrs);
+    compare(&opened, &timeline, last, &history.rmgrs);
 }
 
 /// Somebody else may be about the layers for a moment.

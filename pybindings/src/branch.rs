@@ -103,6 +103,11 @@ impl PyBranch {
 
     /// When it may go by itself.
     #[getter]
+    fn is_detaching(&self) -> bool {
+        self.branch.detaching
+    }
+
+    #[getter]
     fn expires(&self) -> Option<&str> {
         self.branch.expires.as_deref()
     }
@@ -225,6 +230,16 @@ impl PyBranch {
         let compact = || self.repository.compact_branch(&self.branch, &mut |_| {});
         let done = py.detach(compact).map_err(raise)?;
         to_python(py, &done)
+    }
+
+    #[pyo3(signature = (*, wait=false))]
+    fn detach(&self, py: Python<'_>, wait: bool) -> PyResult<PyBranch> {
+        let name = &self.branch.name;
+        let branch = py.detach(|| match wait {
+            true => self.repository.detach_branch_now(name, &mut |_| {}),
+            false => self.repository.detach_branch(name),
+        });
+        Ok(PyBranch::of(&self.repository, branch.map_err(raise)?))
     }
 
     fn rename(&self, py: Python<'_>, name: &str) -> PyResult<PyBranch> {

@@ -111,6 +111,13 @@ pub struct BranchArguments {
     /// (units s, m, h, d), or never
     #[arg(long, value_name = "TIME", requires = "name")]
     pub expires_in: Option<Lifetime>,
+    /// Let a branch need no longer what it was made from, which can be deleted then: what it needs of that
+    /// is copied in the background. What was before it is no longer part of it
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "rename", "delete", "protect", "unprotect"])]
+    pub detach: Option<String>,
+    /// End when that is done
+    #[arg(long, requires = "detach", conflicts_with = "name")]
+    pub wait: bool,
     /// Rename a branch
     #[arg(short = 'm', long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with = "name")]
     pub rename: Option<Vec<String>>,

@@ -160,6 +160,7 @@ mod tests {
             protected: false,
             expires: None,
             kept_because: None,
+            detaching: false,
         };
         let mut report = Verification::new(&branch, Lsn::new(0x16B3748));
         report.compute = compute.map(str::to_owned);

@@ -65,6 +65,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     let followers = Arc::new(Followers::new(repository.clone(), &repo, log));
     warm_up(&repository, log);
     get_to_know(&repository, &followers, log);
+    repository.detach_in_background();
     let grace = config.expiry_grace;
     let expiry = Arc::new(Expiry::start(repository.clone(), followers.clone(), grace, log));
     let service = Arc::new(PageService::new(

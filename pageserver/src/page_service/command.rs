@@ -60,6 +60,13 @@ pub enum Command {
         /// Whether its history stays for the branches that stand on it.
         reparent: bool,
     },
+    /// Lets a branch need no longer what it was made from.
+    BranchDetach {
+        /// Its name.
+        name: String,
+        /// Whether the answer comes when that is done.
+        wait: bool,
+    },
     /// Gives a branch another name.
     BranchRename {
         /// Its name so far.
@@ -234,6 +241,10 @@ impl Command {
             ("branch_delete", [name, word]) if word.eq_ignore_ascii_case("reparent") => {
                 Command::BranchDelete { name: name.clone(), reparent: true }
             }
+            ("branch_detach", [name]) => Command::BranchDetach { name: name.clone(), wait: false },
+            ("branch_detach", [name, word]) if word.eq_ignore_ascii_case("wait") => {
+                Command::BranchDetach { name: name.clone(), wait: true }
+            }
             ("branch_rename", [old, new]) => {
                 Command::BranchRename { old: old.clone(), new: new.clone() }
             }
@@ -404,6 +415,7 @@ mod tests {
                 .replace("[TIMESTAMP]", "TIMESTAMP")
                 .replace("[reparent]", "reparent")
                 .replace("[dry]", "dry")
+                .replace("[wait]", "wait")
                 .replace("[GENERATION]", "1")
                 .replace("[INSTANCE GENERATION]", "a 1")
                 .replace("GENERATION", "1")

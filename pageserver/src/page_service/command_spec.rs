@@ -26,6 +26,7 @@ const BRANCH_COLUMNS: &[&str] = &[
     "protected",
     "expires",
     "kept_because",
+    "detaching",
 ];
 const TAG_COLUMNS: &[&str] = &["name", "branch", "timeline", "lsn", "created", "state", "cause"];
 const COMPUTE_COLUMNS: &[&str] = &[
@@ -132,6 +133,11 @@ pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         usage: "branch_expire NAME [TIMESTAMP]",
         purpose: "delete a branch by itself at a time, or never if there is none",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_detach NAME [wait]",
+        purpose: "let a branch need no longer what it was made from, in the background or at once",
         columns: BRANCH_COLUMNS,
     },
     CommandSpec {

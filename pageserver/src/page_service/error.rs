@@ -148,7 +148,8 @@ fn of_repository(error: &RepositoryError) -> SqlState {
         RepositoryError::TagIsAPoint(_) => SqlState::INVALID_PARAMETER_VALUE,
         RepositoryError::HasChildren { .. }
         | RepositoryError::HasTags { .. }
-        | RepositoryError::MayBeNeeded { .. } => DEPENDENT_OBJECTS,
+        | RepositoryError::MayBeNeeded { .. }
+        | RepositoryError::CannotDetach { .. } => DEPENDENT_OBJECTS,
         RepositoryError::Fact(error) => of_fact(error),
         RepositoryError::IsDefault(_) | RepositoryError::Protected(_) => {
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE

@@ -71,6 +71,14 @@ pub(super) fn execute(
         Command::BranchDelete { name, reparent } => {
             vec![branch_delete(service, &name.parse()?, *reparent)?]
         }
+        Command::BranchDetach { name, wait } => {
+            let name = name.parse()?;
+            let branch = match wait {
+                true => repository.detach(&name)?,
+                false => repository.begin_detaching(&name)?,
+            };
+            vec![branch_row(service, &branch)]
+        }
         Command::BranchRename { old, new } => {
             let branch = repository.rename_branch(&old.parse()?, &new.parse()?)?;
             vec![branch_row(service, &branch)]
@@ -356,6 +364,7 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
         text(branch.protected),
         branch.expires.and_then(|expires| text(unix_seconds(expires))),
         service.expiry.kept_because(branch.timeline),
+        text(branch.detaching),
     ]
 }
 
@@ -367,7 +376,7 @@ fn has_no_wal(service: &PageService, timeline: TimelineId) -> bool {
 
 fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {
     let manifest = timeline.manifest();
-    let ancestor = manifest.origin.ancestor();
+    let ancestor = timeline.origin().ancestor();
     let [state, stopped, cause] = state_columns(Some(timeline));
     let positions = timeline.positions();
     vec![

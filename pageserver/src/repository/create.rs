@@ -59,6 +59,7 @@ impl Repository {
             state: at.state,
             state_is_complete: true,
             created: now(),
+            detaching: false,
             layered: Layered::nothing(at.base, at.state),
         };
         let branch = Branch {
@@ -69,6 +70,7 @@ impl Repository {
             created: manifest.created,
             protected: false,
             expires,
+            detaching: false,
         };
         if let Err(error) = self.write_branch(&branch, &manifest) {
             // Somebody may have seen its files for a moment.

@@ -96,6 +96,14 @@ pub enum RepositoryError {
         /// Why.
         cause: String,
     },
+    /// What is before its beginning is needed by its name.
+    #[error("branch \"{name}\" cannot be detached: {why}")]
+    CannotDetach {
+        /// The branch.
+        name: BranchName,
+        /// By what.
+        why: String,
+    },
     /// It is protected.
     #[error(
         "branch \"{0}\" is protected and cannot be deleted; unprotect it first: `zenith branch \

@@ -55,6 +55,7 @@ impl Repository {
             state: data.state,
             state_is_complete: true,
             created: now(),
+            detaching: false,
             layered: Layered { images: vec![layer], ..Layered::nothing(data.end, data.state) },
         };
         manifest.write(&path)?;

@@ -7,6 +7,7 @@
 mod collect;
 mod create;
 mod delete;
+mod detach;
 mod error;
 #[cfg(all(test, debug_assertions))]
 mod faults;
@@ -41,6 +42,7 @@ use crate::page_maker::PageMaker;
 use crate::timeline::manifest::Ancestor;
 pub use collect::Retention;
 pub(crate) use create::NAME_IN_THE_MAKING;
+use detach::Detacher;
 pub use error::RepositoryError;
 pub use kept::Kept;
 use registry::Registry;
@@ -67,6 +69,8 @@ pub struct Branch {
     pub protected: bool,
     /// When it may go by itself, in seconds since 1970.
     pub expires: Option<u64>,
+    /// Whether it is to be detached from what it was forked from.
+    pub detaching: bool,
 }
 
 /// The branches of a folder and the timelines they name.
@@ -95,6 +99,7 @@ pub struct Repository {
     /// How many timelines are loaded.
     loaded: AtomicUsize,
     unloader: OnceLock<Unloader>,
+    detacher: OnceLock<Detacher>,
     opened: Instant,
 }
 
@@ -129,6 +134,7 @@ impl Repository {
             timelines: DashMap::new(),
             loaded: AtomicUsize::new(0),
             unloader: OnceLock::new(),
+            detacher: OnceLock::new(),
             opened: Instant::now(),
         }))
     }

@@ -128,6 +128,29 @@ impl Registry {
         self.unreadable.len() < before
     }
 
+    /// Takes note that a timeline is to be detached, or not.
+    pub fn set_detaching(&mut self, timeline: TimelineId, detaching: bool) {
+        for branch in self.of_timeline_mut(timeline) {
+            branch.detaching = detaching;
+        }
+    }
+
+    /// Takes note that a timeline stands on no other any more.
+    pub fn set_detached(&mut self, timeline: TimelineId) {
+        let mut before = Vec::new();
+        for branch in self.of_timeline_mut(timeline) {
+            branch.detaching = false;
+            before.extend(branch.ancestor.take().map(|at| (at.timeline, branch.name.clone())));
+        }
+        for (ancestor, name) in before {
+            take_name(&mut self.by_ancestor, ancestor, &name);
+        }
+    }
+
+    fn of_timeline_mut(&mut self, timeline: TimelineId) -> impl Iterator<Item = &mut Branch> {
+        self.by_name.values_mut().filter(move |branch| branch.timeline == timeline)
+    }
+
     /// Takes a branch out.
     pub fn remove(&mut self, name: &BranchName) -> Option<Branch> {
         self.removals += 1;

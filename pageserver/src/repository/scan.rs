@@ -205,8 +205,17 @@ pub(super) fn read_branch(dir: &Path, name: &BranchName, half_done: HalfDone) ->
     match Manifest::read(&folder) {
         Ok(manifest) => {
             let ancestor = manifest.origin.ancestor();
-            let (start, created) = (manifest.start, manifest.created);
-            Entry::Branch(Branch { name, timeline, ancestor, start, created, protected, expires })
+            let Manifest { start, created, detaching, .. } = manifest;
+            Entry::Branch(Branch {
+                name,
+                timeline,
+                ancestor,
+                start,
+                created,
+                protected,
+                expires,
+                detaching,
+            })
         }
         // Between our looking for the two folders and now it may have got the other name.
         Err(_) if half_done == HalfDone::Leave && !folder.exists() => Entry::HalfDone,

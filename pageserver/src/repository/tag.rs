@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::scan::{branches_dir, names_in, timeline_dir};
 use super::{Branch, Repository, RepositoryError, now};
 use crate::error_text::with_causes;
+use crate::timeline::error::TimelineError;
 
 /// A name for a place in history.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -196,8 +197,12 @@ impl Repository {
         if !timeline_dir(&self.dir, place.named).exists() {
             return Err(RepositoryError::NoSuchTimeline(place.named));
         }
-        // And the place may have been removed.
+        // And the place may have been removed, or be about to be.
         place.owner.check_lsn(place.at.base)?;
+        let (wanted, named) = (place.at.base, self.branch_of(place.named));
+        if let Some(branch) = named.filter(|branch| branch.detaching && wanted < branch.start) {
+            return Err(TimelineError::BeforeBeginning { wanted, oldest: branch.start }.into());
+        }
         let tag =
             Tag { name: name.clone(), timeline: place.named, lsn: place.at.base, created: now() };
         if let Err(error) = tag.write(&self.dir) {

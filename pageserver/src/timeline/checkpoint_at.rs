@@ -28,10 +28,15 @@ impl Timeline {
     /// See `TimelineError`.
     pub fn state_at(&self, lsn: Lsn) -> Result<StateAt, TimelineError> {
         self.check_lsn(lsn)?;
-        if let Below::Ancestor(ancestor, at) = &self.below
-            && lsn < self.start_lsn()
-        {
-            return ancestor.state_at(lsn.min(*at));
+        if lsn < self.start_lsn() {
+            return match &*self.below() {
+                Below::Ancestor(ancestor, at) => ancestor.state_at(lsn.min(*at)),
+                // What lay below is not what it was a moment ago.
+                Below::Image(_) | Below::Nothing => {
+                    let oldest = self.oldest_lsn();
+                    Err(TimelineError::BeforeBeginning { wanted: lsn, oldest })
+                }
+            };
         }
         let lsn = lsn.min(self.last_record_lsn());
         match self.own_state_at(lsn) {
@@ -45,7 +50,7 @@ impl Timeline {
     }
 
     fn own_state_at(&self, lsn: Lsn) -> Result<StateAt, TimelineError> {
-        let (base, state) = match self.newest(|stretch| stretch.state_at(lsn))? {
+        let (base, state) = match self.newest(|stretch| stretch.state_at(lsn))?.found {
             Some(KnownState::At(state)) => return Ok(state),
             Some(KnownState::Before(base, state)) => (base, *state),
             None => (self.manifest.start, self.manifest.state),

@@ -59,8 +59,9 @@ impl Timeline {
         let own = |point: &&Lsn| **point >= self.start_lsn() && **point < horizon;
         let points: BTreeSet<Lsn> = points.iter().filter(own).copied().collect();
         let mut points = points;
-        if matches!(self.below, Below::Nothing) {
-            // What stock PostgreSQL begins with, too, when `zenith verify` has it make all pages again.
+        if matches!(*self.below(), Below::Nothing) || self.is_detaching() {
+            // What stock PostgreSQL begins with, too, when `zenith verify` has it make all pages again; and
+            // what stands for an ancestor.
             points.insert(self.start_lsn());
         }
         let removed = unneeded(&files, horizon, &points);
@@ -107,7 +108,7 @@ impl Timeline {
         if horizon > self.start_lsn() {
             return horizon;
         }
-        match &self.below {
+        match &*self.below() {
             // What is kept for this timeline may be no more than the point where it begins.
             Below::Ancestor(ancestor, at) => {
                 Some(ancestor.oldest_lsn()).filter(|oldest| oldest <= at).unwrap_or(*at)

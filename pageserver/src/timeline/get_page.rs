@@ -88,7 +88,7 @@ enum Base {
     Zero,
     Cached(Arc<PageImage>),
     Kept(Bytes),
-    Image(Arc<Timeline>, ObjectPage),
+    Image(Arc<Below>, ObjectPage),
 }
 
 /// What the oldest version in a stretch stands on.
@@ -273,14 +273,16 @@ impl Timeline {
         loop {
             // The cache is looked at when no lock is held any more.
             let mut found = Vec::new();
-            timeline.newest(|stretch| {
-                let history = stretch.page_history(page, lsn)?;
-                let is_enough = history.foundation != Foundation::Below;
-                found.push(history);
-                Ok(is_enough.then_some(()))
-            })?;
+            let below = timeline
+                .newest(|stretch| {
+                    let history = stretch.page_history(page, lsn)?;
+                    let is_enough = history.foundation != Foundation::Below;
+                    found.push(history);
+                    Ok(is_enough.then_some(()))
+                })?
+                .below;
             let own = found.into_iter().find_map(|history| plan.take(&timeline, page, history));
-            match (own, &timeline.below) {
+            match (own, &*below) {
                 (Some(Ground::Base(base)), _) => {
                     plan.base = base;
                     break;
@@ -295,7 +297,7 @@ impl Timeline {
                     timeline = ancestor;
                 }
                 (None, Below::Image(_)) => {
-                    plan.base = Base::Image(timeline, page);
+                    plan.base = Base::Image(below.clone(), page);
                     break;
                 }
                 (None, Below::Nothing) => break,
@@ -359,7 +361,7 @@ impl Base {
                 page.copy_from_slice(bytes);
                 Ok(Some(Arc::new(page)))
             }
-            Base::Image(timeline, page) => match &timeline.below {
+            Base::Image(below, page) => match &**below {
                 Below::Image(layer) => Ok(layer.page(page.object, page.block)?.map(Arc::new)),
                 Below::Ancestor(..) | Below::Nothing => Ok(None),
             },

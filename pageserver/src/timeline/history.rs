@@ -29,6 +29,15 @@ pub(super) struct History {
     state: CheckpointState,
     /// Those before, newest first.
     older: Arc<[Older]>,
+    /// What the oldest stands on. In here, so that nobody has stretches of one moment and this of another.
+    below: Arc<Below>,
+}
+
+/// What the newest stretch says that knows anything, and what all stand on.
+pub(super) struct Newest<T> {
+    /// `None`: no stretch knows anything, so that it is as in what lies below.
+    pub found: Option<T>,
+    pub below: Arc<Below>,
 }
 
 /// A stretch that does not change any more.
@@ -43,11 +52,11 @@ enum Older {
 }
 
 /// What happened up to an LSN, as far as it counts.
-pub(super) struct Changes<'a, T> {
+pub(super) struct Changes<T> {
     /// What each stretch says, the oldest first.
     pub oldest_first: Vec<T>,
     /// On what that happened; `None`: on nothing, for an image is the oldest that counts.
-    pub below: Option<&'a Below>,
+    pub below: Option<Arc<Below>>,
 }
 
 /// A stretch that is to be written.
@@ -83,16 +92,33 @@ fn begun(at: Lsn, state: &CheckpointState) -> WalIndex {
 
 impl History {
     /// The history in `deltas`, oldest first, which go as far as `layered` says, and `images`.
-    pub fn new(layered: &Layered, deltas: Vec<DeltaLayer>, images: Vec<ImagedLayer>) -> History {
+    /// They stand on `below`.
+    pub fn new(
+        layered: &Layered,
+        deltas: Vec<DeltaLayer>,
+        images: Vec<ImagedLayer>,
+        below: Below,
+    ) -> History {
         let older = deltas.into_iter().rev().map(|layer| Older::Delta(Arc::new(layer)));
         let mut history = History {
             open: begun(layered.end, &layered.state),
             open_from: layered.end,
             state: layered.state,
             older: older.collect(),
+            below: Arc::new(below),
         };
         images.into_iter().for_each(|image| history.add_image(image));
         history
+    }
+
+    /// What the oldest stretch stands on.
+    pub fn below(&self) -> Arc<Below> {
+        self.below.clone()
+    }
+
+    /// The oldest stretch, an image, knows all there is from now on. Gives what it stood on.
+    pub fn stand_alone(&mut self) -> Arc<Below> {
+        std::mem::replace(&mut self.below, Arc::new(Below::Nothing))
     }
 
     /// Puts an image in its place.
@@ -222,38 +248,38 @@ impl Timeline {
     pub(super) fn newest<T>(
         &self,
         mut ask: impl FnMut(&dyn Stretch) -> Result<Option<T>, LayerError>,
-    ) -> Result<Option<T>, LayerError> {
-        let older = {
+    ) -> Result<Newest<T>, LayerError> {
+        let (older, below) = {
             let history = self.history.read();
             if let Some(found) = ask(&history.open)? {
-                return Ok(Some(found));
+                return Ok(Newest { found: Some(found), below: history.below() });
             }
             // Under the same lock: what leaves the open stretch is in an older one at that moment.
-            history.older.clone()
+            (history.older.clone(), history.below())
         };
         for older in older.iter() {
             if let Some(found) = ask(older.stretch())? {
-                return Ok(Some(found));
+                return Ok(Newest { found: Some(found), below });
             }
         }
-        Ok(None)
+        Ok(Newest { found: None, below })
     }
 
-    /// What each stretch says, the oldest first.
+    /// What each stretch says, the oldest first, and what they stand on.
     pub(super) fn oldest_first<T>(
         &self,
         ask: impl Fn(&dyn Stretch) -> Result<T, LayerError>,
-    ) -> Result<Vec<T>, LayerError> {
-        let (newest, older) = {
+    ) -> Result<(Vec<T>, Arc<Below>), LayerError> {
+        let (newest, older, below) = {
             let history = self.history.read();
-            (ask(&history.open)?, history.older.clone())
+            (ask(&history.open)?, history.older.clone(), history.below())
         };
         let mut answers = Vec::with_capacity(older.len() + 1);
         for older in older.iter().rev() {
             answers.push(ask(older.stretch())?);
         }
         answers.push(newest);
-        Ok(answers)
+        Ok((answers, below))
     }
 
     /// What each stretch says of what happened up to `at`, back to the last image before.
@@ -261,12 +287,12 @@ impl Timeline {
         &self,
         at: Lsn,
         ask: impl Fn(&dyn Stretch) -> Result<T, LayerError>,
-    ) -> Result<Changes<'_, T>, LayerError> {
-        let (newest, older) = {
+    ) -> Result<Changes<T>, LayerError> {
+        let (newest, older, below) = {
             let history = self.history.read();
-            (ask(&history.open)?, history.older.clone())
+            (ask(&history.open)?, history.older.clone(), history.below())
         };
-        let mut changes = Changes { oldest_first: vec![newest], below: Some(&self.below) };
+        let mut changes = Changes { oldest_first: vec![newest], below: Some(below) };
         for older in older.iter() {
             changes.oldest_first.push(ask(older.stretch())?);
             if older.stretch().knows_all(at) {

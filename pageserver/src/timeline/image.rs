@@ -20,7 +20,7 @@ use crate::layer::delta::WriteError;
 use crate::layer::file::{LayerOut, make_file};
 use crate::layer::imaged::{ImageWriter, ImagedLayer, Things};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
-use crate::work::WorkKind;
+use crate::work::{Work, WorkKind};
 
 /// Pages that are asked for at once.
 const BATCH_PAGES: usize = 64;
@@ -40,15 +40,31 @@ impl Timeline {
 
     /// The same for whoever holds the lock `reshaping`.
     pub(super) fn make_image_reshaping(self: &Arc<Self>, lsn: Lsn) -> Result<bool, FreezeError> {
-        let (deltas, images) = self.history.read().layers();
+        let (deltas, _) = self.history.read().layers();
         let ends = deltas.iter().any(|delta| delta.end() == lsn);
-        if !ends || images.iter().any(|image| image.lsn() == lsn) {
+        if !ends || self.has_image_at(lsn) {
             return Ok(false);
         }
+        self.image_of(self, lsn, WorkKind::Imaging)
+    }
+
+    /// Whether there is an image at `lsn`.
+    pub(super) fn has_image_at(&self, lsn: Lsn) -> bool {
+        self.history.read().layers().1.iter().any(|image| image.lsn() == lsn)
+    }
+
+    /// Makes an image of what `source`, which is this timeline or what it was forked from, answers at `lsn`.
+    /// `false` if the timeline is shut down meanwhile. Whoever calls holds the lock `reshaping`.
+    pub(super) fn image_of(
+        &self,
+        source: &Arc<Timeline>,
+        lsn: Lsn,
+        kind: WorkKind,
+    ) -> Result<bool, FreezeError> {
         let began = Instant::now();
         let folder = self.dir.join("layers");
         let path = folder.join(image_name(lsn));
-        let Some(summary) = self.write_image(&path, lsn)? else { return Ok(false) };
+        let Some(summary) = self.write_image(&path, source, lsn, kind)? else { return Ok(false) };
         slog::info!(self.log, "image written"; "layer" => %path.display(),
             "entries" => summary.entry_count, "raw_bytes" => summary.raw_bytes,
             "bytes" => summary.file_bytes, "milliseconds" => began.elapsed().as_millis() as u64);
@@ -65,13 +81,18 @@ impl Timeline {
     }
 
     fn write_image(
-        self: &Arc<Self>,
+        &self,
         path: &Path,
+        source: &Arc<Timeline>,
         lsn: Lsn,
+        kind: WorkKind,
     ) -> Result<Option<Summary>, FreezeError> {
-        let things = self.things_at(lsn)?;
+        let things = source.things_at(lsn)?;
+        let total = things.objects.values().copied().map(u64::from).sum();
+        let work = self.layers.works.begin(self.id(), kind, lsn, total);
         let io = |source| FreezeError::Io { path: path.to_owned(), source };
-        let written = make_file(path, io, |out| self.write_pages(path, out, lsn, &things));
+        let write = |out| self.write_pages(path, out, source, lsn, &things, &work);
+        let written = make_file(path, io, write);
         match written {
             Err(FreezeError::ShutDown) => Ok(None),
             other => other.map(Some),
@@ -79,19 +100,19 @@ impl Timeline {
     }
 
     fn write_pages(
-        self: &Arc<Self>,
+        &self,
         path: &Path,
         out: LayerOut,
+        source: &Arc<Timeline>,
         lsn: Lsn,
         things: &Things,
+        work: &Work,
     ) -> Result<(Summary, LayerOut), FreezeError> {
         let failed = |error| {
             let source = WriteError::Build(error);
             FreezeError::Write { path: path.to_owned(), source }
         };
         let mut writer = ImageWriter::begin(out, self.id(), lsn, things).map_err(failed)?;
-        let total = things.objects.values().copied().map(u64::from).sum();
-        let work = self.layers.works.begin(self.id(), WorkKind::Imaging, lsn, total);
         let pages = things.objects.iter().flat_map(|(object, size)| {
             (0..*size).map(|block| ObjectPage { object: *object, block: BlockNumber(block) })
         });
@@ -102,7 +123,7 @@ impl Timeline {
                 return writer.finish().map_err(failed);
             }
             self.give_way()?;
-            for (image, request) in self.make_pages(&batch, NO_WAIT).into_iter().zip(&batch) {
+            for (image, request) in source.make_pages(&batch, NO_WAIT).into_iter().zip(&batch) {
                 writer.page(request.page, &*image?).map_err(failed)?;
             }
             work.advance(batch.len() as u64);

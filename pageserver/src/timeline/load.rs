@@ -138,7 +138,8 @@ impl Timeline {
 
     /// Makes what the ancestor has readable; an error if that does not reach the branch point.
     fn stand_on_ancestor(&self) -> Result<(), Stop> {
-        let Below::Ancestor(ancestor, at) = &self.below else { return Ok(()) };
+        let below = self.below();
+        let Below::Ancestor(ancestor, at) = &*below else { return Ok(()) };
         ancestor.look_again();
         let there = ancestor.readable.current();
         if there >= *at {

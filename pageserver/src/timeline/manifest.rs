@@ -95,6 +95,8 @@ pub struct Manifest {
     pub state_is_complete: bool,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// Whether it is to be detached from its ancestor.
+    pub detaching: bool,
     /// What of its own history is in layers.
     pub layered: Layered,
 }
@@ -158,6 +160,8 @@ struct Text {
     image_layer: Option<String>,
     start_lsn: String,
     created: u64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    detaching: bool,
     #[serde(flatten)]
     state: StateText,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,6 +331,7 @@ impl Manifest {
             state,
             state_is_complete: text.state.parameters.is_some(),
             created: text.created,
+            detaching: text.detaching,
             layered,
         })
     }
@@ -364,6 +369,7 @@ impl Manifest {
             image_layer,
             start_lsn: self.start.to_string(),
             created: self.created,
+            detaching: self.detaching,
             state: StateText::of(&self.state),
             layered: is_layered.then(|| LayeredText {
                 end_lsn: self.layered.end.to_string(),

@@ -117,7 +117,13 @@ impl Timeline {
         layered: &mut Layered,
         next: Layered,
     ) -> Result<(), FreezeError> {
-        Manifest { layered: next.clone(), ..self.manifest.clone() }.write(&self.dir)?;
+        Manifest {
+            layered: next.clone(),
+            origin: self.origin(),
+            detaching: self.is_detaching(),
+            ..self.manifest.clone()
+        }
+        .write(&self.dir)?;
         *layered = next;
         Ok(())
     }

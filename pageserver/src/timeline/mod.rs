@@ -10,6 +10,7 @@ mod compact;
 #[cfg(test)]
 pub(crate) mod damage;
 mod debt;
+mod detach;
 pub mod error;
 mod freeze;
 pub mod get_page;
@@ -91,10 +92,11 @@ pub struct Positions {
 pub struct Timeline {
     myself: Weak<Timeline>,
     is_shut_down: AtomicBool,
+    /// Whether it is to be detached. Changed under the lock `layered`, as the manifest is.
+    detaching: AtomicBool,
     manifest: Manifest,
     dir: PathBuf,
     cluster: Arc<Cluster>,
-    below: Below,
     wal: WalStore,
     flushed_mark: FlushedMark,
     maker: Arc<PageMaker>,
@@ -128,8 +130,13 @@ pub struct Timeline {
     readable: SeqWait,
 }
 
+/// The cluster's control file in a root's folder.
+fn control_file_in(dir: &Path) -> PathBuf {
+    dir.join("pg_control")
+}
+
 fn read_cluster(dir: &Path) -> Result<Arc<Cluster>, TimelineError> {
-    let path = dir.join("pg_control");
+    let path = control_file_in(dir);
     let bytes =
         std::fs::read(&path).map_err(|source| TimelineError::Io { path: path.clone(), source })?;
     let cluster = Cluster::from_control_file(&bytes)
@@ -138,8 +145,14 @@ fn read_cluster(dir: &Path) -> Result<Arc<Cluster>, TimelineError> {
 }
 
 /// Removes what was being written into a timeline's folder when the process ended, other than layers.
-fn remove_unfinished(dir: &Path) -> std::io::Result<()> {
+fn remove_unfinished(dir: &Path, manifest: &Manifest) -> std::io::Result<()> {
     durable_files::remove_unfinished(&manifest::path_in(dir))?;
+    let control_file = control_file_in(dir);
+    durable_files::remove_unfinished(&control_file)?;
+    // It was being detached.
+    if manifest.origin.ancestor().is_some() && control_file.try_exists()? {
+        durable_files::unlink(&control_file)?;
+    }
     // A crash may have left it that name beside the one in `refs/branches`.
     let name = dir.join(NAME_IN_THE_MAKING);
     if name.try_exists()? {
@@ -192,7 +205,8 @@ impl Timeline {
             };
             manifest.layered = Layered::nothing(manifest.start, manifest.state);
         }
-        remove_unfinished(dir).map_err(|source| TimelineError::Io { path: dir.into(), source })?;
+        remove_unfinished(dir, &manifest)
+            .map_err(|source| TimelineError::Io { path: dir.into(), source })?;
         let segments = layers.segments.clone();
         let wal = WalStore::sharing(dir.join("wal"), cluster.segment_size, cluster.tli, segments);
         let flushed_mark = FlushedMark::new(wal.dir());
@@ -209,21 +223,21 @@ impl Timeline {
             ImagedLayer::open(&path, manifest.id, cluster.segment_size, &layers.blocks)
         };
         let images = manifest.layered.images.iter().map(open).collect::<Result<_, _>>()?;
-        let history = History::new(&manifest.layered, deltas, images);
         let start = manifest.layered.end.normalized(cluster.segment_size);
         // The history of an ancestor counts only as far as that has it.
         let readable = match &below {
             Below::Ancestor(..) => Lsn::INVALID,
             Below::Image(_) | Below::Nothing => start,
         };
+        let history = History::new(&manifest.layered, deltas, images, below);
         let timeline = Arc::new_cyclic(|myself| Timeline {
             myself: myself.clone(),
             is_shut_down: AtomicBool::new(false),
+            detaching: AtomicBool::new(manifest.detaching),
             writer: Mutex::new(Writer::new(&manifest, &cluster)),
             log: log.new(slog::o!("timeline" => manifest.id.to_string())),
             dir: dir.to_owned(),
             cluster,
-            below,
             wal,
             flushed_mark,
             maker,
@@ -256,9 +270,24 @@ impl Timeline {
         self.manifest.id
     }
 
-    /// What it is made of.
+    /// What it was made of when it was opened; `origin` says what lies below now.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// What lies below its own WAL.
+    pub fn origin(&self) -> Origin {
+        match &*self.below() {
+            Below::Ancestor(ancestor, at) => {
+                Origin::Ancestor(manifest::Ancestor { timeline: ancestor.id(), lsn: *at })
+            }
+            Below::Image(_) => self.manifest.origin.clone(),
+            Below::Nothing => Origin::OwnImage,
+        }
+    }
+
+    fn below(&self) -> Arc<Below> {
+        self.history.read().below()
     }
 
     /// Its folder.
@@ -278,7 +307,7 @@ impl Timeline {
 
     /// The ancestor, if everything up to `lsn` is its history.
     pub(crate) fn ancestor_before(&self, lsn: Lsn) -> Option<Arc<Timeline>> {
-        match &self.below {
+        match &*self.below() {
             Below::Ancestor(ancestor, at) if lsn < *at => Some(ancestor.clone()),
             _ => None,
         }

@@ -1,6 +1,7 @@
 //! What exists at an LSN and how large it is: relations, SLRU segments, databases, small files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use postgres_formats::replication_origins::ReplicationOrigins;
@@ -28,10 +29,10 @@ impl Timeline {
 
     fn size_at(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
         let known = self.newest(|stretch| stretch.size(object, lsn))?;
-        match known {
+        match known.found {
             Some(Known::Is(size)) => Ok(size),
             Some(Known::CopyOf(from, at)) => self.size_at(object.in_database(from), at),
-            None => match &self.below {
+            None => match &*known.below {
                 Below::Ancestor(ancestor, at) => ancestor.size_at(object, lsn.min(*at)),
                 Below::Image(layer) => Ok(layer.size(object)),
                 Below::Nothing => Ok(None),
@@ -69,7 +70,7 @@ impl Timeline {
         let changes = self.changes(lsn, |stretch| {
             Ok((stretch.database_events(lsn)?, stretch.sizes(only, lsn)?))
         })?;
-        let mut objects = match changes.below {
+        let mut objects = match changes.below.as_deref() {
             None | Some(Below::Nothing) => BTreeMap::new(),
             Some(Below::Ancestor(ancestor, at)) => ancestor.list_matching(lsn.min(*at), only)?,
             Some(Below::Image(layer)) => {
@@ -130,7 +131,7 @@ impl Timeline {
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn databases(&self, lsn: Lsn) -> Result<BTreeSet<DbTag>, TimelineError> {
         let changes = self.changes(lsn, |stretch| stretch.database_events(lsn))?;
-        let mut databases: BTreeSet<DbTag> = match changes.below {
+        let mut databases: BTreeSet<DbTag> = match changes.below.as_deref() {
             None | Some(Below::Nothing) => BTreeSet::new(),
             Some(Below::Ancestor(ancestor, at)) => ancestor.databases(lsn.min(*at))?,
             Some(Below::Image(layer)) => {
@@ -157,7 +158,7 @@ impl Timeline {
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn tablespaces(&self, lsn: Lsn) -> Result<BTreeMap<Oid, Bytes>, TimelineError> {
         let changes = self.changes(lsn, |stretch| stretch.tablespaces(lsn))?;
-        let mut tablespaces: BTreeMap<Oid, Bytes> = match changes.below {
+        let mut tablespaces: BTreeMap<Oid, Bytes> = match changes.below.as_deref() {
             None | Some(Below::Nothing) => BTreeMap::new(),
             Some(Below::Ancestor(ancestor, at)) => ancestor.tablespaces(lsn.min(*at))?,
             Some(Below::Image(layer)) => {
@@ -197,10 +198,11 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn rel_map(&self, tag: DbTag, lsn: Lsn) -> Result<Option<Bytes>, TimelineError> {
-        match self.newest(|stretch| stretch.rel_map(tag, lsn))? {
+        let known = self.newest(|stretch| stretch.rel_map(tag, lsn))?;
+        match known.found {
             Some(Known::Is(map)) => Ok(map),
             Some(Known::CopyOf(from, at)) => self.rel_map(from, at),
-            None => match &self.below {
+            None => match &*known.below {
                 Below::Ancestor(ancestor, at) => ancestor.rel_map(tag, lsn.min(*at)),
                 Below::Image(layer) => Ok(layer.small_file(SmallFile::RelMap(tag)).cloned()),
                 Below::Nothing => Ok(None),
@@ -215,7 +217,7 @@ impl Timeline {
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn two_phase(&self, lsn: Lsn) -> Result<BTreeMap<u32, Bytes>, TimelineError> {
         let changes = self.changes(lsn, |stretch| stretch.two_phase(lsn))?;
-        let mut prepared: BTreeMap<u32, Bytes> = match changes.below {
+        let mut prepared: BTreeMap<u32, Bytes> = match changes.below.as_deref() {
             None | Some(Below::Nothing) => BTreeMap::new(),
             Some(Below::Ancestor(ancestor, at)) => ancestor.two_phase(lsn.min(*at))?,
             Some(Below::Image(layer)) => {
@@ -241,7 +243,7 @@ impl Timeline {
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn replication_origins(&self, lsn: Lsn) -> Result<ReplicationOrigins, TimelineError> {
         let changes = self.changes(lsn, |stretch| stretch.origins(lsn))?;
-        let mut origins = match changes.below {
+        let mut origins = match changes.below.as_deref() {
             None | Some(Below::Nothing) => BTreeMap::new(),
             Some(Below::Ancestor(ancestor, at)) => ancestor.replication_origins(lsn.min(*at))?,
             Some(Below::Image(layer)) => layer.replication_origins().clone(),
@@ -271,11 +273,12 @@ impl Timeline {
     /// # Errors
     /// `BeforeBeginning`.
     pub fn check_lsn(&self, lsn: Lsn) -> Result<(), TimelineError> {
-        let mut timeline = self;
+        let mut descended: Option<Arc<Timeline>> = None;
         loop {
-            let is_there = match &timeline.below {
+            let timeline = descended.as_deref().unwrap_or(self);
+            let is_there = match &*timeline.below() {
                 Below::Ancestor(ancestor, at) if lsn < *at => {
-                    timeline = ancestor;
+                    descended = Some(ancestor.clone());
                     continue;
                 }
                 Below::Ancestor(..) => true,

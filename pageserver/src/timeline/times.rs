@@ -87,7 +87,7 @@ impl Timeline {
     /// The oldest time that can be asked for: that of the checkpoint with which the first of its
     /// ancestors begins. A checkpoint tells it in whole seconds, rounded down.
     pub fn oldest_time(&self) -> Timestamp {
-        match &self.below {
+        match &*self.below() {
             Below::Ancestor(ancestor, _) => ancestor.oldest_time(),
             Below::Image(_) | Below::Nothing => {
                 let seconds = self.manifest.state.checkpoint.time;
@@ -98,7 +98,8 @@ impl Timeline {
 
     /// Where `time` is in all history up to `upto`; microseconds since 2000.
     fn ended_by(&self, time: i64, upto: Lsn) -> Result<EndedBy, TimelineError> {
-        let below = match &self.below {
+        let (own, below) = self.oldest_first(|stretch| stretch.ended_by(time, upto))?;
+        let below = match &*below {
             Below::Ancestor(ancestor, at) => ancestor.ended_by(time, upto.min(*at))?,
             Below::Image(_) | Below::Nothing => EndedBy { last: None, later: false },
         };
@@ -106,7 +107,7 @@ impl Timeline {
             return Ok(below);
         }
         let mut last = below.last;
-        for own in self.oldest_first(|stretch| stretch.ended_by(time, upto))? {
+        for own in own {
             last = own.last.or(last);
             if own.later {
                 return Ok(EndedBy { last, later: true });
@@ -123,10 +124,10 @@ impl Timeline {
 
     /// When the latest transaction up to `lsn` ended, in microseconds since 2000.
     fn latest_end(&self, lsn: Lsn) -> Result<Option<i64>, TimelineError> {
-        let own = self.oldest_first(|stretch| stretch.latest_end(lsn))?;
+        let (own, below) = self.oldest_first(|stretch| stretch.latest_end(lsn))?;
         // The clock may have been set back since.
         let own = own.into_iter().flatten().max();
-        Ok(match &self.below {
+        Ok(match &*below {
             Below::Ancestor(ancestor, at) => own.max(ancestor.latest_end(lsn.min(*at))?),
             Below::Image(_) | Below::Nothing => own,
         })

@@ -225,6 +225,15 @@ class Branch:
     def checkpoint(self) -> Checkpoint:
         """Puts its history into layers, up to its end, so that the page server starts without
         reading its WAL."""
+    @property
+    def is_detaching(self) -> bool:
+        """Whether it is being detached, as of when asked for."""
+    def detach(self, *, wait: bool = False) -> Branch:
+        """Lets it need no longer what it was made from, which can be deleted then.
+
+        What it needs of that is copied in the background, or before this returns. Its history
+        begins where it was made. Refused while a tag or a compute needs what was before.
+        """
     def compact(self) -> Compacted:
         """Puts its history into few layers, with an image of all there is at its end."""
     def rename(self, name: str) -> Branch: ...

@@ -7,6 +7,7 @@ use postgres_formats::TimelineId;
 use serde_json::{Value, json};
 
 use super::Ended;
+use super::compact::progress;
 use crate::args::BranchArguments;
 use crate::output::{self, Format};
 
@@ -23,6 +24,8 @@ pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format)
         if format == Format::Json {
             output::json(&value(&branch))?;
         }
+    } else if let Some(name) = &arguments.detach {
+        detach(repository, name, arguments.wait, format)?;
     } else if let Some(name) = arguments.protect.as_ref().or(arguments.unprotect.as_ref()) {
         let branch = repository.protect_branch(name, arguments.protect.is_some())?;
         let now = if branch.protected { "now protected" } else { "no longer protected" };
@@ -55,6 +58,26 @@ pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format)
     Ok(ExitCode::SUCCESS)
 }
 
+fn detach(
+    repository: &Repository,
+    name: &str,
+    wait: bool,
+    format: Format,
+) -> Result<(), crate::failure::Failure> {
+    let branch = match wait {
+        true => repository.detach_branch_now(name, &mut progress())?,
+        false => repository.detach_branch(name)?,
+    };
+    output::say(&match branch.ancestor {
+        None => format!("branch {name} stands on no other"),
+        Some(_) => format!("branch {name} is being detached, see `zenith status`"),
+    });
+    match format {
+        Format::Json => output::json(&value(&branch)),
+        Format::Table => Ok(()),
+    }
+}
+
 fn list(branches: &Branches, format: Format) -> Result<(), crate::failure::Failure> {
     let Branches { usable: branches, damaged } = branches;
     if format == Format::Json {
@@ -80,6 +103,9 @@ fn list(branches: &Branches, format: Format) -> Result<(), crate::failure::Failu
     for branch in branches {
         if let Some(stop) = &branch.stop {
             output::say(&format!("branch {}: {stop}", branch.name));
+        }
+        if branch.detaching {
+            output::say(&format!("branch {}: it is being detached", branch.name));
         }
         if let Some(cause) = &branch.kept_because {
             output::say(&format!("branch {}: {cause}", branch.name));
@@ -135,6 +161,7 @@ fn value(branch: &Branch) -> Value {
         "protected": branch.protected,
         "expires": branch.expires,
         "kept_because": branch.kept_because,
+        "detaching": branch.detaching,
         "usable": true,
     })
 }
@@ -154,6 +181,7 @@ fn damaged_value(damaged: &DamagedBranch) -> Value {
         "protected": null,
         "expires": null,
         "kept_because": null,
+        "detaching": null,
         "usable": false,
     })
 }
@@ -215,6 +243,7 @@ mod tests {
             protected: false,
             expires: None,
             kept_because: None,
+            detaching: false,
         }
     }
 

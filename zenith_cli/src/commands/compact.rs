@@ -8,18 +8,21 @@ use super::Ended;
 use crate::args::CompactArguments;
 use crate::output::{self, Format};
 
-pub fn run(repository: &Repository, arguments: &CompactArguments, format: Format) -> Ended {
+/// Says how far the page server is, once for each step that is to be seen.
+pub fn progress() -> impl FnMut(&Work) {
     let mut last = None;
-    let mut progress = |work: &Work| {
-        let percent = work.done.min(work.total) * 100 / work.total.max(1);
-        let line = format!("{} up to {}: {percent} %", work.kind, work.lsn);
-        // Once for each step that is to be seen.
+    move |work| {
+        let percent = work.done.min(work.total).saturating_mul(100) / work.total.max(1);
+        let line = format!("{} at {}: {percent} %", work.kind, work.lsn);
         if last.as_ref() != Some(&line) {
             output::say(&line);
         }
         last = Some(line);
-    };
-    let done = repository.compact(arguments.branch.as_deref(), &mut progress)?;
+    }
+}
+
+pub fn run(repository: &Repository, arguments: &CompactArguments, format: Format) -> Ended {
+    let done = repository.compact(arguments.branch.as_deref(), &mut progress())?;
     let Compacted { branch, lsn, made, replaced, layers, bytes, .. } = &done;
     match format {
         Format::Json => output::json(&done)?,

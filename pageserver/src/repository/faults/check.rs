@@ -29,6 +29,11 @@ pub(super) fn check(dir: &Path, known: &Known, after: usize, options: LayerOptio
     }
     // Files of which no acknowledged thing needs to be made are gone once it has started.
     check_files(dir, &repository, options.keep_wal_bytes.is_some());
+    for branch in repository.branches().unwrap().iter().filter(|branch| branch.detaching) {
+        assert!(repository.detach(&branch.name).unwrap().ancestor.is_none());
+        check_kept(&repository, &repository.branches().unwrap());
+        check_files(dir, &repository, options.keep_wal_bytes.is_some());
+    }
     for timeline in &names {
         go_on(timeline, known);
     }
@@ -88,6 +93,9 @@ fn check_timeline(timeline: &Arc<Timeline>, known: &Known, after: usize) {
     if let Some(durable) = known.durable(timeline.id(), after) {
         let last = timeline.last_record_lsn();
         assert!(last >= durable, "{last} was durable up to {durable}");
+    }
+    if known.is_detached(timeline.id(), after) {
+        assert_eq!(timeline.origin(), Origin::OwnImage);
     }
     check_pages(timeline, known);
 }

@@ -48,6 +48,7 @@ pub(super) enum Command {
     Expire(String, Option<u64>),
     Tag(String, TimelineId),
     Untag(String),
+    Detach(TimelineId),
 }
 
 /// What is remembered of a branch or of a tag.
@@ -125,15 +126,33 @@ impl Known {
     /// Whether a timeline need not answer for `lsn` any more, unless something stands there.
     pub fn may_be_gone(&self, timeline: TimelineId, lsn: Lsn) -> bool {
         let owner = self.owner(timeline, lsn);
-        self.events.iter().any(|(_, event)| {
-            matches!(event, Event::Collecting(id, before) if *id == owner && lsn < *before)
+        let detached = |id: &TimelineId| {
+            self.stands_on(timeline).any(|on| on == *id)
+                && self.lines.get(id).is_some_and(|line| lsn < line.start)
+        };
+        self.events.iter().any(|(_, event)| match event {
+            Event::Collecting(id, before) => *id == owner && lsn < *before,
+            Event::Began(Command::Detach(id)) => detached(id),
+            _ => false,
         })
+    }
+
+    /// The timeline, what it was made from, and so on.
+    fn stands_on(&self, timeline: TimelineId) -> impl Iterator<Item = TimelineId> {
+        std::iter::successors(Some(timeline), |id| Some(self.lines.get(id)?.ancestor?.0))
     }
 
     /// How many events count after so many operations: what is asked for depends on nothing else.
     pub fn events_by(&self, after: usize) -> usize {
         self.events.iter().filter(|(at, _)| *at < after).count()
             + self.events.iter().filter(|(at, _)| *at <= after).count()
+    }
+
+    /// Whether the timeline must stand on no other.
+    pub fn is_detached(&self, timeline: TimelineId, after: usize) -> bool {
+        let detaches =
+            |event: &Event| matches!(event, Event::Done(Command::Detach(id)) if *id == timeline);
+        self.events.iter().any(|(at, event)| *at <= after && detaches(event))
     }
 
     /// What block 0 must be.
@@ -166,5 +185,6 @@ fn apply(names: &mut Names, command: &Command) {
         Command::Expire(name, expires) => names.get_mut(name).unwrap().expires = *expires,
         Command::Tag(name, id) => drop(names.insert(tag_key(name), Named::on(Some(*id)))),
         Command::Untag(name) => drop(names.remove(&tag_key(name))),
+        Command::Detach(_) => {}
     }
 }

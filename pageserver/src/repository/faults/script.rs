@@ -44,6 +44,7 @@ pub(super) enum Step {
     /// A tag at the end of a branch.
     Tag(&'static str, &'static str),
     Untag(&'static str),
+    Detach(&'static str),
     /// The page server ends without a word and starts again.
     Restart,
     /// The same after it has been told to, and then WAL is removed that is in layers.
@@ -96,6 +97,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::Freeze("main"),
     Step::Collect("main"),
     Step::Reparent("two"),
+    // Nothing stands on "two" any more then.
+    Step::Detach("three"),
     Step::Delete("three"),
 ];
 
@@ -257,6 +260,14 @@ impl<'a> Script<'a> {
                 let repository = self.repository()?;
                 self.note(Event::Began(command.clone()));
                 repository.delete_tag(&name.parse()?)?;
+                self.note(Event::Done(command));
+            }
+            Step::Detach(name) => {
+                let timeline = self.timeline(name)?;
+                let command = Command::Detach(timeline.id());
+                let repository = self.repository()?;
+                self.note(Event::Began(command.clone()));
+                repository.detach(&name.parse()?)?;
                 self.note(Event::Done(command));
             }
             Step::Restart => {

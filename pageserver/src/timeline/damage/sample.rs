@@ -169,6 +169,7 @@ impl Sample {
             state: self.state,
             state_is_complete: true,
             created: 0,
+            detaching: false,
             layered: Layered::nothing(self.start, self.state),
         }
     }
@@ -205,6 +206,7 @@ impl Sample {
             state: self.state,
             state_is_complete: true,
             created: 0,
+            detaching: false,
             layered: Layered::nothing(at, self.state),
         };
         let log = slog::Logger::root(slog::Discard, slog::o!());
