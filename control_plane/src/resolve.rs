@@ -66,6 +66,11 @@ impl Repository {
         self.control()?.row(&format!("timeline_show {timeline}"))?.value("last_record_lsn")
     }
 
+    /// The oldest LSN from which on the page server answers for all of `timeline`.
+    pub(crate) fn oldest_lsn(&self, timeline: TimelineId) -> Result<Lsn> {
+        self.control()?.row(&format!("timeline_show {timeline}"))?.value("oldest_lsn")
+    }
+
     /// The same as the place where a server can go on; refused where more had been durable that the
     /// page server cannot read.
     pub(crate) fn end_lsn(&self, timeline: TimelineId) -> Result<Lsn> {

@@ -64,7 +64,9 @@ pub enum Command {
     Page(PageArguments),
     /// Compare every page at a point with what stock PostgreSQL makes of the same WAL
     ///
-    /// Or, with an option, do another check of the same things.
+    /// From the beginning of history if all WAL is kept ([wal] keep = true in zenith.toml); else from where the
+    /// WAL begins that is kept, and what the page server has there is believed. Or, with an option, do
+    /// another check of the same things.
     Verify(VerifyArguments),
 }
 

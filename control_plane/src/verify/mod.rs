@@ -1,6 +1,7 @@
 //! `Repository::verify`: every page as the page server has it against a stock server's own files.
 //!
-//! The stock server recovers from the base image and the raw WAL alone (`pageserver materialize`).
+//! The stock server recovers from the base image and the raw WAL alone (`pageserver materialize`), or, where
+//! WAL was removed, from what the page server had where the WAL begins that is kept (`crashed`).
 //! Of the pages that are not equal byte by byte PostgreSQL's own masks decide, which leave out what
 //! WAL does not promise; which mask a page needs is asked of the stock server's catalogs. What a mask
 //! has left out must have a reason (`masked`).
@@ -10,6 +11,7 @@ mod catalog;
 mod commit_ts;
 mod compute;
 mod counters;
+mod crashed;
 mod deep;
 mod directory;
 mod judge;
@@ -121,8 +123,8 @@ impl Watcher<'_> {
 
 impl Repository {
     /// Compares everything that the page server has at `point`, by default the end of the default
-    /// branch, with what stock PostgreSQL makes of the same base image and WAL. Differences are no
-    /// error. All files of the branch are read before, as `verify_files` does: where one is damaged,
+    /// branch, with what stock PostgreSQL makes of the same base image and WAL, or of the WAL that is
+    /// kept (`Verification::since`). Differences are no error. All files of the branch are read before, as `verify_files` does: where one is damaged,
     /// nothing else is compared.
     pub fn verify(&self, point: Option<&Point>, watcher: &mut Watcher<'_>) -> Result<Verification> {
         self.verify_against_stock(point, false, watcher)
@@ -175,10 +177,8 @@ impl Repository {
         let scratch = Scratch::make(self)?;
         let began = Instant::now();
         watcher.tell(VerifyStep::Copying)?;
-        let stock = StockServer::materialize(self, &scratch, branch.timeline, lsn);
-        // Ctrl-C ends that process as well, which is not the error to tell.
-        watcher.check()?;
-        let stock = stock?;
+        let stock = StockServer::lay_out(self, &scratch, branch.timeline, lsn, watcher)?;
+        report.since = stock.since();
         report.seconds.copying = began.elapsed().as_secs_f64();
 
         let began = Instant::now();

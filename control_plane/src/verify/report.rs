@@ -204,6 +204,9 @@ pub struct Verification {
     pub timeline: TimelineId,
     /// At which LSN.
     pub lsn: Lsn,
+    /// From where on a stock server recovered, on what the page server had there; `None`: from the
+    /// beginning of history, or it was no stock server.
+    pub since: Option<Lsn>,
     /// The compute it was compared with; `None`: a stock server that recovered.
     pub compute: Option<String>,
     /// Bytes of the compute's WAL that were compared.
@@ -240,10 +243,11 @@ impl Serialize for Verification {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
 
-        let mut fields = serializer.serialize_struct("Verification", 14)?;
+        let mut fields = serializer.serialize_struct("Verification", 15)?;
         fields.serialize_field("branch", &self.branch)?;
         fields.serialize_field("timeline", &self.timeline.to_string())?;
         fields.serialize_field("lsn", &self.lsn.to_string())?;
+        fields.serialize_field("since", &self.since.map(|lsn| lsn.to_string()))?;
         fields.serialize_field("compute", &self.compute)?;
         fields.serialize_field("wal_bytes", &self.wal_bytes)?;
         fields.serialize_field("different", &self.different())?;
@@ -265,6 +269,7 @@ impl Verification {
             branch: branch.name.to_string(),
             timeline: branch.timeline,
             lsn,
+            since: None,
             compute: None,
             wal_bytes: 0,
             stored_files: Count::default(),

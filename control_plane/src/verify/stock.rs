@@ -1,4 +1,4 @@
-//! The stock server: nothing of ours in it but copies of bytes.
+//! The stock server: nothing of ours in it but copies of bytes, unless it begins late (`crashed`).
 //!
 //! It finds a crashed cluster and recovers as after any crash, which needs no settings of the server
 //! that wrote the WAL and ends with a checkpoint that writes all pages. Then it is stopped at once.
@@ -16,9 +16,9 @@ use nix::unistd::Pid;
 use postgres_formats::{Lsn, TimelineId};
 
 use super::Watcher;
+use super::crashed::{self, Crashed};
 use super::scratch::Scratch;
 use crate::account::Account;
-use crate::companions;
 use crate::error::{Error, IoContext, Result};
 use crate::process;
 use crate::repository::Repository;
@@ -36,48 +36,39 @@ pub(super) struct StockServer {
     postgres: PathBuf,
     account: Account,
     log: PathBuf,
-    /// Start of the last record of its WAL.
-    last_record: Lsn,
+    crashed: Crashed,
 }
 
 impl StockServer {
     /// Lays out its data directory.
-    pub fn materialize(
+    pub fn lay_out(
         repository: &Repository,
         scratch: &Scratch,
         timeline: TimelineId,
         lsn: Lsn,
+        watcher: &Watcher<'_>,
     ) -> Result<StockServer> {
         let account = repository.account().clone();
         let (pgdata, log) = {
             let _identity = account.enter();
             (scratch.folder("pgdata")?, scratch.path("postgres.log"))
         };
-        let mut command = Command::new(companions::find(companions::PAGESERVER)?);
-        command.arg("materialize").arg("--repo").arg(repository.dir());
-        command.args(["--timeline", &timeline.to_string(), "--lsn", &lsn.to_string()]);
-        command.arg("--into").arg(&pgdata).current_dir(repository.dir());
-        if account.must_switch() {
-            let (uid, gid) = account.ids();
-            command.arg("--run-as").arg(format!("{uid}:{gid}"));
-        }
-        let said = process::run_program("pageserver materialize", &mut command)?;
-        let mut words = said.split_whitespace().skip(1);
-        let (last_record, commit_ts) = words
-            .next()
-            .and_then(|word| word.parse().ok())
-            .zip(words.next().filter(|word| ["on", "off"].contains(word)))
-            .ok_or_else(|| failed("pageserver materialize", &format!("it printed {said:?}")))?;
+        let crashed = crashed::lay_out(repository, scratch, &pgdata, timeline, lsn, watcher)?;
         let server = StockServer {
             pgdata,
             scratch: scratch.path(""),
             postgres: repository.postgres()?.program("postgres"),
             account,
             log,
-            last_record,
+            crashed,
         };
-        server.configure(commit_ts, &preload_setting(&repository.config().walredo.libraries))?;
+        server.configure(&preload_setting(&repository.config().walredo.libraries))?;
         Ok(server)
+    }
+
+    /// From where on it recovers; `None`: from the beginning of history.
+    pub fn since(&self) -> Option<Lsn> {
+        self.crashed.since
     }
 
     pub fn pgdata(&self) -> &Path {
@@ -86,7 +77,8 @@ impl StockServer {
 
     /// Settings under which nobody can connect and nothing works on pages but recovery. Commit
     /// timestamps are tracked if they were: else the server would remove them in the end.
-    fn configure(&self, commit_ts: &str, preload: &str) -> Result<()> {
+    fn configure(&self, preload: &str) -> Result<()> {
+        let commit_ts = if self.crashed.tracks_commit_timestamps { "on" } else { "off" };
         let _identity = self.account.enter();
         // In the abstract namespace, since the path of the scratch folder may be too long.
         let socket = format!("@zenith-verify-{:016x}", rand::random::<u64>());
@@ -183,7 +175,7 @@ impl StockServer {
             rest.split_whitespace().next()?.parse::<Lsn>().ok()
         });
         let complete = match done {
-            Some(done) => done == self.last_record,
+            Some(done) => done == self.crashed.last_record,
             None => log.contains("redo is not required"),
         };
         if complete {
@@ -192,7 +184,10 @@ impl StockServer {
         let done = done.map_or("nowhere".to_owned(), |done| format!("at {done}"));
         Err(failed(
             "the stock server",
-            &format!("its recovery ended {done}, and the last record is at {}", self.last_record),
+            &format!(
+                "its recovery ended {done}, and the last record is at {}",
+                self.crashed.last_record
+            ),
         ))
     }
 

@@ -1,7 +1,8 @@
 //! The base backup: what a compute starts from at one LSN, as a tar stream.
 //!
 //! Everything but the relations is there for real. Relations are listed in the first entry
-//! (`layout::RELATION_LIST`) and become sparse stubs; so do SLRUs if they are wanted as such. The compute finds a cleanly stopped cluster:
+//! (`layout::RELATION_LIST`) and become sparse stubs; so do SLRUs if they are wanted as such, or nothing
+//! if all is wanted whole. The compute finds a cleanly stopped cluster:
 //! `pg_control` says "shut down" and its checkpoint is at the base LSN, in a WAL segment made for
 //! the purpose, so that stock PostgreSQL starts without recovery. `pg_control` is the last entry:
 //! what is left of a transfer that broke off cannot be started.
@@ -36,7 +37,7 @@ use layout::{
     push_relation_lines, tablespace_dirs,
 };
 use pages::PageReader;
-pub use slru::SlruForm;
+pub use slru::Form;
 
 /// Why there is no base backup.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +60,7 @@ pub enum BaseBackupError {
 pub struct BaseBackup {
     timeline: Arc<Timeline>,
     at: StateAt,
-    slrus: SlruForm,
+    form: Form,
     objects: BTreeMap<ObjectTag, u32>,
 }
 
@@ -69,7 +70,7 @@ impl BaseBackup {
     pub fn prepare(
         timeline: Arc<Timeline>,
         lsn: Option<Lsn>,
-        slrus: SlruForm,
+        form: Form,
         timeout: Duration,
     ) -> Result<BaseBackup, BaseBackupError> {
         let lsn = lsn.map_or_else(|| timeline.end_lsn(), Ok)?;
@@ -77,7 +78,7 @@ impl BaseBackup {
         timeline.wait_lsn(lsn, timeout)?;
         let at = timeline.state_at(lsn)?;
         let objects = timeline.list_objects(at.base)?;
-        Ok(BaseBackup { timeline, at, slrus, objects })
+        Ok(BaseBackup { timeline, at, form, objects })
     }
 
     /// Where the compute's own WAL will begin, and the LSN of the pages it does not have.
@@ -94,12 +95,13 @@ impl BaseBackup {
             rels().map(|(rel, _)| rel).filter(|rel| rel.fork == ForkNumber::Init).collect();
 
         let mut list = String::new();
-        for (rel, nblocks) in rels() {
-            if rel.fork != ForkNumber::Init && !is_reset(rel, &init_forks) {
-                push_relation_lines(&mut list, rel, nblocks);
-            }
+        let lasting = || {
+            rels().filter(|(rel, _)| rel.fork != ForkNumber::Init && !is_reset(*rel, &init_forks))
+        };
+        if self.form != Form::Whole {
+            lasting().for_each(|(rel, nblocks)| push_relation_lines(&mut list, rel, nblocks));
         }
-        if self.slrus == SlruForm::Stubs {
+        if self.form == Form::Stubs {
             for (path, _, pages) in self.slru_segments() {
                 push_line(&mut list, &path, pages);
             }
@@ -113,9 +115,14 @@ impl BaseBackup {
         for (rel, nblocks) in rels().filter(|(rel, _)| rel.fork == ForkNumber::Init) {
             self.write_init_fork(&mut archive, rel, nblocks)?;
         }
-        match self.slrus {
-            SlruForm::Whole => self.write_slrus(&mut archive)?,
-            SlruForm::Stubs => self.write_pages_of_start(&mut archive)?,
+        if self.form == Form::Whole {
+            for (rel, nblocks) in lasting() {
+                self.write_fork(&mut archive, rel, ObjectTag::Rel(rel), nblocks)?;
+            }
+        }
+        match self.form {
+            Form::WholeSlrus | Form::Whole => self.write_slrus(&mut archive)?,
+            Form::Stubs => self.write_pages_of_start(&mut archive)?,
         }
         for (xid, state) in self.timeline.two_phase(self.at.base)? {
             archive.file(&format!("pg_twophase/{xid:08X}"), &with_checksum(&state))?;
@@ -174,11 +181,22 @@ impl BaseBackup {
         nblocks: BlockNumber,
     ) -> Result<(), BaseBackupError> {
         for rel in [init, RelTag { fork: ForkNumber::Main, ..init }] {
-            for (file, blocks) in files_of(nblocks) {
-                let path = relation_path(rel, file);
-                let first = file * BLOCKS_PER_SEGMENT;
-                self.write_pages(archive, &path, ObjectTag::Rel(init), first, blocks)?;
-            }
+            self.write_fork(archive, rel, ObjectTag::Rel(init), nblocks)?;
+        }
+        Ok(())
+    }
+
+    /// The files of the fork `rel`, with the first `nblocks` pages of `from`.
+    fn write_fork<W: Write>(
+        &self,
+        archive: &mut Archive<W>,
+        rel: RelTag,
+        from: ObjectTag,
+        nblocks: BlockNumber,
+    ) -> Result<(), BaseBackupError> {
+        for (file, blocks) in files_of(nblocks) {
+            let path = relation_path(rel, file);
+            self.write_pages(archive, &path, from, file * BLOCKS_PER_SEGMENT, blocks)?;
         }
         Ok(())
     }

@@ -9,14 +9,16 @@ use postgres_formats::slru::SlruKind;
 use crate::key::PageKey;
 use crate::object::{ObjectPage, ObjectTag};
 
-/// How a base backup has the segment files of SLRUs.
+/// Which files a base backup has whole, and which it only lists, to be made as stubs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SlruForm {
-    /// As files with all their pages.
-    Whole,
-    /// As stubs, listed like relation files. A long history has thousands of pages of commit log,
-    /// each made from thousands of records, and a compute reads few of them.
+pub enum Form {
+    /// The segment files of SLRUs have all their pages, relations are listed.
+    WholeSlrus,
+    /// SLRUs are listed, too. A long history has thousands of pages of commit log, each made from
+    /// thousands of records, and a compute reads few of them.
     Stubs,
+    /// Everything is there, so that a server can be started that knows nothing of us.
+    Whole,
 }
 
 /// The pages that every start of PostgreSQL reads: `TrimCLOG` and `TrimMultiXact` clear what lies

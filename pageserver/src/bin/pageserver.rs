@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use pageserver::config::{Config, parse_address};
 use pageserver::daemon::{self, Account, LogLevel, Logging, RepositoryLock};
 use pageserver::error_text::with_causes;
-use pageserver::materialize::{RawWal, materialize, write_raw_wal};
+use pageserver::materialize::{MaterializeError, RawWal, materialize, write_raw_wal};
 use pageserver::repository::Repository;
 use pageserver::scrub::{Problem, Scrubbed, scrub};
 use pageserver_client::BranchName;
@@ -54,7 +54,9 @@ enum Task {
         log_level: LogLevel,
     },
     /// Make the data directory of a crashed stock server whose WAL ends at an LSN, out of nothing
-    /// but the base image and the raw WAL. May run beside the daemon.
+    /// but the base image and the raw WAL. Prints where the WAL ends, where its last record begins, whether
+    /// that server tracked commit timestamps (- if the WAL does not say), and - or, with --since, from which
+    /// record on there is nothing but WAL. May run beside the daemon.
     Materialize {
         /// The repository.
         #[arg(long, value_name = "DIR")]
@@ -65,6 +67,10 @@ enum Task {
         /// Up to where.
         #[arg(long)]
         lsn: Lsn,
+        /// If some of the WAL was removed: begin with a record at or behind this LSN, and write nothing
+        /// but WAL.
+        #[arg(long, value_name = "LSN")]
+        since: Option<Lsn>,
         /// The data directory: an empty folder.
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
@@ -132,14 +138,26 @@ fn perform(task: Task) -> anyhow::Result<()> {
             let logging = Logging::to_stderr(log_level);
             daemon::run(&repo, &config, logging.logger())
         }
-        Task::Materialize { repo, timeline, lsn, into, run_as } => {
+        Task::Materialize { repo, timeline, lsn, since, into, run_as } => {
             // Refuses a repository of another format.
             Config::load(&repo)?;
             daemon::switch_account(run_as, &repo)?;
-            let made = materialize(&repo, timeline, lsn, &into)
-                .with_context(|| format!("cannot make {}", into.display()))?;
-            let commit_ts = if made.tracks_commit_timestamps { "on" } else { "off" };
-            println!("{} {} {commit_ts}", made.end, made.last_record);
+            let made = materialize(&repo, timeline, lsn, since, &into).map_err(|error| {
+                // Where there is nothing to be made the folder is not what is wrong.
+                let refused = matches!(error, MaterializeError::OutOfReach { .. });
+                let error = anyhow::Error::new(error);
+                match refused {
+                    true => error,
+                    false => error.context(format!("cannot make {}", into.display())),
+                }
+            })?;
+            let commit_ts = match made.tracks_commit_timestamps {
+                Some(true) => "on",
+                Some(false) => "off",
+                None => "-",
+            };
+            let begins = made.begins.map_or("-".to_owned(), |lsn| lsn.to_string());
+            println!("{} {} {commit_ts} {begins}", made.end, made.last_record);
             Ok(())
         }
         Task::Scrub { repo, branch, run_as } => {

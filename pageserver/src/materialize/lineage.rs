@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use postgres_formats::lsn::SegmentNumber;
 use postgres_formats::{Lsn, TimelineId};
 
 use super::{MaterializeError, io_error};
 use crate::cluster::Cluster;
 use crate::timeline::image_name;
 use crate::timeline::manifest::{Manifest, Origin};
+use crate::wal::store::WalStore;
 
 /// A stretch of history in one timeline's WAL.
 #[derive(Debug)]
@@ -27,6 +29,14 @@ pub(super) enum BaseImage {
     Layer(PathBuf, TimelineId),
 }
 
+impl BaseImage {
+    /// Whether it has not been removed.
+    pub fn is_there(&self) -> bool {
+        let (BaseImage::First(path) | BaseImage::Layer(path, _)) = self;
+        path.exists()
+    }
+}
+
 /// A timeline and its ancestors.
 pub(super) struct Lineage {
     /// From the root on.
@@ -35,6 +45,9 @@ pub(super) struct Lineage {
     pub image: BaseImage,
     /// The LSN of that image.
     pub start: Lsn,
+    /// The checkpoint record that belongs to the image, just before `start`. None where the page server
+    /// made the image: of a timeline that was forked once.
+    pub checkpoint: Option<Lsn>,
     pub cluster: Cluster,
 }
 
@@ -50,22 +63,30 @@ impl Lineage {
             let dir = repository.join("timelines").join(id.to_string());
             let manifest = Manifest::read(&dir)?;
             stretches.push(Stretch { wal_dir: dir.join("wal"), end });
+            let root = Root { start: manifest.start, prev_record: manifest.state.prev_record };
             match manifest.origin {
                 Origin::Ancestor(ancestor) => {
                     (id, end) = (ancestor.timeline, Some(ancestor.lsn));
                 }
                 Origin::ImageLayer(name) => {
                     let image = BaseImage::First(dir.join("layers").join(name));
-                    return Lineage::from_root(stretches, image, &dir, manifest.start);
+                    return Lineage::from_root(stretches, image, &dir, &root);
                 }
                 Origin::OwnImage => {
                     let path = dir.join("layers").join(image_name(manifest.start));
                     let image = BaseImage::Layer(path, id);
-                    return Lineage::from_root(stretches, image, &dir, manifest.start);
+                    return Lineage::from_root(stretches, image, &dir, &root);
                 }
             }
         }
     }
+}
+
+/// What a root's manifest says of its beginning.
+struct Root {
+    start: Lsn,
+    /// Start of the last record before.
+    prev_record: Lsn,
 }
 
 impl Lineage {
@@ -73,10 +94,37 @@ impl Lineage {
         mut stretches: Vec<Stretch>,
         image: BaseImage,
         dir: &Path,
-        start: Lsn,
+        root: &Root,
     ) -> Result<Lineage, MaterializeError> {
         stretches.reverse();
-        Ok(Lineage { stretches, image, start, cluster: read_cluster(&dir.join("pg_control"))? })
+        let cluster = read_cluster(&dir.join("pg_control"))?;
+        let checkpoint = cluster.control_file.check_point;
+        let checkpoint = (root.prev_record == checkpoint).then_some(checkpoint);
+        Ok(Lineage { stretches, image, start: root.start, checkpoint, cluster })
+    }
+
+    /// Where the root's WAL begins.
+    pub fn wal_start(&self) -> Lsn {
+        let size = self.cluster.segment_size;
+        self.checkpoint.map_or(self.start, |checkpoint| checkpoint.segment(size).start(size))
+    }
+
+    /// The end of the last segment of the timeline's own, or where it was forked if it has none.
+    pub fn wal_end(&self) -> Result<Lsn, MaterializeError> {
+        let Cluster { segment_size, tli, .. } = self.cluster;
+        let mut end = self.start;
+        for stretch in &self.stretches {
+            let store = WalStore::new(stretch.wal_dir.clone(), segment_size, tli);
+            let last = match stretch.end {
+                Some(end) => Some(end),
+                None => {
+                    let segments = store.segments().map_err(io_error(store.dir()))?;
+                    segments.last().map(|last| SegmentNumber(last.0 + 1).start(segment_size))
+                }
+            };
+            end = last.unwrap_or(end);
+        }
+        Ok(end)
     }
 }
 

@@ -6,17 +6,24 @@
 //! stays on its PostgreSQL timeline. No index, no cache, no redo of ours takes part, so that the result can
 //! be held against what GetPage@LSN says (`zenith verify`).
 //!
+//! Where some of that WAL was removed, recovery begins later (`begin`), and what comes out is the
+//! WAL alone. All other files are for the page server to give, as they were where it begins.
+//!
 //! Runs beside the daemon: manifests and image layers never change, and WAL only grows, but for
-//! what lies beyond the last record.
+//! what lies beyond the last record. It is removed from its beginning on; if that happens just now, it
+//! is tried again.
 
 mod base;
+mod begin;
 mod lineage;
 mod raw;
+mod source;
 mod tablespaces;
 #[cfg(test)]
 mod tests;
 mod wal;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -78,6 +85,17 @@ pub enum MaterializeError {
         /// The oldest that is there.
         oldest: Lsn,
     },
+    /// No record up to the LSN is kept.
+    #[error(
+        "{lsn} cannot be verified: that takes WAL before it, and what is kept begins at {oldest} \
+         ([wal] keep and [retention] in zenith.toml)"
+    )]
+    OutOfReach {
+        /// The LSN asked for.
+        lsn: Lsn,
+        /// From here on there is WAL, and pages can be asked for.
+        oldest: Lsn,
+    },
     /// The WAL is damaged.
     #[error(transparent)]
     Wal(#[from] WalDecodeError),
@@ -115,35 +133,60 @@ pub enum MaterializeError {
 pub struct Materialized {
     /// End of the last record that is in the WAL, where the next one would begin.
     pub end: Lsn,
-    /// Start of the last record: PostgreSQL's `redo done at` when it has recovered.
+    /// Start of the last record: PostgreSQL's `redo done at` when it has recovered from the base image.
     pub last_record: Lsn,
     /// Whether the server that wrote the WAL tracked commit timestamps at its end. One that recovers
-    /// with the other setting removes or begins them as soon as it has recovered.
-    pub tracks_commit_timestamps: bool,
+    /// with the other setting removes or begins them as soon as it has recovered. `None`: the WAL does
+    /// not say, so it is as where it begins.
+    pub tracks_commit_timestamps: Option<bool>,
+    /// Start of the record from which on the WAL is there, and nothing besides; `None`: the base image
+    /// is there, and all WAL behind it.
+    pub begins: Option<Lsn>,
 }
 
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> MaterializeError + '_ {
     |source| MaterializeError::Io { path: path.to_owned(), source }
 }
 
+/// How often it is begun anew because WAL was removed meanwhile.
+const ATTEMPTS_MAX: usize = 5;
+
 /// Makes the data directory of `timeline` at `lsn` in the empty folder `into`. An LSN within a record
-/// stands for the end of the record before it.
+/// stands for the end of the record before it. With `since`, the oldest LSN from which on the page
+/// server answers, it may come out as no more than WAL (`Materialized::begins`).
+///
+/// # Errors
+/// See `MaterializeError`.
 pub fn materialize(
     repository: &Path,
     timeline: TimelineId,
     lsn: Lsn,
+    since: Option<Lsn>,
     into: &Path,
 ) -> Result<Materialized, MaterializeError> {
     let lineage = Lineage::read(repository, timeline)?;
     if lsn < lineage.start {
         return Err(MaterializeError::BeforeStart { lsn, start: lineage.start });
     }
+    let pg_wal = into.join("pg_wal");
+    let mut attempts = 0;
+    let made = loop {
+        fs::create_dir_all(&pg_wal).map_err(io_error(&pg_wal))?;
+        let begin = begin::choose(&lineage, lsn, since);
+        match begin.and_then(|begin| wal::write(&lineage, begin, lsn, &pg_wal)) {
+            Err(MaterializeError::WalMissing { .. }) if attempts < ATTEMPTS_MAX => attempts += 1,
+            other => break other?,
+        }
+        fs::remove_dir_all(&pg_wal).map_err(io_error(&pg_wal))?;
+    };
+    if made.begins.is_some() {
+        return Ok(made);
+    }
     base::write(&Image::open(&lineage)?, into)?;
-    let made = wal::write(&lineage, lsn, &into.join("pg_wal"))?;
     // Not "shut down": then PostgreSQL would not look at any WAL behind the checkpoint.
     let mut control = lineage.cluster.control_file.clone();
     control.state = ClusterState::InProduction;
     let path = into.join(CONTROL_FILE_PATH);
-    std::fs::write(&path, control.encode()).map_err(io_error(&path))?;
+    fs::write(&path, control.encode()).map_err(io_error(&path))?;
     Ok(made)
 }

@@ -3,15 +3,12 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use postgres_formats::lsn::{SegmentNumber, WalSegmentSize, XLOG_BLCKSZ};
-use postgres_formats::wal::{
-    PageHeader, WalDecodeError, WalDecodeErrorKind, XLP_FIRST_IS_CONTRECORD,
-};
+use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
 use postgres_formats::{Lsn, SystemId, TimelineId};
 
 use super::MaterializeError;
 use super::lineage::Lineage;
-use super::wal::Source;
+use super::source::Source;
 
 /// Where a stream of WAL begins, and what a decoder has to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,19 +37,16 @@ pub fn write_raw_wal<W: Write>(
     let lineage = Lineage::read(repository, timeline)?;
     let cluster = &lineage.cluster;
     let size = cluster.segment_size;
-    let checkpoint_segment = cluster.control_file.check_point.segment(size).start(size);
     let from = from.unwrap_or(lineage.start).min(lsn);
     if from < lineage.start {
         return Err(MaterializeError::BeforeStart { lsn: from, start: lineage.start });
     }
-    let source = Source::open(&lineage, checkpoint_segment, lsn);
     // What was removed is in layers.
-    let from = from.max(source.oldest()?.min(lsn));
-    let segment = from.segment(size);
-    let start = if segment.start(size) <= lineage.start {
-        lineage.start
-    } else {
-        first_record(&source, size, segment, lsn)?
+    let oldest = Source::open(&lineage, lineage.wal_start(), lsn).oldest()?.min(lsn);
+    let source = Source::open(&lineage, oldest, lsn);
+    let start = match from.max(oldest).segment(size).start(size) <= lineage.start {
+        true => lineage.start.max(oldest),
+        false => source.record_before(from, oldest, lsn)?,
     };
     let written = |source| MaterializeError::Io { path: "-".into(), source };
     begin(out, RawWal { start, system_id: cluster.system_id, segment_size: size })
@@ -66,34 +60,4 @@ pub fn write_raw_wal<W: Write>(
         out.write_all(bytes.get(offset(start)..offset(to)).unwrap_or_default()).map_err(written)?;
     }
     out.flush().map_err(written)
-}
-
-/// Start of the first record that begins in `segment`, or later if none does: a page's header says
-/// how much of an earlier record is left (`xlp_rem_len`, `access/xlog_internal.h`).
-fn first_record(
-    source: &Source<'_>,
-    size: WalSegmentSize,
-    mut segment: SegmentNumber,
-    end: Lsn,
-) -> Result<Lsn, MaterializeError> {
-    loop {
-        let bytes = source.segment(segment)?;
-        let mut page = segment.start(size);
-        segment = SegmentNumber(segment.0 + 1);
-        let next_segment = segment.start(size);
-        while page < next_segment && page < end {
-            let rest = bytes.get(page.segment_offset(size) as usize..).unwrap_or_default();
-            let header = PageHeader::decode(rest)
-                .map_err(|_| WalDecodeError { lsn: page, kind: WalDecodeErrorKind::EmptyPage })?;
-            let left = if header.has(XLP_FIRST_IS_CONTRECORD) { header.remaining } else { 0 };
-            let behind = page.page_header_size(size) + u64::from(left);
-            if behind < XLOG_BLCKSZ {
-                return Ok(page.saturating_add(behind).align_up().normalized(size));
-            }
-            page = page.saturating_add(XLOG_BLCKSZ);
-        }
-        if page >= end {
-            return Ok(end);
-        }
-    }
 }

@@ -13,14 +13,16 @@ use postgres_formats::control_file::ControlFile;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize, XLOG_BLCKSZ};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::wal::{
-    DecodedRecord, RecordHeader, WalOrigin, WalRecord, WalStreamDecoder, WalWriter, rmgr,
+    DecodedRecord, PageHeader, RecordHeader, WalOrigin, WalRecord, WalStreamDecoder, WalWriter,
+    rmgr,
 };
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Oid, PageImage, RelTag};
 use postgres_formats::{Lsn, SystemId, TimelineId};
 
 use super::base::{self, Image};
+use super::begin;
 use super::lineage::{BaseImage, Lineage, Stretch};
-use super::{MaterializeError, wal};
+use super::{MaterializeError, Materialized, wal};
 use crate::cluster::Cluster;
 use crate::layer::file::make_file;
 use crate::layer::image::{ImageLayer, ImageLayerWriter, SmallFile};
@@ -63,28 +65,41 @@ impl Sample {
         self.stretches.push(Stretch { wal_dir, end });
     }
 
+    fn lineage(&self) -> Lineage {
+        let stretch = |s: &Stretch| Stretch { wal_dir: s.wal_dir.clone(), end: s.end };
+        Lineage {
+            stretches: self.stretches.iter().map(stretch).collect(),
+            image: BaseImage::First(self.dir.path().to_owned()),
+            start: CHECKPOINT,
+            checkpoint: Some(CHECKPOINT),
+            cluster: self.cluster.clone(),
+        }
+    }
+
     /// Writes the WAL up to `lsn`; gives where it ends, and the records that are in it.
     fn write(&self, lsn: Lsn) -> Result<(Lsn, Vec<WalRecord>), MaterializeError> {
+        self.write_since(&self.lineage(), lsn, None).map(|(made, records)| (made.end, records))
+    }
+
+    fn write_since(
+        &self,
+        lineage: &Lineage,
+        lsn: Lsn,
+        since: Option<Lsn>,
+    ) -> Result<(Materialized, Vec<WalRecord>), MaterializeError> {
         let into = self.dir.path().join("into");
         let _ = fs::remove_dir_all(&into);
         fs::create_dir(&into).unwrap();
-        let stretch = |s: &Stretch| Stretch { wal_dir: s.wal_dir.clone(), end: s.end };
-        let lineage = Lineage {
-            stretches: self.stretches.iter().map(stretch).collect(),
-            image: BaseImage::First(PathBuf::new()),
-            start: CHECKPOINT,
-            cluster: self.cluster.clone(),
-        };
-        let made = wal::write(&lineage, lsn, &into)?;
-        let records = self.records(&into);
+        let made = wal::write(lineage, begin::choose(lineage, lsn, since)?, lsn, &into)?;
+        let records = self.records(&into, made.begins);
         assert_eq!(records.last().unwrap().start, made.last_record);
-        Ok((made.end, records))
+        Ok((made, records))
     }
 
     /// Reads segments as PostgreSQL does, up to the first place where there is no record.
-    fn records(&self, into: &std::path::Path) -> Vec<WalRecord> {
+    fn records(&self, into: &std::path::Path, begins: Option<Lsn>) -> Vec<WalRecord> {
         let size = self.cluster.segment_size;
-        let start = SegmentNumber(1).start(size);
+        let start = begins.unwrap_or(SegmentNumber(1).start(size));
         let mut decoder = WalStreamDecoder::new(start, size, Some(self.cluster.system_id));
         let mut names: Vec<_> = fs::read_dir(into).unwrap().map(|e| e.unwrap().path()).collect();
         names.sort();
@@ -92,7 +107,12 @@ impl Sample {
         for name in names {
             let bytes = fs::read(name).unwrap();
             assert_eq!(bytes.len() as u64, size.bytes());
-            decoder.feed(decoder.expected_lsn(), &bytes).unwrap();
+            let from = decoder.expected_lsn();
+            if records.is_empty() && begins.is_some() {
+                self.check_lead_in(&bytes, start);
+            }
+            let skipped = from.segment_offset(size) as usize;
+            decoder.feed(from, &bytes[skipped..]).unwrap();
             loop {
                 match decoder.next_record() {
                     Ok(Some(record)) => records.push(record),
@@ -105,6 +125,18 @@ impl Sample {
             }
         }
         records
+    }
+
+    /// PostgreSQL looks at the headers of the segment and of the page that it begins on.
+    fn check_lead_in(&self, segment: &[u8], start: Lsn) {
+        let size = self.cluster.segment_size;
+        for page in [start.segment(size).start(size), start.page_start()] {
+            let header =
+                PageHeader::decode(&segment[page.segment_offset(size) as usize..]).unwrap();
+            assert_eq!(header.page_address, page);
+            let is_first = start.page_offset() == page.page_header_size(size);
+            assert!(!is_first || page != start.page_start() || header.remaining == 0);
+        }
     }
 }
 
@@ -174,6 +206,80 @@ fn a_branch_replaces_what_the_ancestor_did_later() {
     assert_eq!(end, child.position());
     let lengths: Vec<usize> = records.iter().map(|record| record.bytes.len()).collect();
     assert_eq!(lengths, [120, 9000, 777]);
+}
+
+#[test]
+fn recovery_begins_where_the_wal_does() {
+    let mut sample = Sample::new();
+    let size = sample.cluster.segment_size;
+    let start = SegmentNumber(1).start(size);
+    let mut root = WalWriter::new(start, Lsn::INVALID, sample.origin());
+    let mut ends = Vec::new();
+    for _ in 0..120 {
+        ends.push(append_noop(&mut root, 30_000));
+    }
+    let fork = ends[100].1.normalized(size);
+    sample.add(&root, Some(fork));
+    let mut child = WalWriter::new(fork, ends[100].0, sample.origin());
+    for _ in 0..60 {
+        append_noop(&mut child, 30_000);
+    }
+    sample.add(&child, None);
+    let (lineage, end) = (sample.lineage(), child.position());
+    let remove = |stretch: usize, segment: u64| {
+        let name = SegmentNumber(segment).file_name(1, size);
+        fs::remove_file(sample.stretches[stretch].wal_dir.join(name)).unwrap();
+    };
+    let since = |lsn| sample.write_since(&lineage, end, Some(lsn));
+    // All of it is there.
+    assert_eq!(since(end).unwrap().0.begins, None);
+
+    remove(0, 1);
+    let second = SegmentNumber(2).start(size);
+    let error = sample.write(end).unwrap_err();
+    assert!(matches!(error, MaterializeError::WalRemoved { oldest, .. } if oldest == second));
+    let (made, records) = since(CHECKPOINT).unwrap();
+    let first = ends.iter().find(|(start, _)| *start >= second).unwrap().0;
+    assert_eq!((made.begins, records[0].start), (Some(first), first));
+    assert_eq!((made.end, made.last_record), (end, records.last().unwrap().start));
+    // The parameters are those of where it begins.
+    assert_eq!(made.tracks_commit_timestamps, None);
+    // Pages can be asked for from later on only, in the middle of a record.
+    let (made, records) = since(ends[70].0.saturating_add(8)).unwrap();
+    assert_eq!((made.begins, records[0].start), (Some(ends[71].0), ends[71].0));
+
+    // Of the segment in which the branch begins only the branch's own part is left.
+    for segment in 2..=fork.segment(size).0 {
+        remove(0, segment);
+    }
+    let (made, records) = since(CHECKPOINT).unwrap();
+    assert_eq!((made.begins, records[0].start, records.len()), (Some(fork), fork, 60));
+    // Up to there nothing can be verified.
+    for lsn in [fork, ends[90].1] {
+        let error = sample.write_since(&lineage, lsn, Some(CHECKPOINT)).unwrap_err();
+        assert!(
+            matches!(error, MaterializeError::OutOfReach { oldest, .. } if oldest == fork),
+            "{error}"
+        );
+    }
+    let error = since(end).unwrap_err();
+    assert!(matches!(error, MaterializeError::OutOfReach { oldest, .. } if oldest == end));
+}
+
+#[test]
+fn recovery_does_not_begin_with_a_record_that_gives_one_up() {
+    let mut sample = Sample::new();
+    let size = sample.cluster.segment_size;
+    let begin = SegmentNumber(2).start(size);
+    let mut root = WalWriter::new(begin, Lsn::INVALID, sample.origin());
+    // `xl_overwrite_contrecord`: the LSN and a time.
+    let body = [&[255, 16][..], &7u64.to_le_bytes(), &[0; 8]].concat();
+    root.append(header(rmgr::XLOG, rmgr::xlog::OVERWRITE_CONTRECORD), &body);
+    let (second, _) = append_noop(&mut root, 100);
+    sample.add(&root, None);
+    let lineage = sample.lineage();
+    let (made, _) = sample.write_since(&lineage, root.position(), Some(CHECKPOINT)).unwrap();
+    assert_eq!(made.begins, Some(second));
 }
 
 #[test]

@@ -5,35 +5,39 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use postgres_formats::lsn::{SegmentNumber, XLOG_BLCKSZ};
-use postgres_formats::wal::{DecodedRecord, WalOrigin, WalStreamDecoder, rmgr};
-use postgres_formats::{Lsn, ServerParameters, SystemId};
+use postgres_formats::wal::{DecodedRecord, WalOrigin, WalStreamDecoder, rmgr, synth};
+use postgres_formats::{Lsn, ServerParameters};
 
-use super::lineage::{Lineage, Stretch};
+use super::begin::Begin;
+use super::lineage::Lineage;
+use super::source::Source;
 use super::{MaterializeError, Materialized, io_error, tablespaces};
 use crate::cluster::Cluster;
-use crate::wal::store::WalStore;
 
-/// Writes the segments from the one with the base image's checkpoint on into the folder `into`.
+/// Writes the segments from the one on in which recovery begins into the folder `into`.
 pub(super) fn write(
     lineage: &Lineage,
+    begin: Begin,
     lsn: Lsn,
     into: &Path,
 ) -> Result<Materialized, MaterializeError> {
     let cluster = &lineage.cluster;
     let size = cluster.segment_size;
-    let checkpoint = cluster.control_file.check_point;
-    let source = Source::open(lineage, checkpoint.segment(size).start(size), lsn);
-    let oldest = source.oldest()?;
-    if oldest > checkpoint && lsn > checkpoint {
-        return Err(MaterializeError::WalRemoved { start: checkpoint, oldest });
-    }
-    let system_id: SystemId = cluster.system_id;
-    let mut decoder = WalStreamDecoder::new(checkpoint, size, Some(system_id));
+    let (first, whole_from, mut parameters) = match begin {
+        Begin::Checkpoint(at) => {
+            (at, at.segment(size).start(size), Some(cluster.control_file.parameters))
+        }
+        Begin::Record(at) => (at, at, None),
+    };
+    let source = Source::open(lineage, whole_from, lsn);
+    let mut decoder = WalStreamDecoder::new(first, size, Some(cluster.system_id));
     let mut replaced = Vec::new();
-    let mut parameters = cluster.control_file.parameters;
-    let last = Lsn::new(lsn.as_u64().saturating_sub(1)).max(checkpoint).segment(size);
-    for number in (checkpoint.segment(size).0..=last.0).map(SegmentNumber) {
-        let bytes = source.segment(number)?;
+    let last = Lsn::new(lsn.as_u64().saturating_sub(1)).max(first).segment(size);
+    for number in (first.segment(size).0..=last.0).map(SegmentNumber) {
+        let mut bytes = source.segment(number)?;
+        if whole_from == first && number == first.segment(size) {
+            put_lead_in(&mut bytes, cluster, first);
+        }
         let path = segment_path(into, cluster, number);
         fs::write(&path, &bytes).map_err(io_error(&path))?;
         let start = number.start(size);
@@ -50,8 +54,9 @@ pub(super) fn write(
                 .map_err(|source| MaterializeError::Record { start, source })?;
             replaced.extend(tablespaces::kept_inside(&record, &decoded));
             if is_parameter_change(&decoded) {
-                parameters = ServerParameters::decode_record(&decoded.main_data)
+                let decoded = ServerParameters::decode_record(&decoded.main_data)
                     .map_err(|source| MaterializeError::Parameters { start, source })?;
+                parameters = Some(decoded);
             }
         }
     }
@@ -62,9 +67,25 @@ pub(super) fn write(
     cut(into, cluster, end, last)?;
     Ok(Materialized {
         end,
-        last_record: decoder.last_record_start().unwrap_or(checkpoint),
-        tracks_commit_timestamps: parameters.track_commit_timestamp,
+        last_record: decoder.last_record_start().unwrap_or(first),
+        tracks_commit_timestamps: parameters.map(|parameters| parameters.track_commit_timestamp),
+        begins: match begin {
+            Begin::Checkpoint(_) => None,
+            Begin::Record(at) => Some(at),
+        },
     })
+}
+
+/// PostgreSQL looks at the header of the page that it begins on, and at that of its segment
+/// (`XLogReaderValidatePageHeader`, `access/transam/xlogreader.c`).
+fn put_lead_in(bytes: &mut [u8], cluster: &Cluster, first: Lsn) {
+    let Cluster { system_id, tli, segment_size: seg_size, .. } = *cluster;
+    for (page, header) in synth::lead_in(WalOrigin { system_id, tli, seg_size }, first) {
+        let at = page.segment_offset(seg_size) as usize;
+        if let Some(slot) = bytes.get_mut(at..at + header.len()) {
+            slot.copy_from_slice(&header);
+        }
+    }
 }
 
 /// Whether it is worth while to look closer at a record.
@@ -117,104 +138,4 @@ fn overwrite(
         bytes = rest;
     }
     Ok(())
-}
-
-/// The bytes of the lineage, in one row.
-pub(super) struct Source<'l> {
-    cluster: &'l Cluster,
-    /// With where each begins and ends.
-    pieces: Vec<(WalStore, Lsn, Lsn)>,
-}
-
-impl Source<'_> {
-    /// Those from `start` to `end`.
-    pub(super) fn open(lineage: &Lineage, start: Lsn, end: Lsn) -> Source<'_> {
-        let cluster = &lineage.cluster;
-        let mut from = start;
-        let mut pieces = Vec::new();
-        for Stretch { wal_dir, end: stretch_end } in &lineage.stretches {
-            let store = WalStore::new(wal_dir.clone(), cluster.segment_size, cluster.tli);
-            let to = stretch_end.map_or(end, |stretch_end| stretch_end.min(end));
-            if from < to {
-                pieces.push((store, from, to));
-                from = to;
-            }
-        }
-        Source { cluster, pieces }
-    }
-
-    /// The first position from which on all is there: WAL that is in layers may have been removed.
-    pub(super) fn oldest(&self) -> Result<Lsn, MaterializeError> {
-        let size = self.cluster.segment_size;
-        let mut oldest = self.pieces.last().map_or(Lsn::INVALID, |(_, _, to)| *to);
-        for (store, from, to) in self.pieces.iter().rev() {
-            let segments = store.segments().map_err(io_error(store.dir()))?;
-            let mut last = Lsn::new(to.as_u64().saturating_sub(1)).segment(size);
-            let first = from.segment(size);
-            if !segments.contains(&last) {
-                // A timeline without WAL of its own, or one that ends where a segment does.
-                oldest = oldest.min(*to);
-                if last != first || to.page_start() > *from {
-                    break;
-                }
-                oldest = *from;
-                continue;
-            }
-            while last > first && segments.contains(&SegmentNumber(last.0 - 1)) {
-                last = SegmentNumber(last.0 - 1);
-            }
-            oldest = last.start(size).max(*from);
-            if last > first {
-                break;
-            }
-        }
-        Ok(oldest)
-    }
-
-    /// A whole segment, with zeros behind the end.
-    pub(super) fn segment(&self, number: SegmentNumber) -> Result<Vec<u8>, MaterializeError> {
-        let size = self.cluster.segment_size;
-        let start = number.start(size);
-        let end = start.saturating_add(size.bytes());
-        let mut bytes = vec![0; size.bytes() as usize];
-        for (store, from, to) in &self.pieces {
-            let (first, last) = (start.max(*from), end.min(*to));
-            if first >= last {
-                continue;
-            }
-            let offset = |at: Lsn| at.distance_from(start).unwrap_or(0) as usize;
-            let slot = bytes.get_mut(offset(first)..offset(last)).unwrap_or_default();
-            let got = store.read(first, slot).map_err(io_error(store.dir()))?;
-            let reached = first.saturating_add(got as u64);
-            if reached < last {
-                self.add_page_header(store, &mut bytes, number, reached, last)?;
-            }
-        }
-        Ok(bytes)
-    }
-
-    /// A timeline that ends with a full page has no header of the next one, and what is forked from
-    /// it begins behind that header.
-    fn add_page_header(
-        &self,
-        store: &WalStore,
-        bytes: &mut [u8],
-        number: SegmentNumber,
-        reached: Lsn,
-        needed: Lsn,
-    ) -> Result<(), MaterializeError> {
-        let size = self.cluster.segment_size;
-        let page = needed.page_start();
-        if reached < page || needed.page_offset() > page.page_header_size(size) {
-            let dir = store.dir().to_owned();
-            return Err(MaterializeError::WalMissing { dir, end: reached, needed });
-        }
-        let Cluster { system_id, tli, .. } = *self.cluster;
-        let header = WalOrigin { system_id, tli, seg_size: size }.page_header(page, 0).encode();
-        let at = page.distance_from(number.start(size)).unwrap_or(0) as usize;
-        if let Some(slot) = bytes.get_mut(at..at + header.len()) {
-            slot.copy_from_slice(&header);
-        }
-        Ok(())
-    }
 }

@@ -8,7 +8,7 @@ use postgres_formats::timestamp::ParseTimestampError;
 use postgres_formats::{Lsn, Timestamp};
 
 pub use super::command_spec::{COMMANDS, CommandSpec};
-use crate::basebackup::SlruForm;
+use crate::basebackup::Form;
 use crate::wal::followers::{Claim, FollowAs};
 
 /// What a client can ask for. Texts that name a branch, a timeline or a point are as given.
@@ -102,7 +102,7 @@ pub enum Command {
         /// At this position; the last record if absent.
         lsn: Option<Lsn>,
         /// How it has the commit log and its like.
-        slrus: SlruForm,
+        form: Form,
     },
     /// Starts to follow a server's WAL, or goes on at another address.
     CallMeMaybe {
@@ -258,15 +258,15 @@ impl Command {
                 Command::PageStream { timeline: t.clone(), generation: Some(generation.parse()?) }
             }
             ("basebackup", [t, rest @ ..]) => {
-                let (lsn, slrus) = match rest {
-                    [] => (None, SlruForm::Whole),
-                    [lsn] => (Some(lsn.parse()?), SlruForm::Whole),
-                    [lsn, word] if word.eq_ignore_ascii_case("stubs") => {
-                        (Some(lsn.parse()?), SlruForm::Stubs)
-                    }
+                let (lsn, form) = match rest {
+                    [] => (None, Form::WholeSlrus),
+                    [lsn] => (Some(lsn), Form::WholeSlrus),
+                    [lsn, word] if word.eq_ignore_ascii_case("stubs") => (Some(lsn), Form::Stubs),
+                    [lsn, word] if word.eq_ignore_ascii_case("whole") => (Some(lsn), Form::Whole),
                     _ => return Err(ParseError::Usage(spec.usage)),
                 };
-                Command::BaseBackup { timeline: t.clone(), lsn, slrus }
+                let lsn = lsn.map(|lsn| lsn.parse()).transpose()?;
+                Command::BaseBackup { timeline: t.clone(), lsn, form }
             }
             ("callmemaybe", [t, connstr]) => Command::CallMeMaybe {
                 timeline: t.clone(),
@@ -376,21 +376,25 @@ mod tests {
             Command::BaseBackup {
                 timeline: "main".into(),
                 lsn: Some(Lsn::new(0x16B3748)),
-                slrus: SlruForm::Whole
+                form: Form::WholeSlrus
             }
         );
         assert_eq!(
             parse(&["basebackup", "main"]).unwrap(),
-            Command::BaseBackup { timeline: "main".into(), lsn: None, slrus: SlruForm::Whole }
+            Command::BaseBackup { timeline: "main".into(), lsn: None, form: Form::WholeSlrus }
         );
         assert_eq!(
             parse(&["basebackup", "main", "0/1", "stubs"]).unwrap(),
             Command::BaseBackup {
                 timeline: "main".into(),
                 lsn: Some(Lsn::new(1)),
-                slrus: SlruForm::Stubs
+                form: Form::Stubs
             }
         );
+        assert!(matches!(
+            parse(&["basebackup", "main", "0/1", "whole"]).unwrap(),
+            Command::BaseBackup { form: Form::Whole, .. }
+        ));
         assert!(parse(&["basebackup", "main", "0/1", "x"]).is_err());
         assert_eq!(parse(&["begin"]).unwrap(), Command::Ignored { tag: "BEGIN" });
         assert_eq!(parse(&["set", "a", "to", "b"]).unwrap(), Command::Ignored { tag: "SET" });
@@ -411,7 +415,7 @@ mod tests {
         for spec in COMMANDS {
             let usage = spec
                 .usage
-                .replace("[LSN [stubs]]", "0/1 stubs")
+                .replace("[LSN [stubs|whole]]", "0/1 whole")
                 .replace("[TIMESTAMP]", "TIMESTAMP")
                 .replace("[reparent]", "reparent")
                 .replace("[dry]", "dry")

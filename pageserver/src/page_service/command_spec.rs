@@ -158,8 +158,8 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: &[],
     },
     CommandSpec {
-        usage: "basebackup T [LSN [stubs]]",
-        purpose: "a tar of the files a compute starts from; with stubs for commit log and the like",
+        usage: "basebackup T [LSN [stubs|whole]]",
+        purpose: "a tar of the files a compute starts from; with stubs for commit log and the like, or none at all",
         columns: &[],
     },
     CommandSpec {

@@ -124,11 +124,11 @@ impl Connection {
                 pagestream::serve(&timeline, compute, timeout, &self.log, &mut copy)?;
                 out.complete("PAGESTREAM")?;
             }
-            Command::BaseBackup { timeline, lsn, slrus } => {
+            Command::BaseBackup { timeline, lsn, form } => {
                 let (id, timeline) = self.service.timeline(&timeline)?;
                 let _reader = self.service.expiry.in_use().enter(id);
                 let began = Instant::now();
-                let backup = BaseBackup::prepare(timeline, lsn, slrus, self.service.lsn_timeout)?;
+                let backup = BaseBackup::prepare(timeline, lsn, form, self.service.lsn_timeout)?;
                 let copy = backup.write_to(out.copy_out()?)?;
                 copy.finish()?;
                 out.complete("BASEBACKUP")?;

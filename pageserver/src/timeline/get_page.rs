@@ -129,7 +129,10 @@ impl Timeline {
         timeout: Duration,
     ) -> Vec<Result<Arc<PageImage>, GetPageError>> {
         let named = self.make_pages(requests, timeout).into_iter().zip(requests);
-        named.map(|(result, request)| Ok(damage::page(request.page, result?))).collect()
+        let damaged = |(result, request): (Result<_, _>, &PageRequest)| {
+            Ok(damage::page(request.page, request.lsn, result?))
+        };
+        named.map(damaged).collect()
     }
 
     /// The same without faults on purpose, which must not get into layers.

@@ -56,8 +56,8 @@ impl Timeline {
         let objects = self.list_matching(lsn, None)?.into_iter();
         // What was needed may have been removed meanwhile.
         self.check_lsn(lsn)?;
-        let objects = objects.filter(|(object, _)| !damage::is_forgotten(*object));
-        Ok(objects.map(|(object, size)| (object, damage::size(object, size))).collect())
+        let objects = objects.filter(|(object, _)| !damage::is_forgotten(*object, lsn));
+        Ok(objects.map(|(object, size)| (object, damage::size(object, lsn, size))).collect())
     }
 
     /// What exists at `lsn`, with its size in pages: everything, or what is in one database.

@@ -10,8 +10,8 @@
 //! - comparing the joint with a server: the last MiB received, within one segment, which is kept;
 //! - healing, cutting off the end: from the last record on;
 //! - branches on this timeline: ask it, not its WAL;
-//! - `pageserver materialize` and `pageserver wal`: say what is missing. Who wants the whole history checked from its
-//!   beginning keeps all WAL.
+//! - `pageserver materialize` and `pageserver wal`: begin with what there is, and say so. Who wants the whole history
+//!   checked from its beginning keeps all WAL.
 
 use postgres_formats::Lsn;
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pageserver::basebackup::SlruForm;
+use pageserver::basebackup::Form;
 use pageserver::key::PageKey;
 use pageserver::layer::import::DataDirectory;
 use pageserver::repository::Repository;
@@ -110,7 +110,7 @@ fn at_the_end_of_every_record() {
     storage.replay_and_look(cluster.data_dir(), |storage, next| {
         // The end of the record before, which is not where the next one begins if that page does.
         let lsn: Lsn = at.replace(next.end).unwrap_or(next.start);
-        let backup = Unpacked::take(&timeline, lsn, SlruForm::Whole, &mut tar);
+        let backup = Unpacked::take(&timeline, lsn, Form::WholeSlrus, &mut tar);
         assert_eq!(backup.base, next.start, "at {lsn}");
         backup.compare(storage, lsn);
         for path in backup.files.keys() {
@@ -120,7 +120,7 @@ fn at_the_end_of_every_record() {
             }
         }
         if compared % 10 == 0 {
-            let stubs = Unpacked::take(&timeline, lsn, SlruForm::Stubs, &mut tar);
+            let stubs = Unpacked::take(&timeline, lsn, Form::Stubs, &mut tar);
             stubs.compare_stubs(&backup, &storage.state.checkpoint, lsn);
         }
         if compared % 150 == 0 {
@@ -132,14 +132,14 @@ fn at_the_end_of_every_record() {
         for within in [next.start.saturating_add(8), Lsn::new(next.end.as_u64() - 8)] {
             if is_cut && within < next.end {
                 assert_eq!(
-                    prepare(&timeline, within, SlruForm::Whole).base_lsn(),
+                    prepare(&timeline, within, Form::WholeSlrus).base_lsn(),
                     next.start,
                     "at {within}"
                 );
             }
         }
     });
-    Unpacked::take(&timeline, end, SlruForm::Whole, &mut tar).compare(&storage, end);
+    Unpacked::take(&timeline, end, Form::WholeSlrus, &mut tar).compare(&storage, end);
     assert_eq!(storage.differences(cluster.data_dir()), Vec::<String>::new());
     println!("{compared} base backups compared");
     on_branches(opened, timeline, branches);
@@ -169,7 +169,7 @@ fn on_branches(opened: Opened, timeline: Arc<Timeline>, backups: Vec<(Lsn, Unpac
         let name = format!("branch{number}").parse().unwrap();
         let branch = opened.repository.branch(&name).unwrap();
         let timeline = opened.repository.timeline(branch.timeline).unwrap();
-        let backup = Unpacked::take(&timeline, lsn, SlruForm::Whole, &mut tar);
+        let backup = Unpacked::take(&timeline, lsn, Form::WholeSlrus, &mut tar);
         assert!(backup == expected, "a branch at {lsn} has another base backup");
     }
 }

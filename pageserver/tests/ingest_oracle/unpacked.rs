@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pageserver::basebackup::{BaseBackup, SlruForm};
+use pageserver::basebackup::{BaseBackup, Form};
 use pageserver::timeline::Timeline;
 use postgres_formats::checkpoint::CheckPoint;
 use postgres_formats::slru::SLRU_PAGES_PER_SEGMENT;
@@ -14,8 +14,8 @@ use postgres_formats::{BLCKSZ, Lsn, SlruKind};
 const PAGES: &str = "zenith.pages/";
 
 /// The base backup there, whose WAL has been received.
-pub fn prepare(timeline: &Arc<Timeline>, lsn: Lsn, slrus: SlruForm) -> BaseBackup {
-    BaseBackup::prepare(timeline.clone(), Some(lsn), slrus, Duration::ZERO).unwrap()
+pub fn prepare(timeline: &Arc<Timeline>, lsn: Lsn, form: Form) -> BaseBackup {
+    BaseBackup::prepare(timeline.clone(), Some(lsn), form, Duration::ZERO).unwrap()
 }
 
 /// A base backup in memory.
@@ -28,13 +28,8 @@ pub struct Unpacked {
 
 impl Unpacked {
     /// Takes it by way of `tar`, whose memory serves again.
-    pub fn take(
-        timeline: &Arc<Timeline>,
-        lsn: Lsn,
-        slrus: SlruForm,
-        tar: &mut Vec<u8>,
-    ) -> Unpacked {
-        let backup = prepare(timeline, lsn, slrus);
+    pub fn take(timeline: &Arc<Timeline>, lsn: Lsn, form: Form, tar: &mut Vec<u8>) -> Unpacked {
+        let backup = prepare(timeline, lsn, form);
         tar.clear();
         backup.write_to(&mut *tar).unwrap();
         let mut unpacked =

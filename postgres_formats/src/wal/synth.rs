@@ -37,14 +37,18 @@ pub fn shutdown_checkpoint(base: Lsn, tli: u32, state: &CheckPoint) -> CheckPoin
 
 /// The bytes of an `XLOG_CHECKPOINT_SHUTDOWN` record that follows the record at `prev`.
 pub fn shutdown_checkpoint_record(prev: Lsn, checkpoint: &CheckPoint) -> Vec<u8> {
-    let header = RecordHeader {
-        tot_len: 0,
-        xid: 0,
-        prev,
-        info: rmgr::xlog::CHECKPOINT_SHUTDOWN,
-        rmid: rmgr::XLOG,
-        crc: 0,
-    };
+    checkpoint_record(rmgr::xlog::CHECKPOINT_SHUTDOWN, prev, checkpoint)
+}
+
+/// The bytes of an `XLOG_CHECKPOINT_ONLINE` record that follows the record at `prev`. Recovery that
+/// begins with it replays all from `checkpoint.redo` on, this record included, which then only moves
+/// counters forward (`xlog_redo`).
+pub fn online_checkpoint_record(prev: Lsn, checkpoint: &CheckPoint) -> Vec<u8> {
+    checkpoint_record(rmgr::xlog::CHECKPOINT_ONLINE, prev, checkpoint)
+}
+
+fn checkpoint_record(info: u8, prev: Lsn, checkpoint: &CheckPoint) -> Vec<u8> {
+    let header = RecordHeader { tot_len: 0, xid: 0, prev, info, rmid: rmgr::XLOG, crc: 0 };
     let data_header = [XLR_BLOCK_ID_DATA_SHORT, CHECKPOINT_SIZE as u8];
     encode_record(header, &[&data_header[..], &checkpoint.encode()].concat())
 }
@@ -80,26 +84,35 @@ pub fn bootstrap_wal(
         wal[offset..offset + bytes.len()].copy_from_slice(bytes);
     };
     put(base, writer.bytes());
-    // From the last page backwards, for each header counts what goes on up to `base`.
-    let mut page = base.page_start();
-    let mut remaining = 0;
-    let mut until = base;
-    loop {
-        let data = page.saturating_add(page.page_header_size(seg_size));
-        remaining += until.distance_from(data).unwrap_or(0) as u32;
-        put(page, &origin.page_header(page, remaining).encode());
-        if page == start {
-            break;
-        }
-        until = page;
-        page = Lsn::new(page.as_u64() - XLOG_BLCKSZ);
-    }
+    lead_in(origin, base).into_iter().for_each(|(page, header)| put(page, &header));
     let second = wal.split_off(seg_size.bytes() as usize);
     let mut named = vec![(first, wal)];
     if !second.is_empty() {
         named.push((SegmentNumber(first.0 + 1), second));
     }
     named
+}
+
+/// The headers of the pages from the beginning of the segment up to the one that `base`, which is
+/// normalised, lies on: as if all between them was the rest of one record that ends at `base`.
+pub fn lead_in(origin: WalOrigin, base: Lsn) -> Vec<(Lsn, Vec<u8>)> {
+    let size = origin.seg_size;
+    let start = base.segment(size).start(size);
+    let mut headers = Vec::new();
+    // From the last page backwards, for each header counts what goes on up to `base`.
+    let mut page = base.page_start();
+    let mut remaining = 0;
+    let mut until = base;
+    loop {
+        let data = page.saturating_add(page.page_header_size(size));
+        remaining += until.distance_from(data).unwrap_or(0) as u32;
+        headers.push((page, origin.page_header(page, remaining).encode()));
+        if page == start {
+            return headers;
+        }
+        until = page;
+        page = Lsn::new(page.as_u64() - XLOG_BLCKSZ);
+    }
 }
 
 #[cfg(test)]

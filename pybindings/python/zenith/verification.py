@@ -107,6 +107,9 @@ class Verification(TypedDict):
     branch: str
     timeline: str
     lsn: str
+    since: str | None
+    """From where on a stock server recovered, beginning with what the page server had there, since
+    older WAL was removed; ``None``: from the beginning of history, or it was no stock server."""
     compute: str | None
     """The compute that it is about; ``None``: a stock server that recovered."""
     wal_bytes: int

@@ -140,6 +140,12 @@ fn table(report: &Verification) -> Result<(), Failure> {
         Some(compute) => format!("compute {compute} and {}@{}", report.branch, report.lsn),
         None => format!("{}@{}", report.branch, report.lsn),
     };
+    if let Some(since) = report.since {
+        output::say(&format!(
+            "from {since} on, where the WAL begins that is kept; the stock server began with what the page \
+             server had there"
+        ));
+    }
     output::say(&format!(
         "{what}: {} in {:.1} s (reading {:.1}, copying {:.1}, recovery {:.1}, comparing {:.1}, masks {:.1}{deep})",
         number(report.different()),

@@ -42,8 +42,9 @@ impl Repository {
         let (branch, lsn, client) = self.begin_verification(point)?;
         let began = Instant::now();
         let mut stream = RecordStream::open(self, branch.timeline, since, lsn)?;
-        // WAL that is in layers may have been removed.
-        let from = since.unwrap_or(stream.start()).max(stream.start()).min(lsn);
+        // WAL that is in layers may have been removed, and so may layers.
+        let oldest = self.oldest_lsn(branch.timeline)?.max(stream.start());
+        let from = since.unwrap_or(oldest).max(oldest).min(lsn);
         let mut report = RecordsVerification::new(&branch, from, lsn);
 
         let scratch = Scratch::make(self)?;

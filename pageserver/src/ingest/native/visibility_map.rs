@@ -104,7 +104,7 @@ pub(super) fn apply_clears(
     let mut applied = false;
     for clear in clears(record, dec)? {
         if clear.map == rel && clear.address.block == block {
-            if !damage::keeps_visibility() {
+            if !damage::keeps_visibility(record.start) {
                 page[clear.address.byte] &= !(clear.bits << clear.address.shift);
             }
             applied = true;
