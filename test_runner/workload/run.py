@@ -45,9 +45,13 @@ class Run:
         The log of operations is in the folder, next to the repository.
         """
         report = Report(folder / LOG_NAME, echo)
+        chance = Chance(self.seed)
+        settings = Settings.choose(chance.fork("settings"))
+        report.say(f"{self.replay()}: {settings}")
+        settings.write(folder / ".zenith" / "zenith.toml")
         try:
             with zenith.Repository.open(folder) as repo:
-                self._steps(repo, report)
+                self._steps(repo, chance, settings, report)
             strange = log_scan.unexpected(folder, ALLOWED_LOG)
             if strange:
                 raise Failure("unexpected in the logs:\n" + "\n".join(strange[:50]))
@@ -58,10 +62,9 @@ class Run:
             report.close()
         return report.counts
 
-    def _steps(self, repo: zenith.Repository, report: Report) -> None:
-        chance = Chance(self.seed)
-        settings = Settings.choose(chance.fork("settings"))
-        report.say(f"{self.replay()}: {settings}")
+    def _steps(
+        self, repo: zenith.Repository, chance: Chance, settings: Settings, report: Report
+    ) -> None:
         line = Line(repo, repo.branch("main"), settings, report, Names())
         line.start()
         line.prepare_from_nothing()

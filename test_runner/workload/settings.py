@@ -1,6 +1,7 @@
 """How the servers of a run are configured: decided by its seed, once."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 from .chance import Chance
@@ -12,6 +13,8 @@ class Settings:
 
     durability: Literal["local", "pageserver"]
     postgres: dict[str, str]
+    page_server: dict[str, dict[str, int]]
+    """Tables of ``zenith.toml``."""
 
     @property
     def has_images(self) -> bool:
@@ -50,7 +53,25 @@ class Settings:
         durability: Literal["local", "pageserver"] = chance.pick(["local", "pageserver"])
         if chance.often(0.4):
             postgres["track_commit_timestamp"] = "on"
-        return Settings(durability, postgres)
+        own = chance.fork("page server")
+        page_server = {
+            "cache": {"bytes": own.pick([1 << 20, 64 << 20, 1 << 40])},
+            "layers": {
+                # Small ones are merged, and become images, all the time.
+                "stretch_bytes": own.pick([96 << 10, 1 << 20, 64 << 20]),
+                "image_percent": own.pick([20, 100]),
+                "cache_bytes": own.pick([0, 64 << 20]),
+            },
+        }
+        return Settings(durability, postgres, page_server)
+
+    def write(self, config: Path) -> None:
+        """Puts those of the page server into its ``zenith.toml``."""
+        with open(config, "a") as file:
+            for table, values in self.page_server.items():
+                lines = (f"{name} = {value}\n" for name, value in values.items())
+                file.write(f"[{table}]\n" + "".join(lines))
 
     def __str__(self) -> str:
-        return ", ".join([self.durability, *(f"{k}={v}" for k, v in self.postgres.items())])
+        own = [f"{k}={v}" for values in self.page_server.values() for k, v in values.items()]
+        return ", ".join([self.durability, *(f"{k}={v}" for k, v in self.postgres.items()), *own])

@@ -8,6 +8,7 @@ from . import (
     locks,
     objects,
     rows,
+    storage,
     tables,
     tablespaces,
     transactions,
@@ -27,6 +28,7 @@ OPERATIONS: list[Operation] = [
     *objects.OPERATIONS,
     *databases.OPERATIONS,
     *wal.OPERATIONS,
+    *storage.OPERATIONS,
     *faults.OPERATIONS,
     *checks.OPERATIONS,
 ]

@@ -1,0 +1,30 @@
+"""What the page server does with the history that it has; no record comes of it."""
+
+from ..chance import Chance
+from ..line import Line
+from .base import Operation
+
+
+class PutIntoLayers(Operation):
+    """What was in memory is read from a layer from then on, and no WAL indexed again."""
+
+    weight = 0.8
+
+    def run(self, line: Line, chance: Chance) -> None:
+        made = line.branch.checkpoint()
+        line.report.say(f"{line.branch.name}: {len(made['layers'])} layers up to {made['lsn']}")
+        line.report.count("checkpoints of branches")
+
+
+class Compact(Operation):
+    """Layers are merged, and there is an image: pages are read from there."""
+
+    weight = 0.4
+
+    def run(self, line: Line, chance: Chance) -> None:
+        made = line.branch.compact()
+        line.report.say(f"{line.branch.name}: compact up to {made['lsn']}")
+        line.report.count("compactions")
+
+
+OPERATIONS: list[Operation] = [PutIntoLayers(), Compact()]
