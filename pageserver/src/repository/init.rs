@@ -17,7 +17,8 @@ impl Repository {
     /// under the name `branch`.
     ///
     /// # Errors
-    /// See `RepositoryError`; `AlreadyExists` if there is such a branch.
+    /// See `RepositoryError`; `AlreadyExists` if there is such a branch. Nothing is left then of what was begun,
+    /// if it can be removed.
     pub fn init_from_pgdata(
         dir: &Path,
         pgdata: &Path,
@@ -35,6 +36,29 @@ impl Repository {
         }
         let data = DataDirectory::open(pgdata)?;
         let id = TimelineId::generate();
+        if let Err(error) = Repository::make_first(dir, &data, id, branch) {
+            let (named, unnamed) = (timeline_dir(dir, id), unnamed_dir(dir, id));
+            // The error that matters is the first. As when a branch is made: a folder without the suffix
+            // must not stay without its name.
+            let _ = durable_files::rename(&named, &unnamed);
+            if durable_files::remove_file(&ref_path).is_ok() {
+                let _ = durable_files::remove_dir_all(&unnamed);
+            }
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    fn make_first(
+        dir: &Path,
+        data: &DataDirectory,
+        id: TimelineId,
+        branch: &BranchName,
+    ) -> Result<(), RepositoryError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| RepositoryError::Io { path, source }
+        };
         let path = unnamed_dir(dir, id);
         let (wal, layers) = (path.join("wal"), path.join("layers"));
         for folder in [&wal, &layers] {
@@ -64,7 +88,6 @@ impl Repository {
         }
         // The name comes last: only now does the timeline exist for anybody.
         BranchRef::of(id).write(dir, branch)?;
-        durable_files::rename(&path, &timeline_dir(dir, id)).map_err(io(&path))?;
-        Ok(id)
+        durable_files::rename(&path, &timeline_dir(dir, id)).map_err(io(&path))
     }
 }

@@ -7,6 +7,7 @@
 mod check;
 mod crashes;
 mod failing;
+mod init;
 mod known;
 mod script;
 

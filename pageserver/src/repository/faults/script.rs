@@ -27,8 +27,8 @@ pub(super) enum Step {
     Reconnect(&'static str),
     Sync(&'static str),
     Freeze(&'static str),
-    /// One delta layer of all there are.
-    Merge(&'static str),
+    /// One delta layer of all there are, and an image at the end.
+    Compact(&'static str),
     /// An image where the last delta layer ends.
     Image(&'static str),
     /// A branch of another one, at the end of its record with this number or at its end.
@@ -90,8 +90,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::Stop,
     // Nobody receives before this.
     Step::Tag("v3", "main"),
-    Step::Freeze("two"),
-    Step::Merge("two"),
+    Step::Compact("two"),
     Step::Receive("three", 500, 500),
     Step::Sync("three"),
     Step::Freeze("main"),
@@ -194,9 +193,10 @@ impl<'a> Script<'a> {
                 let end = frozen?.end;
                 self.note(Event::Durable(timeline.id(), end));
             }
-            Step::Merge(name) => {
+            Step::Compact(name) => {
                 let timeline = self.timeline(name)?;
-                timeline.merge_deltas(timeline.start_lsn()..timeline.freeze()?.end)?;
+                timeline.compact()?;
+                assert_eq!(timeline.layer_files().len(), 2, "a delta and an image");
             }
             Step::Image(name) => {
                 let timeline = self.timeline(name)?;

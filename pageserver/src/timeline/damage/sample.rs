@@ -8,8 +8,11 @@ use std::time::Duration;
 use postgres_formats::checkpoint::{CheckPoint, CheckpointState};
 use postgres_formats::control_file::ControlFile;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
+use postgres_formats::slru::SlruKind;
 use postgres_formats::wal::{RecordHeader, WalOrigin, WalWriter, rmgr};
-use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, RelTag, SystemId, TimelineId};
+use postgres_formats::{
+    BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag, SystemId, TimelineId, page_checksum,
+};
 use walredo_pool::WalRedoConfig;
 
 use crate::layer::freezer::{LayerOptions, LayerShared};
@@ -263,6 +266,31 @@ pub(crate) fn files_in(dir: &Path) -> Vec<(String, Vec<u8>)> {
 pub(crate) fn origin(tli: u32, system_id: u64) -> WalOrigin {
     let seg_size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
     WalOrigin { system_id: SystemId(system_id), tli, seg_size }
+}
+
+/// The data directory of a stopped server whose last record begins at `at`, and where the next one begins. Block
+/// 0 of the relation is all `content`.
+pub(crate) fn data_directory(into: &Path, at: Lsn, content: u8) -> Lsn {
+    let mut control = ControlFile::for_new_cluster(SystemId(7));
+    let size = WalSegmentSize::new(SEGMENT_BYTES).unwrap();
+    control.xlog_seg_size = size;
+    let checkpoint = CheckPoint { this_tli: 1, prev_tli: 1, ..CheckPoint::default() };
+    control.set_shut_down(at, checkpoint);
+    let slrus = SlruKind::ALL.map(SlruKind::dir);
+    for folder in ["global", "base/5", "pg_tblspc", "pg_twophase", "pg_wal"].iter().chain(&slrus) {
+        fs::create_dir_all(into.join(folder)).unwrap();
+    }
+    fs::write(into.join("global/pg_control"), control.encode()).unwrap();
+    let mut page = PageImage::zeroed();
+    page.fill(content);
+    page_checksum::set_checksum(&mut page, BlockNumber(0));
+    fs::write(into.join("base/5").join(rel().rel.to_string()), &page[..]).unwrap();
+    let mut writer = WalWriter::new(at, Lsn::new(at.as_u64() - 32), origin(1, 7));
+    let (_, end) = writer.append(header(rmgr::XLOG, XLOG_NOOP), &[]);
+    let mut segment = vec![0; at.segment_offset(size) as usize];
+    segment.extend_from_slice(writer.bytes());
+    fs::write(into.join("pg_wal").join(at.segment(size).file_name(1, size)), segment).unwrap();
+    end.normalized(size)
 }
 
 /// Block 0 at `lsn`, if it is there then.
