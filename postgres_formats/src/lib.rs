@@ -7,6 +7,7 @@
 pub mod checkpoint;
 pub mod control_file;
 pub mod field_reader;
+pub mod free_space_map;
 pub mod id;
 pub mod lsn;
 pub mod page;

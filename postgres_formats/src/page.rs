@@ -10,6 +10,9 @@ use crate::Lsn;
 /// Size in bytes of a page (PostgreSQL's `BLCKSZ`, fixed at its default).
 pub const BLCKSZ: usize = 8192;
 
+/// Size in bytes of a page's header.
+const HEADER_BYTES: usize = 24;
+
 /// The bytes of one page, on the heap, exactly `BLCKSZ` of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PageImage(Box<[u8; BLCKSZ]>);
@@ -42,6 +45,19 @@ impl PageImage {
             ]))
         };
         Lsn::new(half(0) << 32 | half(4))
+    }
+
+    /// Makes the header that of a page without rows and without special space (`PageInit`).
+    pub fn init_header(&mut self) {
+        self.0[..HEADER_BYTES].fill(0);
+        let mut field = |at: usize, value: usize| {
+            self.0[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes());
+        };
+        // pd_lower, pd_upper, pd_special, and the size with the version of the layout.
+        field(12, HEADER_BYTES);
+        field(14, BLCKSZ);
+        field(16, BLCKSZ);
+        field(18, BLCKSZ | 4);
     }
 
     /// Sets `pd_lsn`.

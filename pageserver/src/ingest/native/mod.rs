@@ -8,7 +8,6 @@
 
 pub(super) mod clog_page;
 pub(super) mod commit_ts_page;
-pub(super) mod free_space_map;
 pub(super) mod multixact_page;
 pub(super) mod truncation;
 pub(super) mod visibility_map;

@@ -3,9 +3,9 @@
 //! Source: `smgr_redo` in PostgreSQL `backend/catalog/storage.c`.
 
 use postgres_formats::wal::records::smgr::SmgrTruncate;
-use postgres_formats::{BlockNumber, ForkNumber, PageImage, RelTag};
+use postgres_formats::{BlockNumber, ForkNumber, PageImage, RelTag, free_space_map};
 
-use super::{free_space_map, visibility_map};
+use super::visibility_map;
 use crate::ingest::change::{Change, Changes};
 use crate::key::PageKey;
 
@@ -46,7 +46,7 @@ pub(super) fn apply(
         ForkNumber::Fsm if truncate.fsm => {
             let found = free_space_map::truncated(truncate.nblocks).1 == Some(block);
             if found {
-                free_space_map::clear_tail(truncate.nblocks, page);
+                free_space_map::clear_behind(truncate.nblocks.0, block, page);
             }
             found
         }
