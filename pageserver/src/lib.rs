@@ -13,6 +13,7 @@ pub mod daemon;
 mod damage;
 pub mod error_text;
 pub mod expiry;
+mod free_space;
 pub mod in_use;
 pub mod index;
 pub mod ingest;

@@ -18,7 +18,9 @@ use pageserver::repository::Repository;
 use pageserver::timeline::{Collected, PageRequest, Timeline};
 use postgres_formats::relpath::{TABLESPACE_VERSION_DIRECTORY, parse_relation_path};
 use postgres_formats::slru::SlruKind;
-use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag};
+use postgres_formats::{
+    BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelFileLocator, RelTag, free_space_map,
+};
 use postgres_testing::{Cluster, scratch_dir};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -174,7 +176,8 @@ fn compare(
     let files = relation_files(&kept.path);
     let unlogged = unlogged(&files);
     let skip = |rel: &RelTag| {
-        // Nothing of the free space map is logged, nor of unlogged relations but their init fork.
+        // Nothing of the free space map is logged, nor of unlogged relations but their init fork. What
+        // images have of maps is looked at by `check_new_maps`.
         rel.fork == ForkNumber::Fsm
             || (rel.fork != ForkNumber::Init && unlogged.contains(&rel.locator()))
     };
@@ -330,12 +333,18 @@ fn compare(
 /// Pages looked at for one LSN by `answers`.
 const PAGES_OF_ANSWERS: usize = 150;
 
+/// Free space maps looked at for one LSN by `answers`.
+const MAPS_OF_ANSWERS: usize = 40;
+
 /// What the timeline answers as of `lsn`, with pages chosen by `seed`.
 /// Which of the answers an older history may have another of: the LSN of a time.
 const TIMES: usize = 8;
 
 fn answers(timeline: &Arc<Timeline>, lsn: Lsn, seed: u64) -> Vec<String> {
-    let objects = timeline.list_objects(lsn).unwrap();
+    let mut objects = timeline.list_objects(lsn).unwrap();
+    check_maps(timeline, lsn, &objects, seed);
+    // Every image makes them anew.
+    objects.retain(|object, _| !is_map(*object));
     let databases = timeline.databases(lsn).unwrap();
     let shared = DbTag { spc: Oid::GLOBAL_TABLESPACE, db: Oid::INVALID };
     let map = |tag: DbTag| timeline.rel_map(tag, lsn).unwrap();
@@ -371,6 +380,68 @@ fn answers(timeline: &Arc<Timeline>, lsn: Lsn, seed: u64) -> Vec<String> {
     answers
 }
 
+fn is_map(object: ObjectTag) -> bool {
+    matches!(object, ObjectTag::Rel(rel) if rel.fork == ForkNumber::Fsm)
+}
+
+/// Whatever free space maps there are: each belongs to a relation, all pages of it can be had, and none
+/// names a page behind the relation's end.
+fn check_maps(timeline: &Arc<Timeline>, lsn: Lsn, objects: &BTreeMap<ObjectTag, u32>, seed: u64) {
+    let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
+    let maps: Vec<_> = objects.iter().filter(|(object, _)| is_map(**object)).collect();
+    for (object, size) in maps.choose_multiple(&mut rng, MAPS_OF_ANSWERS) {
+        let ObjectTag::Rel(rel) = **object else { unreachable!("it is a map") };
+        let table = ObjectTag::Rel(rel.locator().fork(ForkNumber::Main));
+        let pages = objects.get(&table).unwrap_or_else(|| panic!("{rel} without its table"));
+        assert_eq!(timeline.object_size(**object, lsn).unwrap(), Some(**size));
+        // One behind the end, too: a compute may have been made when the map was longer.
+        let requests: Vec<PageRequest> =
+            (0..=**size).map(|block| PageRequest::rel(rel, BlockNumber(block), lsn)).collect();
+        for (page, request) in timeline.get_pages(&requests, TIMEOUT).into_iter().zip(requests) {
+            let (page, block) = (page.unwrap(), request.page.block);
+            assert!(
+                !free_space_map::names_behind(*pages, block, &page),
+                "block {block} of {rel} at {lsn} names pages behind {pages}"
+            );
+        }
+    }
+}
+
+/// In the image at `lsn` the maps say what the tables' pages say.
+fn check_new_maps(timeline: &Arc<Timeline>, lsn: Lsn) {
+    let objects = timeline.list_objects(lsn).unwrap();
+    let mut with_room = 0;
+    for (object, pages) in &objects {
+        let ObjectTag::Rel(rel) = *object else { continue };
+        let init = ObjectTag::Rel(rel.locator().fork(ForkNumber::Init));
+        if rel.fork != ForkNumber::Main || *pages == 0 || objects.contains_key(&init) {
+            continue;
+        }
+        let get = |rel, block| {
+            let request = PageRequest::rel(rel, BlockNumber(block), lsn);
+            timeline.get_page(request, TIMEOUT).unwrap()
+        };
+        let map = rel.locator().fork(ForkNumber::Fsm);
+        let first = free_space_map::heap_page_room(&get(rel, 0)).filter(|room| *room < 8168);
+        if first.is_none() {
+            continue;
+        }
+        assert_eq!(
+            objects.get(&ObjectTag::Rel(map)),
+            Some(&free_space_map::pages_for(*pages)),
+            "{map}"
+        );
+        for block in 0..*pages {
+            let room = free_space_map::heap_page_room(&get(rel, block)).unwrap();
+            let (place, slot) = free_space_map::locate(BlockNumber(block));
+            let found = free_space_map::slots(&get(map, place.0))[slot as usize];
+            assert_eq!(found, free_space_map::category(room), "block {block} of {rel} at {lsn}");
+            with_room += u32::from(found > 0);
+        }
+    }
+    assert!(with_room > 0, "no room at {lsn}");
+}
+
 fn every_page_at_every_stop(settings: &str) {
     let history = write_history(settings);
     let seed = rand::random();
@@ -399,6 +470,10 @@ fn every_page_at_every_stop(settings: &str) {
     let without: Vec<_> = lsns.iter().map(|lsn| answers(&timeline, *lsn, seed)).collect();
     for lsn in &images {
         println!("image at {lsn}: {}", timeline.make_image(*lsn).unwrap());
+    }
+    // That with which the timeline began has the maps that the server had.
+    for lsn in images.iter().filter(|lsn| **lsn > timeline.start_lsn()).take(1) {
+        check_new_maps(&timeline, *lsn);
     }
     merge_deltas(&timeline, &mut rng);
 

@@ -129,10 +129,11 @@ impl Timeline {
         timeout: Duration,
     ) -> Vec<Result<Arc<PageImage>, GetPageError>> {
         let named = self.make_pages(requests, timeout).into_iter().zip(requests);
-        let damaged = |(result, request): (Result<_, _>, &PageRequest)| {
-            Ok(damage::page(request.page, request.lsn, result?))
+        let given_out = |(made, request): (_, &PageRequest)| {
+            let page = self.sound_hint(request, made)?;
+            Ok(damage::page(request.page, request.lsn, page))
         };
-        named.map(damaged).collect()
+        named.map(given_out).collect()
     }
 
     /// The same without faults on purpose, which must not get into layers.
@@ -241,10 +242,15 @@ impl Timeline {
     ) -> Result<Arc<PageImage>, GetPageError> {
         let PageRequest { page, lsn } = *request;
         let mut image = made.map_err(|source| GetPageError::Make { page, lsn, source })?;
-        if self.cluster.checksums && matches!(page.object, ObjectTag::Rel(_)) && !image.is_new() {
-            page_checksum::set_checksum(&mut image, page.block);
-        }
+        self.set_checksum(page, &mut image);
         Ok(guard.fill(image, postgres_formats::BLCKSZ as u64))
+    }
+
+    /// Gives a page the checksum that PostgreSQL expects in it.
+    pub(super) fn set_checksum(&self, page: ObjectPage, image: &mut PageImage) {
+        if self.cluster.checksums && matches!(page.object, ObjectTag::Rel(_)) && !image.is_new() {
+            page_checksum::set_checksum(image, page.block);
+        }
     }
 
     /// Waits for a page that somebody else is making; makes it if they give up.
@@ -349,7 +355,7 @@ enum Begun {
     Wait(Waiter<VersionKey, PageImage>),
 }
 
-fn zero_page() -> Arc<PageImage> {
+pub(super) fn zero_page() -> Arc<PageImage> {
     Arc::new(PageImage::zeroed())
 }
 

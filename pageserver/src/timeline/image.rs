@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use layers::Summary;
 use postgres_formats::{BlockNumber, Lsn, Oid};
@@ -16,6 +16,7 @@ use super::error::TimelineError;
 use super::freeze::{FreezeError, image_name};
 use super::manifest::Layered;
 use super::{PageRequest, Timeline};
+use crate::free_space::Maps;
 use crate::layer::delta::WriteError;
 use crate::layer::file::{LayerOut, make_file};
 use crate::layer::imaged::{ImageWriter, ImagedLayer, Things};
@@ -23,9 +24,7 @@ use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::work::{Work, WorkKind};
 
 /// Pages that are asked for at once.
-const BATCH_PAGES: usize = 64;
-/// Everything that an image is made of has been received.
-const NO_WAIT: Duration = Duration::ZERO;
+pub(super) const BATCH_PAGES: usize = 64;
 
 impl Timeline {
     /// Makes an image at `lsn`, where a delta layer must end. `false` if there is one, if no delta layer
@@ -87,11 +86,15 @@ impl Timeline {
         lsn: Lsn,
         kind: WorkKind,
     ) -> Result<Option<Summary>, FreezeError> {
-        let things = source.things_at(lsn)?;
+        let mut things = source.things_at(lsn)?;
+        let maps = match self.plan_maps(source, lsn, &mut things.objects) {
+            Err(FreezeError::ShutDown) => return Ok(None),
+            maps => maps?,
+        };
         let total = things.objects.values().copied().map(u64::from).sum();
         let work = self.layers.works.begin(self.id(), kind, lsn, total);
         let io = |source| FreezeError::Io { path: path.to_owned(), source };
-        let write = |out| self.write_pages(path, out, source, lsn, &things, &work);
+        let write = |out| self.write_pages(path, out, source, lsn, (things, maps), &work);
         let written = make_file(path, io, write);
         match written {
             Err(FreezeError::ShutDown) => Ok(None),
@@ -105,14 +108,14 @@ impl Timeline {
         out: LayerOut,
         source: &Arc<Timeline>,
         lsn: Lsn,
-        things: &Things,
+        (things, mut maps): (Things, Maps),
         work: &Work,
     ) -> Result<(Summary, LayerOut), FreezeError> {
         let failed = |error| {
             let source = WriteError::Build(error);
             FreezeError::Write { path: path.to_owned(), source }
         };
-        let mut writer = ImageWriter::begin(out, self.id(), lsn, things).map_err(failed)?;
+        let mut writer = ImageWriter::begin(out, self.id(), lsn, &things).map_err(failed)?;
         let pages = things.objects.iter().flat_map(|(object, size)| {
             (0..*size).map(|block| ObjectPage { object: *object, block: BlockNumber(block) })
         });
@@ -122,9 +125,9 @@ impl Timeline {
             if batch.is_empty() {
                 return writer.finish().map_err(failed);
             }
-            self.give_way()?;
-            for (image, request) in source.make_pages(&batch, NO_WAIT).into_iter().zip(&batch) {
-                writer.page(request.page, &*image?).map_err(failed)?;
+            let pages = self.make_with_maps(source, &batch, &mut maps)?;
+            for (image, request) in pages.iter().zip(&batch) {
+                writer.page(request.page, image).map_err(failed)?;
             }
             work.advance(batch.len() as u64);
         }

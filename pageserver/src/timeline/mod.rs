@@ -12,6 +12,7 @@ pub(crate) mod damage;
 mod debt;
 mod detach;
 pub mod error;
+mod free_space;
 mod freeze;
 pub mod get_page;
 mod give_way;

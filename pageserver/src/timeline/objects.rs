@@ -11,6 +11,7 @@ use postgres_formats::{BlockNumber, Lsn, Oid, RelTag};
 use super::error::TimelineError;
 use super::{Below, Timeline};
 use crate::damage;
+use crate::free_space;
 use crate::index::{DbEvent, Known};
 use crate::layer::image::SmallFile;
 use crate::object::{DbTag, ObjectTag};
@@ -22,9 +23,13 @@ impl Timeline {
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn object_size(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
         let size = self.size_at(object, lsn)?;
+        let is_orphan = match free_space::table_of_map(object) {
+            Some(table) if size.is_some() => self.size_at(table, lsn)?.is_none(),
+            _ => false,
+        };
         // What was needed may have been removed meanwhile.
         self.check_lsn(lsn)?;
-        Ok(size)
+        Ok(size.filter(|_| !is_orphan))
     }
 
     fn size_at(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
@@ -53,10 +58,11 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn list_objects(&self, lsn: Lsn) -> Result<BTreeMap<ObjectTag, u32>, TimelineError> {
-        let objects = self.list_matching(lsn, None)?.into_iter();
+        let mut objects = self.list_matching(lsn, None)?;
+        free_space::remove_orphans(&mut objects);
         // What was needed may have been removed meanwhile.
         self.check_lsn(lsn)?;
-        let objects = objects.filter(|(object, _)| !damage::is_forgotten(*object, lsn));
+        let objects = objects.into_iter().filter(|(object, _)| !damage::is_forgotten(*object, lsn));
         Ok(objects.map(|(object, size)| (object, damage::size(object, lsn, size))).collect())
     }
 

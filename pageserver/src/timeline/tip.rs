@@ -10,6 +10,7 @@ use postgres_formats::{ForkNumber, Lsn, SlruKind, TransactionId};
 
 use super::Timeline;
 use super::error::TimelineError;
+use crate::free_space;
 use crate::index::{DbEvent, IndexOp, Version};
 use crate::ingest::{Change, SlruTruncation};
 use crate::key::PageKey;
@@ -101,8 +102,13 @@ impl Tip {
     ) -> Result<(), TimelineError> {
         let size = self.size(timeline, page.object)?;
         if size.is_none_or(|size| size <= page.block.0) {
-            let grown = Some(page.block.0.saturating_add(1));
-            self.set_size(page.object, version.end(), grown, false, ops);
+            let mut grown = page.block.0.saturating_add(1);
+            if free_space::table_of_map(page.object).is_some() {
+                // An image may have brought the map, or a longer one, since it was looked up.
+                let known = timeline.object_size(page.object, Lsn::MAX)?;
+                grown = grown.max(known.unwrap_or(0));
+            }
+            self.set_size(page.object, version.end(), Some(grown), false, ops);
         }
         ops.push(IndexOp::Version { page, version });
         Ok(())
