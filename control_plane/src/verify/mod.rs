@@ -14,6 +14,7 @@ mod counters;
 mod crashed;
 mod deep;
 mod directory;
+mod free_space;
 mod judge;
 mod masked;
 mod masks;
@@ -194,6 +195,7 @@ impl Repository {
         let common = directory::compare_relations(&ours.relations, &theirs, &mut report)?;
         let mut comparison = PageComparison::begin(client, lsn, &theirs, &scratch)?;
         comparison.run(&common, watcher, &mut report)?;
+        comparison.check_maps(&ours.relations, watcher, &mut report)?;
         report.seconds.comparing = began.elapsed().as_secs_f64();
 
         let began = Instant::now();

@@ -1,7 +1,7 @@
 //! Fetches all pages from the page server and holds them against the stock server's. Those that are
 //! not equal byte by byte are put aside, on disk, since there may be many.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, Rel
 use super::directory::DataDirectory;
 use super::report::{Difference, Verification};
 use super::scratch::Scratch;
-use super::{VerifyStep, Watcher};
+use super::{VerifyStep, Watcher, free_space};
 use crate::error::{IoContext, Result};
 use crate::page::page_error;
 use crate::repository::Repository;
@@ -98,6 +98,16 @@ impl<'d> PageComparison<'d> {
         let file = BufWriter::new(file.io("create", &path)?);
         let suspects = Suspects { pages: Vec::new(), path, file };
         Ok(PageComparison { client, lsn, theirs, sent: HashMap::new(), suspects })
+    }
+
+    /// Looks at the free space maps among the forks, each given with its size.
+    pub fn check_maps(
+        &mut self,
+        forks: &BTreeMap<RelTag, u32>,
+        watcher: &mut Watcher<'_>,
+        report: &mut Verification,
+    ) -> Result<()> {
+        free_space::check(&mut self.client, self.lsn, forks, watcher, report)
     }
 
     /// Compares the first pages of each fork, as many as given.

@@ -36,6 +36,9 @@ pub enum Permitted {
     /// A bit of a visibility map is cleared before the record that says so is written, and another
     /// backend may write the page's image in between. The record comes soon after.
     VisibilityBitClearedEarly,
+    /// Pages of free space maps, which are hints, and in records images of them that are not what the page
+    /// server gives out.
+    FreeSpaceMap,
     /// On a compute: pages of zeros by which it made a relation longer without a record, for use
     /// later (`RelationAddExtraBlocks`, `access/heap/hio.c`), or before it crashed.
     ZeroPagesAtEnd,
@@ -80,6 +83,7 @@ impl Permitted {
             Permitted::EmptyVisibilityMap => "empty_visibility_map",
             Permitted::OldestMultixactDatabase => "oldest_multixact_database",
             Permitted::VisibilityBitClearedEarly => "visibility_bit_cleared_early",
+            Permitted::FreeSpaceMap => "free_space_map",
             Permitted::ZeroPagesAtEnd => "zero_pages_at_end",
             Permitted::SequenceValuesAhead => "sequence_values_ahead",
             Permitted::SpgistRoom => "spgist_room",

@@ -80,6 +80,7 @@ impl Compute {
         let common = directory::compare_relations(&ours.relations, &theirs, &mut report)?;
         let mut comparison = PageComparison::begin(client, lsn, &theirs, &scratch)?;
         comparison.run(&common, watcher, &mut report)?;
+        comparison.check_maps(&ours.relations, watcher, &mut report)?;
         report.seconds.comparing = began.elapsed().as_secs_f64();
 
         let began = Instant::now();
