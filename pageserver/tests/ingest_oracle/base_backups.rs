@@ -328,7 +328,8 @@ fn expected_files(storage: &Storage) -> BTreeMap<String, Vec<u8>> {
 /// The lines of the list of what is to be a stub, sorted.
 fn expected_list(storage: &Storage) -> Vec<String> {
     let is_listed = |rel: &postgres_formats::RelTag| {
-        !storage.forks.contains_key(&rel.locator().fork(ForkNumber::Init))
+        rel.fork != ForkNumber::Fsm
+            && !storage.forks.contains_key(&rel.locator().fork(ForkNumber::Init))
     };
     let listed = storage.forks.iter().filter(|(rel, _)| is_listed(rel));
     let mut lines: Vec<String> = listed

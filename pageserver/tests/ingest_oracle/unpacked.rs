@@ -50,7 +50,23 @@ impl Unpacked {
         }
         // Cut off anywhere, it is nothing that a server would start from.
         assert_eq!(last, "global/pg_control");
+        unpacked.leave_out_maps();
         unpacked
+    }
+
+    /// Free space maps come with images, which are made at any time. But none is there without its table.
+    fn leave_out_maps(&mut self) {
+        let list = self.files.get_mut("zenith.relations").unwrap();
+        let text = String::from_utf8(std::mem::take(list)).unwrap();
+        let (maps, others): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.contains("_fsm"));
+        let tables: BTreeSet<&str> =
+            others.iter().filter_map(|line| line.split(' ').next()).collect();
+        for map in maps {
+            let table = map.split("_fsm").next().unwrap();
+            assert!(tables.contains(table), "{map} without its table at {}", self.base);
+        }
+        others.iter().for_each(|line| list.extend(format!("{line}\n").bytes()));
     }
 
     /// Compares one with stubs of SLRUs with the one at the same LSN that has them whole.
