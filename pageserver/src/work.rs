@@ -101,6 +101,11 @@ impl Works {
 }
 
 impl Work {
+    /// So much of it is done.
+    pub fn advance_to(&self, done: u64) {
+        self.entry.done.store(done, Ordering::Relaxed);
+    }
+
     /// So much more of it is done.
     pub fn advance(&self, by: u64) {
         self.entry.done.fetch_add(by, Ordering::Relaxed);

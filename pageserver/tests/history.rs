@@ -484,8 +484,11 @@ fn every_page_at_every_stop(settings: &str) {
         let name = format!("stop{number}").parse().unwrap();
         opened.repository.create_branch(&name, &point, TIMEOUT).unwrap();
     }
+    let broken_off = *ends.choose(&mut rng).unwrap();
+    let breaking_off = begin_image(&timeline, broken_off);
     let Opened { repository, maker, dir } = opened;
     repository.shut_down();
+    println!("image at {broken_off} broken off: {:?}", breaking_off.join().unwrap());
     drop((timeline, repository, maker));
     let opened = open(dir, 1 << 20);
     {
@@ -494,9 +497,18 @@ fn every_page_at_every_stop(settings: &str) {
             timeline.layer_files().into_iter().map(|layer| layer.name).collect();
         let files: BTreeSet<String> = names(&timeline.dir().join("layers")).into_iter().collect();
         assert_eq!(files, layers, "files that do not count");
-        for (lsn, without) in lsns.iter().zip(&without) {
-            let with = answers(&timeline, *lsn, seed);
-            assert_eq!(&with, without, "layers as written and then changed, at {lsn}");
+        let check = || {
+            for (lsn, without) in lsns.iter().zip(&without) {
+                let with = answers(&timeline, *lsn, seed);
+                assert_eq!(&with, without, "layers as written and then changed, at {lsn}");
+            }
+        };
+        check();
+        // What is there of it is not made again.
+        if !images.contains(&broken_off) && timeline.make_image(broken_off).unwrap() {
+            let now = timeline.layer_files();
+            assert!(layers.iter().all(|name| now.iter().any(|layer| layer.name == *name)));
+            check();
         }
     }
     for (number, kept) in history.kept.iter().enumerate() {
@@ -580,6 +592,17 @@ fn detach_one(opened: Opened, history: &History, rng: &mut impl Rng) {
     check(&timeline);
     compare(&opened, &timeline, from, &history.rmgrs);
     compare(&opened, &timeline, last, &history.rmgrs);
+}
+
+/// Begins to make an image, and waits until a piece of it is there. It ends when the timeline is shut down.
+fn begin_image(timeline: &Arc<Timeline>, lsn: Lsn) -> std::thread::JoinHandle<String> {
+    let of_thread = timeline.clone();
+    let making = std::thread::spawn(move || format!("{:?}", of_thread.make_image(lsn)));
+    let is_there = || timeline.layer_files().iter().any(|it| it.is_image && it.end == lsn);
+    while !making.is_finished() && !is_there() {
+        std::thread::yield_now();
+    }
+    making
 }
 
 /// Somebody else may be about the layers for a moment.

@@ -10,6 +10,7 @@ OPTIONS = """
 [layers]
 stretch_bytes = 65536
 image_percent = 1
+image_piece_bytes = 1000000
 
 [retention]
 window_bytes = 1

@@ -41,6 +41,8 @@ pub struct LayerOptions {
     pub age_max: Duration,
     /// An image is made when the deltas above the last one have this many percent of its bytes. 0: never.
     pub image_percent: u32,
+    /// An image is written in pieces that stand for so many bytes of pages each.
+    pub image_piece_bytes: u64,
     /// No WAL is taken in when the disk has less free than this, so that what is left is there for
     /// whatever helps: layers, branches, and what an administrator does.
     pub reserve_bytes: u64,
@@ -60,6 +62,7 @@ impl Default for LayerOptions {
             memory_bytes: 256 << 20,
             age_max: Duration::from_secs(300),
             image_percent: 100,
+            image_piece_bytes: 1 << 30,
             reserve_bytes: 16 << 20,
             open_files_max: 512,
             retention: Retention::default(),

@@ -6,4 +6,5 @@ pub mod freezer;
 pub mod image;
 pub mod imaged;
 pub mod import;
+pub(crate) mod known_keys;
 pub mod source;

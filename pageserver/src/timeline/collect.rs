@@ -1,15 +1,15 @@
 //! Removing layers that nobody can ask for: garbage collection.
 //!
 //! A timeline answers for every LSN from its *horizon* on, and for single *points* before: where branches
-//! were made, and whatever else is still needed. To answer for an LSN takes the last image up to there
-//! and all deltas from that one on; then no other is ever asked, for what is copied from another database
+//! were made, and whatever else is still needed. To answer for an LSN takes the last image up to there (or the
+//! last ones that have all keys together, of images that are there in part) and all deltas from that one on; then no other is ever asked, for what is copied from another database
 //! since was copied between the two.
 //!
 //! First the horizon counts for whoever asks, then the manifest says that the layers are none, then they
 //! leave the history, and then the files go. Who has begun to read before looks at the horizon again
 //! when done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postgres_formats::Lsn;
 
@@ -17,6 +17,7 @@ use super::freeze::FreezeError;
 use super::layers::LayerFile;
 use super::manifest::{Layered, Retained};
 use super::{Below, Timeline};
+use crate::layer::known_keys::KnownKeys;
 
 /// What a collection has removed, or would remove.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,25 +122,59 @@ impl Timeline {
 
 /// The layers without which every LSN from `horizon` on, and each of `points`, is still answered.
 fn unneeded(files: &[LayerFile], horizon: Lsn, points: &BTreeSet<Lsn>) -> Vec<LayerFile> {
-    let images: BTreeSet<Lsn> =
-        files.iter().filter(|file| file.is_image).map(|file| file.end).collect();
-    let base = |point: Lsn| images.range(..=point).next_back().copied();
     // For each of these all between its image and itself has to be there; from the horizon on, all.
-    let all: Vec<Lsn> = points.iter().copied().chain([horizon]).collect();
-    let is_needed = |file: &LayerFile| match file.is_image {
-        true => file.end >= horizon || all.iter().any(|point| base(*point) == Some(file.end)),
-        false => {
-            file.end > horizon
-                || all.iter().any(|point| {
-                    file.start < *point && base(*point).is_none_or(|image| image < file.end)
-                })
-        }
+    let all = points.iter().copied().chain([horizon]);
+    let bases: Vec<Base<'_>> = all.map(|point| Base::of(files, point)).collect();
+    let is_needed = |file: &LayerFile| {
+        file.end > horizon
+            || (file.is_image && file.end == horizon)
+            || bases.iter().any(|base| base.takes(file))
     };
     files.iter().filter(|file| !is_needed(file)).cloned().collect()
 }
 
+/// What the answer for an LSN begins with.
+struct Base<'a> {
+    point: Lsn,
+    /// Images from here on up to the point have all keys together; `None`: they have not.
+    lsn: Option<Lsn>,
+    /// The pieces of images that have keys of which none has that is nearer to the point.
+    pieces: BTreeSet<&'a str>,
+}
+
+impl<'a> Base<'a> {
+    fn of(files: &'a [LayerFile], point: Lsn) -> Base<'a> {
+        let mut images: BTreeMap<Lsn, Vec<&LayerFile>> = BTreeMap::new();
+        for file in files.iter().filter(|file| file.is_image && file.end <= point) {
+            images.entry(file.end).or_default().push(file);
+        }
+        let mut base = Base { point, lsn: None, pieces: BTreeSet::new() };
+        let mut known = KnownKeys::default();
+        for (lsn, pieces) in images.iter().rev() {
+            let needed = pieces.iter().filter(|piece| !known.cover(&piece.keys));
+            base.pieces.extend(needed.map(|piece| piece.name.as_str()));
+            known.extend(pieces.iter().map(|piece| &piece.keys));
+            if known.gap().is_none() {
+                base.lsn = Some(*lsn);
+                break;
+            }
+        }
+        base
+    }
+
+    /// Whether `file`, which is one of them, is needed for the answer.
+    fn takes(&self, file: &LayerFile) -> bool {
+        match file.is_image {
+            true => self.pieces.contains(file.name.as_str()),
+            false => file.start < self.point && self.lsn.is_none_or(|image| image < file.end),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use layers::KeyRange;
+
     use super::*;
 
     fn files(deltas: &[(u64, u64)], images: &[u64]) -> Vec<LayerFile> {
@@ -149,6 +184,7 @@ mod tests {
             end: Lsn::new(end),
             bytes: 1,
             is_image,
+            keys: KeyRange::ALL,
         };
         let deltas = deltas.iter().map(|(start, end)| file(*start, *end, false));
         deltas.chain(images.iter().map(|at| file(*at, *at, true))).collect()
@@ -184,5 +220,28 @@ mod tests {
         assert_eq!(removed(&files, 45, &[10]), ["10-20", "20-30", "30-40", "30-30"]);
         assert_eq!(removed(&files, 45, &[30]), ["10-20", "20-30", "30-40", "10-10"]);
         assert_eq!(removed(&files, 45, &[35]), ["10-20", "20-30", "10-10"]);
+    }
+
+    #[test]
+    fn an_image_in_part_takes_the_place_of_that_part() {
+        let piece = |at, what: &str, keys: KeyRange| LayerFile {
+            name: format!("{at} {what}"),
+            start: Lsn::new(at),
+            end: Lsn::new(at),
+            bytes: 1,
+            is_image: true,
+            keys,
+        };
+        let first = |at| piece(at, "first", KeyRange::new([], [5]));
+        let last = |at| piece(at, "last", KeyRange { start: vec![5], end: None });
+        let mut files = files(&[(10, 20), (20, 30), (30, 40)], &[]);
+        files.extend([first(10), last(10), first(20)]);
+        // Of the oldest the last piece is needed, and what comes after it.
+        assert_eq!(removed(&files, 40, &[]), ["10 first"]);
+        assert_eq!(removed(&files, 40, &[15]), Vec::<String>::new());
+        assert_eq!(removed(&files, 25, &[]), ["10 first"]);
+        files.push(last(30));
+        assert_eq!(removed(&files, 40, &[]), ["10-20", "10 first", "10 last"]);
+        assert_eq!(removed(&files, 25, &[]), ["10 first"]);
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use layers::KeyRange;
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::wal::WalRecord;
@@ -212,6 +213,16 @@ pub(super) fn delta_name(start: Lsn, end: Lsn) -> String {
 /// The name of the file of an image layer.
 pub fn image_name(lsn: Lsn) -> String {
     format!("{IMAGE}{:016X}", lsn.as_u64())
+}
+
+/// The name of the file of a piece of an image, which speaks of `keys`.
+pub(super) fn piece_name(lsn: Lsn, keys: &KeyRange) -> String {
+    if *keys == KeyRange::ALL {
+        return image_name(lsn);
+    }
+    let end = keys.end.as_deref().unwrap_or_default();
+    let (start, end) = (hex::encode_upper(&keys.start), hex::encode_upper(end));
+    format!("{}__{start}-{end}", image_name(lsn))
 }
 
 /// Removes layers that do not count: those that were being written when the process ended, for their WAL

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use postgres_formats::Lsn;
 use postgres_formats::checkpoint::CheckpointState;
 
-use super::freeze::{delta_name, image_name};
+use super::freeze::delta_name;
 use super::manifest::Layered;
 use super::{Below, Timeline};
 use crate::index::{IndexOp, WalIndex};
 use crate::layer::delta::{DeltaLayer, StretchFacts};
 use crate::layer::image::LayerError;
-use crate::layer::imaged::ImagedLayer;
+use crate::layer::imaged::{ImagePieces, ImagedLayer};
 use crate::stretch::Stretch;
 
 /// The stretches of a timeline's own history.
@@ -47,8 +47,8 @@ enum Older {
     Closed(Arc<Closed>),
     /// A file.
     Delta(Arc<DeltaLayer>),
-    /// A file with all that was there at an LSN.
-    Image(Arc<ImagedLayer>),
+    /// All that was there at an LSN, in one file or in pieces.
+    Image(Arc<ImagePieces>),
 }
 
 /// What happened up to an LSN, as far as it counts.
@@ -121,16 +121,25 @@ impl History {
         std::mem::replace(&mut self.below, Arc::new(Below::Nothing))
     }
 
-    /// Puts an image in its place.
+    /// Puts an image, or a piece of one, in its place.
     pub fn add_image(&mut self, image: ImagedLayer) {
         let mut older = self.older.to_vec();
-        let before = older.partition_point(|younger| younger.start() >= image.lsn());
-        older.insert(before, Older::Image(Arc::new(image)));
+        let of_same = older.iter_mut().find_map(|older| match older {
+            Older::Image(pieces) if pieces.lsn() == image.lsn() => Some(pieces),
+            _ => None,
+        });
+        match of_same {
+            Some(pieces) => *pieces = Arc::new(pieces.with(image)),
+            None => {
+                let before = older.partition_point(|younger| younger.start() >= image.lsn());
+                older.insert(before, Older::Image(Arc::new(ImagePieces::new(image))));
+            }
+        }
         self.older = older.into();
     }
 
     /// The layers that are files, the oldest first.
-    pub fn layers(&self) -> (Vec<Arc<DeltaLayer>>, Vec<Arc<ImagedLayer>>) {
+    pub fn layers(&self) -> (Vec<Arc<DeltaLayer>>, Vec<Arc<ImagePieces>>) {
         let (mut deltas, mut images) = (Vec::new(), Vec::new());
         for older in self.older.iter().rev() {
             match older {
@@ -225,12 +234,15 @@ impl History {
 
     /// Removes layers of these names.
     pub fn remove(&mut self, names: &[String]) {
-        let is_named = |older: &Older| match older {
-            Older::Closed(_) => false,
-            Older::Delta(layer) => names.contains(&delta_name(layer.start(), layer.end())),
-            Older::Image(layer) => names.contains(&image_name(layer.lsn())),
+        let remaining = |older: &Older| match older {
+            Older::Delta(layer) if names.contains(&delta_name(layer.start(), layer.end())) => None,
+            Older::Closed(_) | Older::Delta(_) => Some(older.clone()),
+            Older::Image(pieces) => {
+                let pieces = pieces.only(|piece| !names.contains(&piece.name()))?;
+                Some(Older::Image(Arc::new(pieces)))
+            }
         };
-        self.older = self.older.iter().filter(|older| !is_named(older)).cloned().collect();
+        self.older = self.older.iter().filter_map(remaining).collect();
     }
 
     /// How many versions of pages are in memory.

@@ -1,9 +1,10 @@
 //! Which layer files a timeline has.
 
+use layers::KeyRange;
 use postgres_formats::Lsn;
 
 use super::Timeline;
-use super::freeze::{delta_name, image_name};
+use super::freeze::delta_name;
 
 /// A layer file of a timeline's own.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,8 +17,10 @@ pub struct LayerFile {
     pub end: Lsn,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Whether it is an image.
+    /// Whether it is an image, or a piece of one.
     pub is_image: bool,
+    /// Which keys it speaks of.
+    pub keys: KeyRange,
 }
 
 impl Timeline {
@@ -31,13 +34,16 @@ impl Timeline {
             end: layer.end(),
             bytes: layer.file_bytes(),
             is_image: false,
+            keys: KeyRange::ALL,
         });
-        let image = images.iter().map(|layer| LayerFile {
-            name: image_name(layer.lsn()),
+        let pieces = images.iter().flat_map(|image| image.pieces());
+        let image = pieces.map(|layer| LayerFile {
+            name: layer.name(),
             start: layer.lsn(),
             end: layer.lsn(),
             bytes: layer.file_bytes(),
             is_image: true,
+            keys: layer.keys().clone(),
         });
         delta.chain(image).collect()
     }

@@ -11,8 +11,8 @@ use postgres_formats::{Lsn, ServerParameters, TimelineId};
 use serde::{Deserialize, Serialize};
 
 /// 2: `parameters`, without which the state is not complete. 3: layers; the checksum is that of all
-/// facts. 4: images among the layers.
-const FORMAT_VERSION: u32 = 4;
+/// facts. 4: images among the layers. 5: images in pieces.
+const FORMAT_VERSION: u32 = 5;
 const FILE_NAME: &str = "manifest";
 
 /// The manifest of the timeline in that folder.
@@ -106,7 +106,8 @@ pub struct Manifest {
 pub struct Layered {
     /// Names of the delta layers in `layers/`, the oldest first. Each begins where the one before ends.
     pub deltas: Vec<String>,
-    /// Names of the image layers in `layers/`. Each is of an LSN where a delta ends, or of the beginning.
+    /// Names of the image layers in `layers/`, pieces of images among them. Each is of an LSN where a delta ends,
+    /// or of the beginning.
     pub images: Vec<String>,
     /// Where the last of them ends, and the WAL that is not in layers begins: a place where a record can
     /// begin.
@@ -430,6 +431,23 @@ crc32c = CRC
         assert!(!manifest.state_is_complete);
         assert_eq!(manifest.state.checkpoint.next_oid, postgres_formats::Oid(24576));
         assert_eq!(manifest.start, Lsn::new(0x16B3748));
+    }
+
+    #[test]
+    fn kept_files_of_each_format_are_read() {
+        let first = "image__00000000016B3748";
+        let pieces = ["image__00000000016B4000__-20", "image__00000000016B4000__20-"];
+        for (sample, images) in [
+            (include_str!("samples/manifest_4.toml"), vec![first]),
+            (include_str!("samples/manifest_5.toml"), [&[first], &pieces[..]].concat()),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(FILE_NAME), sample).unwrap();
+            let manifest = Manifest::read(dir.path()).unwrap();
+            assert_eq!((manifest.origin, manifest.detaching), (Origin::OwnImage, false));
+            assert_eq!(manifest.layered.images, images);
+            assert_eq!(manifest.layered.end, Lsn::new(0x16B4000));
+        }
     }
 
     #[test]

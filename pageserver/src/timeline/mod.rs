@@ -19,6 +19,7 @@ mod give_way;
 mod heal;
 mod history;
 mod image;
+mod image_plan;
 mod ingest;
 mod layers;
 mod load;

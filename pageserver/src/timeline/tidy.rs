@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use postgres_formats::BLCKSZ;
+use postgres_formats::{BLCKSZ, Lsn};
 
-use super::Timeline;
 use super::freeze::FreezeError;
+use super::{Below, Timeline};
+use crate::work::WorkKind;
 
 /// As long as the deltas without an image are less than so many stretches, none is made.
 const STRETCHES_MIN: u64 = 4;
@@ -34,7 +35,17 @@ impl Timeline {
         let Some(end) = deltas.last().map(|delta| delta.end()).filter(|_| percent > 0) else {
             return Ok(());
         };
-        let last = images.last();
+        let of_ancestor = |lsn: Lsn| matches!(&*self.below(), Below::Ancestor(_, at) if lsn == *at);
+        let last = images.iter().rev().find(|image| image.gap().is_none());
+        // One that was begun, but no other has been made since: what is there of it is not to be in vain.
+        let begun = images.last().filter(|image| {
+            // That is for the one who detaches.
+            image.gap().is_some() && !of_ancestor(image.lsn()) && self.is_retained(image.lsn())
+        });
+        if let Some(begun) = begun {
+            self.image_of(self, begun.lsn(), WorkKind::Imaging)?;
+            return Ok(());
+        }
         let above = deltas
             .iter()
             .filter(|delta| last.is_none_or(|image| delta.start() >= image.lsn()))

@@ -51,11 +51,14 @@ pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
         request_timeout: TIMEOUT,
     };
     let maker = PageMaker::new(cache_bytes, config, logger());
+    let image_piece_bytes = 1 << rand::random_range(18..25);
+    println!("images in pieces of {image_piece_bytes} bytes");
     // Short ones, so that histories of tests get into layers, too.
     let layers = LayerOptions {
         stretch_bytes: STRETCH_BYTES,
         cache_bytes: cache_bytes / 2,
         image_percent: 5,
+        image_piece_bytes,
         // Whatever still needs WAL that is in layers does not find it.
         keep_wal_bytes: Some(0),
         memory_bytes: 1 << 20,

@@ -119,6 +119,11 @@ impl LayerKey {
     }
 }
 
+/// The first key that may be one of a page; all behind it are.
+pub fn first_page_key() -> Vec<u8> {
+    vec![PAGE]
+}
+
 /// All sizes of objects in one database.
 pub fn sizes_in(tag: DbTag) -> layers::KeyRange {
     let mut start = vec![SIZE, OF_REL];

@@ -3,7 +3,7 @@
 //! The crate `layers` knows how entries are kept in a file; here is what they are. FORMAT.md describes
 //! both.
 
-pub(super) mod keys;
+pub(crate) mod keys;
 mod merge;
 pub(super) mod trail;
 pub(super) mod values;

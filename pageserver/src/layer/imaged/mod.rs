@@ -1,9 +1,10 @@
-//! Image layers: all there is at one LSN, in an immutable file.
+//! Image layers: all there is at one LSN, in an immutable file or in several, each for a range of keys.
 //!
 //! In a row of stretches an image knows everything about its keys, so that nothing older is asked. What
 //! is not in it does not exist. (The first releases began a root timeline with another kind of file,
 //! which `layer::image` reads.)
 
+mod pieces;
 mod things;
 mod write;
 
@@ -14,7 +15,7 @@ use layers::{Entry, KeyRange, LayerKind, Lsn};
 use postgres_formats::lsn::WalSegmentSize;
 use postgres_formats::{Oid, PageImage, TimelineId};
 
-use super::delta::keys::{KindRange, LayerKey, sizes_in};
+use super::delta::keys::{KindRange, LayerKey, first_page_key, sizes_in};
 use super::delta::{trail, values};
 use super::file::{LayerReader, key_of, layer_error, open_reader};
 use super::image::LayerError;
@@ -23,6 +24,7 @@ use crate::index::{DbEvent, EndedBy, Foundation, Known, PageHistory};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::stretch::{KnownState, Stretch};
 
+pub use pieces::ImagePieces;
 pub use things::Things;
 pub use write::ImageWriter;
 
@@ -53,6 +55,21 @@ impl ImagedLayer {
     /// The LSN at which all was so.
     pub fn lsn(&self) -> Lsn {
         self.lsn
+    }
+
+    /// Which keys it speaks of. What is in the range and not in the file does not exist.
+    pub fn keys(&self) -> &KeyRange {
+        self.reader.keys()
+    }
+
+    /// The name of the file.
+    pub fn name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    fn knows_all_but_pages(&self) -> bool {
+        let KeyRange { start, end } = self.keys();
+        start.is_empty() && end.as_ref().is_none_or(|end| *end >= first_page_key())
     }
 
     /// The size of the file in bytes.

@@ -29,14 +29,7 @@ impl<W: Write> ImageWriter<W> {
         lsn: Lsn,
         things: &Things,
     ) -> Result<ImageWriter<W>, BuildError> {
-        let spec = LayerSpec {
-            file: FileId(rand::random()),
-            owner: owner(timeline),
-            kind: LayerKind::Image,
-            lsns: lsn..lsn.saturating_add(1),
-        };
-        let builder = Builder::new(out, spec, &Options::default())?;
-        let mut writer = ImageWriter { builder, lsn };
+        let mut writer = ImageWriter::go_on(out, timeline, lsn)?;
         for tag in &things.databases {
             writer.add(LayerKey::Database(*tag), (values::IS, Vec::new()))?;
         }
@@ -63,6 +56,20 @@ impl<W: Write> ImageWriter<W> {
         Ok(writer)
     }
 
+    /// Begins a piece of an image that is not the first: pages only.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn go_on(out: W, timeline: TimelineId, lsn: Lsn) -> Result<ImageWriter<W>, BuildError> {
+        let spec = LayerSpec {
+            file: FileId(rand::random()),
+            owner: owner(timeline),
+            kind: LayerKind::Image,
+            lsns: lsn..lsn.saturating_add(1),
+        };
+        Ok(ImageWriter { builder: Builder::new(out, spec, &Options::default())?, lsn })
+    }
+
     fn add(&mut self, key: LayerKey, (kind, value): (u8, Vec<u8>)) -> Result<(), BuildError> {
         self.builder.add(&key.encode(), self.lsn, kind, &value)
     }
@@ -84,6 +91,14 @@ impl<W: Write> ImageWriter<W> {
     /// # Errors
     /// Those of the sink.
     pub fn finish(self) -> Result<(Summary, W), BuildError> {
-        self.builder.finish(KeyRange::ALL)
+        self.finish_piece(KeyRange::ALL)
+    }
+
+    /// Ends a piece, which has all that there is of these keys. Nothing is synced.
+    ///
+    /// # Errors
+    /// Those of the sink.
+    pub fn finish_piece(self, keys: KeyRange) -> Result<(Summary, W), BuildError> {
+        self.builder.finish(keys)
     }
 }

@@ -26,6 +26,8 @@ const WINDOW_BYTES: u64 = 1000;
 fn options() -> LayerOptions {
     LayerOptions {
         stretch_bytes: u64::MAX,
+        // A page to a piece.
+        image_piece_bytes: 1,
         cache_bytes: 1 << 20,
         retention: Retention { window_bytes: Some(WINDOW_BYTES), window_seconds: None },
         ..LayerOptions::default()
