@@ -12,6 +12,7 @@ mod detach;
 mod error;
 mod gc;
 mod init;
+mod leases;
 mod lock;
 mod page;
 mod page_server;
@@ -34,8 +35,9 @@ pub use compute::{
 pub use config::Config;
 pub use control::ServerAddress;
 pub use error::{Error, Result, Thing};
-pub use gc::{Collected, CollectedLayer};
+pub use gc::{Collected, CollectedLayer, Held};
 pub use init::InitOptions;
+pub use leases::{Lease, ReadLease};
 pub use page::PageAt;
 pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
 pub use pageserver_client::{At, BranchName, Point, parse_duration};

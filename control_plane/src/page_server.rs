@@ -125,7 +125,10 @@ impl Repository {
             let _ = child.kill();
             let _ = child.wait();
         }
-        started.map(|()| Outcome::Done)
+        started?;
+        // What an earlier release has made. If it cannot be done, nothing is removed, and who wants that is told why.
+        let _ = self.register_computes();
+        Ok(Outcome::Done)
     }
 
     /// Stops the page server and waits until it is gone.

@@ -19,6 +19,7 @@ pub mod index;
 pub mod ingest;
 pub mod key;
 pub mod layer;
+pub mod leases;
 pub mod materialize;
 pub mod object;
 mod open_files;

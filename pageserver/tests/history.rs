@@ -15,7 +15,7 @@ use std::sync::Arc;
 use pageserver::layer::import::DataDirectory;
 use pageserver::object::{DbTag, ObjectPage, ObjectTag};
 use pageserver::repository::Repository;
-use pageserver::timeline::{Collected, PageRequest, Timeline};
+use pageserver::timeline::{Collected, Needed, PageRequest, Timeline};
 use postgres_formats::relpath::{TABLESPACE_VERSION_DIRECTORY, parse_relation_path};
 use postgres_formats::slru::SlruKind;
 use postgres_formats::{
@@ -517,12 +517,17 @@ fn every_page_at_every_stop(settings: &str) {
         compare(&opened, &timeline, kept, rmgrs);
     }
 
-    // The branches' points and what is behind the last image stay as they are when the rest is removed.
+    // The branches' points, a range and what is behind the last image stay as they are when the rest is removed.
     let timeline = opened.repository.timeline(id).unwrap();
     let horizon = timeline.layer_files().last().map(|layer| layer.end).unwrap();
     let points: BTreeSet<Lsn> = history.kept.iter().map(|kept| kept.end).collect();
-    let listed = collect(&timeline, horizon, &points, true);
-    let removed = collect(&timeline, horizon, &points, false);
+    let third = lsns.len() / 3;
+    let range = Needed { from: lsns[third], to: lsns[third + 2] };
+    let since = Needed::since(timeline.record_end_before(horizon).unwrap());
+    let needed = points.iter().copied().map(Needed::point).chain([range, since]);
+    let needed: Vec<Needed> = needed.collect();
+    let listed = timeline.unneeded(&needed);
+    let removed = collect(&timeline, &needed);
     println!("removed: {removed:?}");
     assert_eq!(listed, removed);
     let horizon = removed.horizon;
@@ -531,7 +536,8 @@ fn every_page_at_every_stop(settings: &str) {
         let files = names(&timeline.dir().join("layers"));
         assert!(removed.layers.iter().all(|layer| !files.contains(&layer.name)), "{files:?}");
         for (lsn, before) in lsns.iter().zip(&without) {
-            if *lsn < horizon && !points.contains(lsn) && !removed.layers.is_empty() {
+            let is_needed = points.contains(lsn) || (range.from <= *lsn && *lsn <= range.to);
+            if *lsn < horizon && !is_needed && !removed.layers.is_empty() {
                 let error = timeline.list_objects(*lsn).unwrap_err();
                 assert!(error.to_string().contains(&horizon.to_string()), "{error}");
                 continue;
@@ -606,10 +612,10 @@ fn begin_image(timeline: &Arc<Timeline>, lsn: Lsn) -> std::thread::JoinHandle<St
 }
 
 /// Somebody else may be about the layers for a moment.
-fn collect(timeline: &Timeline, horizon: Lsn, points: &BTreeSet<Lsn>, dry: bool) -> Collected {
+fn collect(timeline: &Timeline, needed: &[Needed]) -> Collected {
     loop {
-        if let Some(collected) = timeline.collect(horizon, points, dry).unwrap() {
-            return collected;
+        if let Some(removal) = timeline.collect(needed).unwrap() {
+            return removal.finish();
         }
         std::thread::yield_now();
     }

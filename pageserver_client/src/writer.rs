@@ -63,7 +63,7 @@ impl FromStr for Generation {
 }
 
 /// Tells a compute from all others, also those that had its name before. Made at random with it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct InstanceId(String);
 
 impl InstanceId {

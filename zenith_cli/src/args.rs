@@ -139,7 +139,7 @@ pub struct CompactArguments {
 
 #[derive(Args, Debug)]
 pub struct GcArguments {
-    /// Which branch [default: the default branch]
+    /// Which branch [default: all, and what is kept of former ones]
     pub branch: Option<String>,
     /// Only tell what would be removed
     #[arg(long)]

@@ -124,7 +124,20 @@ impl Compute {
         }
     }
 
+    /// What is needed there is kept before, and what was needed before is when the move is durable: whatever breaks
+    /// off in between, the page server keeps too much.
     fn move_base(&self, to: Lsn) -> Result<()> {
+        if to <= self.base_lsn() {
+            return Ok(());
+        }
+        self.hold(to)?;
+        self.write_base(to)?;
+        // If this fails, the next start does it.
+        let _ = self.hold_only(to);
+        Ok(())
+    }
+
+    fn write_base(&self, to: Lsn) -> Result<()> {
         let _identity = self.repository.account().enter();
         self.ensure_base()?;
         let path = self.layout.base();

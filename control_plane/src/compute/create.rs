@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pageserver_client::{At, Generation, InstanceId, Point, WriterTextError};
 use postgres_formats::Lsn;
@@ -12,6 +13,7 @@ use super::layout::{COMPUTES_DIR, DESTROYING_PREFIX, Layout, MAKING_PREFIX};
 use super::{Compute, ComputeOptions, Mode, Replaced, advance, settings, settle, spread, unpack};
 use crate::branch::{Branch, check_name};
 use crate::error::{Error, IoContext, Result, Thing};
+use crate::leases::ReadLease;
 use crate::lock::Lock;
 use crate::ports;
 use crate::repository::Repository;
@@ -30,7 +32,7 @@ impl Compute {
         options: &ComputeOptions,
     ) -> Result<Compute> {
         let branch_name = check_name(name)?;
-        let _lock = Lock::acquire(repository.account(), &repository.run_file(LOCK))?;
+        let _lock = repository.lock_computes()?;
         let layout = Layout::new(repository, name);
         if layout.dir().exists() {
             return Err(Error::AlreadyExists {
@@ -54,6 +56,7 @@ impl Compute {
             base_lsn: writer.since_lsn,
             generation: Some(writer.generation),
             replaced,
+            read_lease: None,
         };
         let claimed = instance.clone();
         Compute::build(repository, name, layout, &branch, instance, place, options).inspect_err(
@@ -66,14 +69,20 @@ impl Compute {
 
     /// Makes a detached compute under a name that no listing shows.
     pub fn create_throw_away(repository: &Repository, point: &Point) -> Result<Compute> {
-        let _lock = Lock::acquire(repository.account(), &repository.run_file(LOCK))?;
+        let _lock = repository.lock_computes()?;
         let (branch, point) = repository.locate(point)?;
         let base_lsn = repository.lsn_of(&branch, &point)?;
         let own = std::process::id();
         let name = format!("{THROW_AWAY_PREFIX}{own}-{:08x}", rand::random::<u32>());
         let layout = Layout::new(repository, &name);
         let (options, place) = (ComputeOptions::default(), Place::detached(base_lsn));
-        Compute::build(repository, &name, layout, &branch, new_instance()?, place, &options)
+        let instance = new_instance()?;
+        // Whoever uses it may be killed, and then nobody would give up what is kept for it.
+        let what = name.trim_start_matches('.');
+        let lease =
+            ReadLease::begin(repository, &instance, what, branch.timeline, base_lsn, false)?;
+        let place = Place { read_lease: Some(Arc::new(lease)), ..place };
+        Compute::build(repository, &name, layout, &branch, instance, place, &options)
     }
 
     fn build(
@@ -99,40 +108,68 @@ impl Compute {
             generation: place.generation,
             boot_id: settle::current_boot_id()?,
             replaced: place.replaced,
+            read_lease: place.read_lease,
         };
         let address = repository.server_address()?;
         let _identity = repository.account().enter();
-        remove_leftovers(repository);
-        let building = Building::begin(repository, name)?;
+        repository.remove_leftovers();
+        let building = Building::begin(&compute)?;
+        // Who it is first: after a crash that says whose lease nobody needs any more.
+        compute.write(&building.layout)?;
+        if compute.read_lease.is_none() {
+            repository.drop_leases_of_lost(name, Some(&compute.instance))?;
+            compute.hold(compute.base_lsn)?;
+        }
         unpack::base_backup(&address.unix, &compute, &building.layout)?;
         settings::write_initial(&building.layout.pgdata())?;
         advance::create(&building.layout, compute.made_at())?;
-        compute.write(&building.layout)?;
-        building.finish(&compute.layout)?;
+        building.finish()?;
         Ok(compute)
     }
 }
 
-/// Removes what processes that were killed have left: computes half made or half removed, and
-/// throw-away ones. The caller holds the lock for making computes, so nobody is making one now. What
-/// cannot be removed is tried again next time.
-fn remove_leftovers(repository: &Repository) {
-    let folder = repository.dir().join(COMPUTES_DIR);
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name.starts_with(MAKING_PREFIX) || name.starts_with(DESTROYING_PREFIX) {
-            let _ = fs::remove_dir_all(entry.path());
+impl Repository {
+    /// Held by whoever makes a compute.
+    pub(crate) fn lock_computes(&self) -> Result<Lock> {
+        Lock::acquire(self.account(), &self.run_file(LOCK))
+    }
+
+    /// Removes what processes that were killed have left: computes half made or half removed, and
+    /// throw-away ones. The caller holds the lock for making computes, so nobody is making one now. What
+    /// cannot be removed is tried again next time.
+    pub(crate) fn remove_leftovers(&self) {
+        let _identity = self.account().enter();
+        let folder = self.dir().join(COMPUTES_DIR);
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with(MAKING_PREFIX) || name.starts_with(DESTROYING_PREFIX) {
+                match Compute::read(self, name) {
+                    Ok(compute) => compute.remove_doomed(&compute.layout),
+                    Err(_) => drop(fs::remove_dir_all(entry.path())),
+                }
+            }
+            let owner = name
+                .strip_prefix(THROW_AWAY_PREFIX)
+                .and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
+            if let Some(owner) = owner
+                && !Path::new(&format!("/proc/{owner}")).exists()
+                && let Ok(compute) = Compute::read(self, name)
+            {
+                let _ = compute.destroy();
+            }
         }
-        let owner = name
-            .strip_prefix(THROW_AWAY_PREFIX)
-            .and_then(|rest| rest.split_once('-')?.0.parse::<u32>().ok());
-        if let Some(owner) = owner
-            && !Path::new(&format!("/proc/{owner}")).exists()
-            && let Ok(compute) = Compute::read(repository, name)
-        {
-            let _ = compute.destroy();
+    }
+
+    /// Has the page server keep nothing any more for computes called `name` whose directory is gone. Gives
+    /// whether there were any.
+    pub fn forget_lost_compute(&self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        let _lock = self.lock_computes()?;
+        if Layout::new(self, name).dir().exists() {
+            return Ok(false);
         }
+        Ok(self.drop_leases_of_lost(name, None)? > 0)
     }
 }
 
@@ -142,15 +179,18 @@ struct Place {
     base_lsn: Lsn,
     generation: Option<Generation>,
     replaced: Option<Replaced>,
+    read_lease: Option<Arc<ReadLease>>,
 }
 
 impl Place {
     fn detached(base_lsn: Lsn) -> Place {
-        Place { mode: Mode::Detached, base_lsn, generation: None, replaced: None }
+        let (generation, replaced, read_lease) = (None, None, None);
+        Place { mode: Mode::Detached, base_lsn, generation, replaced, read_lease }
     }
 }
 
-fn new_instance() -> Result<InstanceId> {
+/// Another one each time.
+pub(crate) fn new_instance() -> Result<InstanceId> {
     let text = format!("{:016x}", rand::random::<u64>());
     text.parse().map_err(|error: WriterTextError| Error::InvalidArgument(error.to_string()))
 }
@@ -176,28 +216,31 @@ fn choose_port(repository: &Repository, wanted: Option<u16>) -> Result<u16> {
 }
 
 /// A compute being made; removed when dropped unfinished.
-struct Building {
+struct Building<'c> {
+    compute: &'c Compute,
     layout: Layout,
     finished: bool,
 }
 
-impl Building {
-    fn begin(repository: &Repository, name: &str) -> Result<Building> {
+impl Building<'_> {
+    fn begin(compute: &Compute) -> Result<Building<'_>> {
+        let repository = &compute.repository;
         let computes: PathBuf = repository.dir().join(COMPUTES_DIR);
         let private = |path: &Path| {
             fs::DirBuilder::new().mode(0o700).recursive(true).create(path).io("create", path)
         };
         private(&computes)?;
         spread::spread_folders_of(&computes);
-        let unlisted = format!("{MAKING_PREFIX}{}", name.trim_start_matches('.'));
+        let unlisted = format!("{MAKING_PREFIX}{}", compute.name.trim_start_matches('.'));
         let layout = Layout::new(repository, &unlisted);
-        let building = Building { layout, finished: false };
+        let building = Building { compute, layout, finished: false };
         private(&building.layout.pgdata())?;
         private(&building.layout.presence())?;
         Ok(building)
     }
 
-    fn finish(mut self, layout: &Layout) -> Result<()> {
+    fn finish(mut self) -> Result<()> {
+        let layout = &self.compute.layout;
         // Not synced: what a power loss takes away is made anew from the page server.
         fs::rename(self.layout.dir(), layout.dir()).io("rename", self.layout.dir())?;
         self.finished = true;
@@ -205,10 +248,10 @@ impl Building {
     }
 }
 
-impl Drop for Building {
+impl Drop for Building<'_> {
     fn drop(&mut self) {
         if !self.finished {
-            let _ = fs::remove_dir_all(self.layout.dir());
+            self.compute.remove_doomed(&self.layout);
         }
     }
 }

@@ -27,7 +27,6 @@ impl Layout {
     }
 
     /// The compute in `dir`, wherever that is.
-    #[cfg(test)]
     pub(super) fn at(dir: &Path) -> Layout {
         Layout { dir: dir.to_owned() }
     }

@@ -18,6 +18,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pageserver_client::{Generation, InstanceId, Point};
 use postgres_formats::{Lsn, TimelineId};
@@ -25,9 +26,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::branch::check_name;
 use crate::error::{Error, IoContext, Result, Thing};
+use crate::leases::ReadLease;
 use crate::repository::Repository;
 
 pub use advance::Advance;
+pub(crate) use create::new_instance;
 use layout::{COMPUTE_FILE, Layout};
 pub use writer::Replaced;
 
@@ -141,6 +144,8 @@ pub struct Compute {
     boot_id: String,
     /// Known only to whoever has just made it.
     replaced: Option<Replaced>,
+    /// That of a throw-away compute, for as long as somebody has it.
+    read_lease: Option<Arc<ReadLease>>,
 }
 
 /// Whether a compute runs.
@@ -240,6 +245,7 @@ impl Compute {
             generation: file.generation.map(Generation),
             boot_id: file.boot_id,
             replaced: None,
+            read_lease: None,
             layout,
         })
     }
@@ -279,6 +285,11 @@ impl Compute {
         self.branch = name.to_owned();
         let _identity = self.repository.account().enter();
         self.write(&self.layout)
+    }
+
+    /// Tells it from others that had its name before.
+    pub(crate) fn instance(&self) -> &InstanceId {
+        &self.instance
     }
 
     /// The line of history it is on.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use postgres_wire::client::{ConnectParams, Host};
 
-use super::layout::DESTROYING_PREFIX;
+use super::layout::{DESTROYING_PREFIX, Layout};
 use super::lock_file::{disarm_stale_lock_file, lock_file_says_ready};
 use super::{Compute, ComputeState, ComputeStatus, Mode, settings};
 use crate::companions;
@@ -84,6 +84,7 @@ impl Compute {
                 self.refuse_if_unsettled()?;
                 was_killed = self.layout.postmaster_pid().exists();
                 self.advance_stopped();
+                self.hold_if_possible()?;
                 self.spawn_and_wait(&address.unix, &socket_dir)?;
                 Outcome::Done
             }
@@ -186,13 +187,24 @@ impl Compute {
         self.stop_locked(StopMode::Immediate)?;
         let _identity = self.repository.account().enter();
         // Under a name that no listing shows, for one half removed must not be taken for whole.
-        let unlisted = format!("{DESTROYING_PREFIX}{}", self.name.trim_start_matches('.'));
+        let name = self.name.trim_start_matches('.');
+        let unlisted = format!("{DESTROYING_PREFIX}{name}-{}", self.instance);
         let doomed = self.layout.dir().with_file_name(unlisted);
-        let _ = fs::remove_dir_all(&doomed);
         fs::rename(self.layout.dir(), &doomed).io("rename", self.layout.dir())?;
-        // What cannot be removed now is when the next compute is made.
-        let _ = fs::remove_dir_all(&doomed);
+        self.remove_doomed(&Layout::at(&doomed));
         Ok(())
+    }
+
+    /// Removes what is left of a compute that nobody can use any more: what the page server keeps for it, and its
+    /// files. What cannot be removed now is when the next compute is made, or the page server is started: as
+    /// long as the lease is there, so is the file that says whose it is.
+    pub(super) fn remove_doomed(&self, layout: &Layout) {
+        if self.repository.drop_lease(&self.instance).is_ok() {
+            let _ = fs::remove_dir_all(layout.dir());
+        } else {
+            let _ = fs::remove_dir_all(layout.pgdata());
+            let _ = fs::remove_dir_all(layout.presence());
+        }
     }
 
     /// A connection to its database `postgres`.

@@ -30,6 +30,7 @@ pub(super) fn compute(repository: &Repository, name: &str, mode: Mode, timeline:
         instance: "1".parse().unwrap(),
         generation: None,
         replaced: None,
+        read_lease: None,
         boot_id: settle::current_boot_id().unwrap(),
     };
     compute.write(&layout).unwrap();

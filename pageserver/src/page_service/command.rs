@@ -2,7 +2,7 @@
 //!
 //! Pure: words in, [`Command`] out. Names are resolved later, where the repository is known.
 
-use pageserver_client::{BranchNameError, Generation, InstanceId, WriterTextError};
+use pageserver_client::{BranchName, BranchNameError, Generation, InstanceId, WriterTextError};
 use postgres_formats::lsn::ParseLsnError;
 use postgres_formats::timestamp::ParseTimestampError;
 use postgres_formats::{Lsn, Timestamp};
@@ -139,6 +139,44 @@ pub enum Command {
         /// Which compute.
         instance: InstanceId,
     },
+    /// The timelines that no branch names any more.
+    KeptList,
+    /// What computes and readers need of history.
+    LeaseList,
+    /// Keeps history for somebody.
+    LeaseSet {
+        /// Who.
+        holder: InstanceId,
+        /// What it is called.
+        name: BranchName,
+        /// Branch or timeline.
+        timeline: String,
+        /// At which LSN.
+        lsn: Lsn,
+        /// For how many seconds, unless renewed; `None`: until it is dropped.
+        lasts: Option<u64>,
+        /// Whether at all LSNs from there on.
+        since: bool,
+    },
+    /// Keeps it for one LSN of a lease only.
+    LeaseNarrow {
+        /// Who has the lease.
+        holder: InstanceId,
+        /// Which LSN.
+        lsn: Lsn,
+    },
+    /// Lets a lease last for its time from now on.
+    LeaseRenew {
+        /// Who has it.
+        holder: InstanceId,
+    },
+    /// Ends a lease.
+    LeaseDrop {
+        /// Who has it.
+        holder: InstanceId,
+    },
+    /// Says that there is no compute without a lease.
+    LeaseAllKnown,
     /// Puts the history of a timeline into layers up to its end.
     Checkpoint {
         /// Branch or timeline.
@@ -295,6 +333,31 @@ impl Command {
             ("writer_release", [t, instance]) => {
                 Command::WriterRelease { timeline: t.clone(), instance: instance.parse()? }
             }
+            ("kept_list", []) => Command::KeptList,
+            ("lease_list", []) => Command::LeaseList,
+            ("lease_set", [holder, name, t, lsn, rest @ ..]) => {
+                let usage = || ParseError::Usage(spec.usage);
+                let (lasts, since) = match rest {
+                    [] => (None, false),
+                    [lasts] => (Some(lasts), false),
+                    [lasts, word] if word.eq_ignore_ascii_case("since") => (Some(lasts), true),
+                    _ => return Err(usage()),
+                };
+                Command::LeaseSet {
+                    holder: holder.parse()?,
+                    name: name.parse()?,
+                    timeline: t.clone(),
+                    lsn: lsn.parse()?,
+                    lasts: lasts.map(|text| text.parse().map_err(|_| usage())).transpose()?,
+                    since,
+                }
+            }
+            ("lease_narrow", [holder, lsn]) => {
+                Command::LeaseNarrow { holder: holder.parse()?, lsn: lsn.parse()? }
+            }
+            ("lease_renew", [holder]) => Command::LeaseRenew { holder: holder.parse()? },
+            ("lease_drop", [holder]) => Command::LeaseDrop { holder: holder.parse()? },
+            ("lease_all_known", []) => Command::LeaseAllKnown,
             ("gc", [t]) => Command::Gc { timeline: t.clone(), dry: false },
             ("gc", [t, word]) if word.eq_ignore_ascii_case("dry") => {
                 Command::Gc { timeline: t.clone(), dry: true }
@@ -420,6 +483,7 @@ mod tests {
                 .replace("[reparent]", "reparent")
                 .replace("[dry]", "dry")
                 .replace("[wait]", "wait")
+                .replace("[SECONDS [since]]", "60 since")
                 .replace("[GENERATION]", "1")
                 .replace("[INSTANCE GENERATION]", "a 1")
                 .replace("GENERATION", "1")

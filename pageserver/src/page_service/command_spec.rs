@@ -54,6 +54,9 @@ const WRITER_COLUMNS: &[&str] = &[
     "message",
 ];
 
+const LEASE_COLUMNS: &[&str] =
+    &["holder", "name", "timeline", "branch", "lsns", "since", "lasts_seconds", "created"];
+
 /// Every command, in the order in which `help` lists them.
 pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
@@ -189,6 +192,41 @@ pub const COMMANDS: &[CommandSpec] = &[
         columns: WRITER_COLUMNS,
     },
     CommandSpec {
+        usage: "kept_list",
+        purpose: "timelines that no branch names, kept for those that were made from them",
+        columns: &["timeline", "name", "ancestor_timeline", "ancestor_lsn"],
+    },
+    CommandSpec {
+        usage: "lease_list",
+        purpose: "what computes and readers need of history, so that it is not removed",
+        columns: LEASE_COLUMNS,
+    },
+    CommandSpec {
+        usage: "lease_set INSTANCE NAME T LSN [SECONDS [since]]",
+        purpose: "keep history at an LSN, or since it, for a compute, or for a reader who renews that in time",
+        columns: LEASE_COLUMNS,
+    },
+    CommandSpec {
+        usage: "lease_narrow INSTANCE LSN",
+        purpose: "keep history for one LSN of a lease only",
+        columns: LEASE_COLUMNS,
+    },
+    CommandSpec {
+        usage: "lease_renew INSTANCE",
+        purpose: "let a lease last for its time from now on",
+        columns: LEASE_COLUMNS,
+    },
+    CommandSpec {
+        usage: "lease_drop INSTANCE",
+        purpose: "end a lease, if there is one",
+        columns: LEASE_COLUMNS,
+    },
+    CommandSpec {
+        usage: "lease_all_known",
+        purpose: "say that there is no compute without a lease; before that no history is removed",
+        columns: LEASE_COLUMNS,
+    },
+    CommandSpec {
         usage: "checkpoint T",
         purpose: "put the history of a timeline into layers; a row for each, and one for the end",
         columns: &["lsn", "layer", "bytes", "wal_bytes"],
@@ -205,8 +243,8 @@ pub const COMMANDS: &[CommandSpec] = &[
     },
     CommandSpec {
         usage: "gc T [dry]",
-        purpose: "remove layers of a timeline that nobody needs, or only list them; a row for each, and one for where the history begins that is kept",
-        columns: &["lsn", "layer", "bytes"],
+        purpose: "remove layers of a timeline that nobody needs, or only list them; a row for each, one for whoever needs older ones, and one for where the history begins that is kept",
+        columns: &["lsn", "layer", "bytes", "holder", "to_lsn", "bytes_left"],
     },
     CommandSpec {
         usage: "lsn_at T TIMESTAMP",

@@ -141,6 +141,7 @@ fn of_repository(error: &RepositoryError) -> SqlState {
     match error {
         RepositoryError::NoSuchBranch { .. }
         | RepositoryError::NoSuchTag { .. }
+        | RepositoryError::NoSuchLease(_)
         | RepositoryError::NoSuchTimeline(_) => SqlState::UNDEFINED_OBJECT,
         RepositoryError::AlreadyExists(_) | RepositoryError::TagExists(_) => {
             SqlState::DUPLICATE_OBJECT
@@ -148,12 +149,13 @@ fn of_repository(error: &RepositoryError) -> SqlState {
         RepositoryError::TagIsAPoint(_) => SqlState::INVALID_PARAMETER_VALUE,
         RepositoryError::HasChildren { .. }
         | RepositoryError::HasTags { .. }
+        | RepositoryError::MayHold { .. }
         | RepositoryError::MayBeNeeded { .. }
         | RepositoryError::CannotDetach { .. } => DEPENDENT_OBJECTS,
         RepositoryError::Fact(error) => of_fact(error),
-        RepositoryError::IsDefault(_) | RepositoryError::Protected(_) => {
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
-        }
+        RepositoryError::IsDefault(_)
+        | RepositoryError::Protected(_)
+        | RepositoryError::ComputesUnknown => SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
         RepositoryError::Wait(error) => of_wait(error),
         RepositoryError::Timeline(error) => of_timeline(error),
         RepositoryError::Layers(error) => of_freeze(error),

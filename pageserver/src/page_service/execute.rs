@@ -1,6 +1,7 @@
 //! The control commands: each asks the repository or the followers, and answers with rows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use durable_files::FactError;
 use pageserver_client::{BranchName, Generation, Point};
@@ -10,9 +11,9 @@ use super::PageService;
 use super::command::{COMMANDS, Command, CommandSpec};
 use super::error::CommandError;
 use super::table::{Rows, text};
-use super::{pagestream, tags};
+use super::{gc, leases, pagestream, tags};
 use crate::error_text::with_causes;
-use crate::repository::{Branch, RepositoryError, Unreadable};
+use crate::repository::{Branch, Kept, LeaseRequest, RepositoryError, Unreadable};
 use crate::timeline::{Debt, LayerFile, Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
@@ -141,14 +142,44 @@ pub(super) fn execute(
             };
             repository.works().list().iter().map(row).collect()
         }
-        Command::Gc { timeline, dry } => {
-            let (id, timeline) = service.timeline(timeline)?;
-            let collected = service.repository.collect(id, *dry)?;
-            let layer = |layer: &LayerFile| vec![None, text(&layer.name), text(layer.bytes)];
-            let horizon = collected.horizon.max(timeline.oldest_lsn());
-            let last = vec![text(horizon), None, text(collected.bytes())];
-            collected.layers.iter().map(layer).chain([last]).collect()
+        Command::KeptList => {
+            let row = |kept: &Kept| {
+                let at = kept.ancestor;
+                vec![
+                    text(kept.timeline),
+                    text(&kept.name),
+                    at.and_then(|at| text(at.timeline)),
+                    at.and_then(|at| text(at.lsn)),
+                ]
+            };
+            repository.kept_timelines()?.iter().map(row).collect()
         }
+        Command::LeaseList => leases::list(service),
+        Command::LeaseSet { holder, name, timeline, lsn, lasts, since } => {
+            let request = LeaseRequest {
+                holder: holder.clone(),
+                name: name.clone(),
+                timeline: service.timeline_id(timeline)?,
+                lsn: *lsn,
+                since: *since,
+                lasts: lasts.map(Duration::from_secs),
+            };
+            vec![leases::row(service, &repository.lease(&request, service.lsn_timeout)?)]
+        }
+        Command::LeaseNarrow { holder, lsn } => {
+            vec![leases::row(service, &repository.narrow_lease(holder, *lsn)?)]
+        }
+        Command::LeaseRenew { holder } => {
+            vec![leases::row(service, &repository.renew_lease(holder)?)]
+        }
+        Command::LeaseDrop { holder } => {
+            repository.drop_lease(holder)?.iter().map(|lease| leases::row(service, lease)).collect()
+        }
+        Command::LeaseAllKnown => {
+            repository.all_computes_known()?;
+            Rows::new()
+        }
+        Command::Gc { timeline, dry } => gc::rows(service, service.timeline_id(timeline)?, *dry)?,
         Command::LsnAt { timeline, time } => {
             vec![vec![text(service.timeline(timeline)?.1.lsn_at(*time)?)]]
         }

@@ -8,6 +8,8 @@ pub mod command;
 mod command_spec;
 mod error;
 mod execute;
+mod gc;
+mod leases;
 mod pagestream;
 mod table;
 mod tags;
@@ -121,14 +123,20 @@ impl Connection {
                 };
                 let mut copy = out.copy_both()?;
                 let timeout = self.service.lsn_timeout;
-                pagestream::serve(&timeline, compute, timeout, &self.log, &mut copy)?;
+                let reading = self.service.repository.readings().begin(id);
+                pagestream::serve(&timeline, compute, reading, timeout, &self.log, &mut copy)?;
                 out.complete("PAGESTREAM")?;
             }
             Command::BaseBackup { timeline, lsn, form } => {
                 let (id, timeline) = self.service.timeline(&timeline)?;
                 let _reader = self.service.expiry.in_use().enter(id);
                 let began = Instant::now();
+                let mut reading = self.service.repository.readings().begin(id);
+                if let Some(lsn) = lsn {
+                    reading.reads_on(lsn);
+                }
                 let backup = BaseBackup::prepare(timeline, lsn, form, self.service.lsn_timeout)?;
+                reading.reads_on(backup.base_lsn());
                 let copy = backup.write_to(out.copy_out()?)?;
                 copy.finish()?;
                 out.complete("BASEBACKUP")?;

@@ -22,6 +22,7 @@ use slog::{Logger, warn};
 
 use crate::error_text::with_causes;
 use crate::key::PageKey;
+use crate::leases::Stream;
 use crate::object::{ObjectPage, ObjectTag};
 use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
@@ -44,11 +45,12 @@ pub(super) struct Compute {
 pub(super) fn serve(
     timeline: &Arc<Timeline>,
     compute: Option<Compute>,
+    reading: Stream,
     lsn_timeout: Duration,
     log: &Logger,
     copy: &mut CopyBoth<'_>,
 ) -> Result<(), QueryError> {
-    let mut stream = PageStream { timeline, compute, lsn_timeout, log, copy };
+    let mut stream = PageStream { timeline, compute, reading, lsn_timeout, log, copy };
     while let Some(first) = stream.copy.recv()? {
         let batch = stream.gather(first)?;
         stream.answer(batch)?;
@@ -59,6 +61,8 @@ pub(super) fn serve(
 struct PageStream<'a, 'c> {
     timeline: &'a Arc<Timeline>,
     compute: Option<Compute>,
+    /// What it reads is kept while it does.
+    reading: Stream,
     lsn_timeout: Duration,
     log: &'a Logger,
     copy: &'a mut CopyBoth<'c>,
@@ -111,6 +115,7 @@ impl PageStream<'_, '_> {
 
     /// Answers requests whose LSNs have been received: all pages in one go, then the rest.
     fn answer_together(&mut self, requests: &[Request]) -> Result<(), QueryError> {
+        requests.iter().for_each(|request| self.reading.reads(request.lsn));
         let wanted: Vec<PageRequest> = requests.iter().flat_map(page_requests).collect();
         let mut pages = self.timeline.get_pages(&wanted, Duration::ZERO).into_iter();
         for request in requests {

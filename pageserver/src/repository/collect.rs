@@ -1,14 +1,10 @@
-//! Which points of a timeline are needed, and removing the layers that are needed for none.
+//! Removing the layers of a timeline that nobody needs.
 
-use std::collections::BTreeSet;
-use std::time::SystemTime;
+use postgres_formats::{Lsn, TimelineId};
 
-use postgres_formats::{Lsn, TimelineId, Timestamp};
-
-use super::{Repository, RepositoryError, Unreadable};
-use crate::timeline::error::TimelineError;
-use crate::timeline::manifest::Ancestor;
-use crate::timeline::{Collected, Timeline};
+use super::holds::Hold;
+use super::{Repository, RepositoryError};
+use crate::timeline::{Collected, LayerFile, Needed, Span, Timeline};
 
 /// How much of a timeline's history can be asked for, counted from its end. Without either, all.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -19,94 +15,82 @@ pub struct Retention {
     pub window_seconds: Option<u64>,
 }
 
-impl Retention {
-    /// From which LSN on every one is to be kept; `None`: all are.
-    fn horizon(&self, timeline: &Timeline) -> Result<Option<Lsn>, TimelineError> {
-        let end = timeline.last_record_lsn();
-        let by_bytes = self.window_bytes.map(|bytes| Lsn::new(end.as_u64().saturating_sub(bytes)));
-        let by_time = match self.window_seconds {
-            Some(seconds) => {
-                let window = std::time::Duration::from_secs(seconds);
-                let time = Timestamp::from(SystemTime::now()).saturating_sub(window);
-                match timeline.lsn_at(time) {
-                    Ok(lsn) => Some(lsn),
-                    // All of it is younger.
-                    Err(TimelineError::TimeBeforeBeginning { .. }) => Some(Lsn::INVALID),
-                    Err(error) => return Err(error),
-                }
-            }
-            None => None,
-        };
-        // What is kept is in both windows.
-        Ok(by_bytes.max(by_time))
-    }
+/// What a collection would remove, and who keeps it from removing more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outlook {
+    /// What would go.
+    pub collected: Collected,
+    /// Who needs history, and how many bytes of layers that the timeline's own retention does not.
+    pub held: Vec<(Hold, u64)>,
+    /// How many bytes of layers there are.
+    pub bytes: u64,
 }
 
 impl Repository {
-    /// Removes the layers of a timeline that are needed neither for what is in the window of retention
-    /// nor for a branch or a tag. With `dry` nothing is changed.
+    /// Removes the layers of a timeline that nobody needs.
     ///
     /// # Errors
-    /// `MayBeNeeded` if a branch or a tag cannot be read that may stand on it; see `RepositoryError`.
-    pub fn collect(&self, id: TimelineId, dry: bool) -> Result<Collected, RepositoryError> {
+    /// `ComputesUnknown` if computes may have no leases, `MayHold` if something cannot be read that may need
+    /// them; see `RepositoryError`.
+    pub fn collect(&self, id: TimelineId) -> Result<Collected, RepositoryError> {
         let timeline = self.timeline(id)?;
-        let horizon = self.layers.options.retention.horizon(&timeline)?.unwrap_or_default();
-        // What stands on it can be told only then.
-        self.know_all()?;
         loop {
-            let collected = {
-                // Nobody shall make a branch or a tag where something is just being removed.
-                let changing = self.changing.lock();
-                self.look_now(&changing);
-                let points = self.points_on(&timeline)?;
-                timeline.collect(horizon, &points, dry)?
-            };
-            match collected {
-                Some(collected) => return Ok(collected),
+            let removal = self.with_holds(&timeline, |holds| {
+                timeline.collect(&holds.iter().map(|hold| hold.needed).collect::<Vec<_>>())
+            })??;
+            match removal {
+                Some(removal) => return Ok(removal.finish()),
                 // Branches can be made while somebody else is about the layers.
                 None => timeline.wait_for_layers(),
             }
         }
     }
 
-    /// The points of the timeline's own history on which branches and tags stand.
-    fn points_on(&self, timeline: &Timeline) -> Result<BTreeSet<Lsn>, RepositoryError> {
-        let id = timeline.id();
-        let may_be_needed = |by: String, cause: String| match self.branch_of(id) {
-            Some(branch) => RepositoryError::MayBeNeeded { name: branch.name, by, cause },
-            None => RepositoryError::NoSuchTimeline(id),
+    /// What `collect` would do now.
+    ///
+    /// # Errors
+    /// As those of `collect`.
+    pub fn outlook(&self, id: TimelineId) -> Result<Outlook, RepositoryError> {
+        let timeline = self.timeline(id)?;
+        let mut held = self.with_holds(&timeline, <[Hold]>::to_vec)?;
+        held.sort();
+        held.dedup();
+        let needed: Vec<Needed> = held.iter().map(|hold| hold.needed).collect();
+        let collected = timeline.unneeded(&needed);
+        let files = timeline.layer_files();
+        let since = Span::new(&files, Needed::since(collected.horizon));
+        let has_since = collected.horizon < Lsn::MAX;
+        let is_beyond = |file: &&LayerFile| !(has_since && since.takes(file));
+        let beyond: Vec<&LayerFile> = files.iter().filter(is_beyond).collect();
+        let bytes_of = |hold: &Hold| {
+            let span = Span::new(&files, hold.needed);
+            let held = beyond.iter().filter(|file| span.takes(file));
+            held.map(|file| file.bytes).sum::<u64>()
         };
-        let registry = self.registry.read();
-        let needed = |damaged: &&Unreadable| damaged.may_stand_on(id);
-        if let Some(damaged) = registry.unreadable().iter().find(needed) {
-            let (by, cause) = (damaged.label(), damaged.cause.clone());
-            drop(registry);
-            return Err(may_be_needed(by, cause));
+        let held = held.into_iter().map(|hold| (bytes_of(&hold), hold));
+        let held = held.map(|(bytes, hold)| (hold, bytes)).collect();
+        Ok(Outlook { collected, held, bytes: files.iter().map(|file| file.bytes).sum() })
+    }
+
+    /// Gives all that is needed of a timeline to `take`, while nobody can come to need more of what is not.
+    fn with_holds<T>(
+        &self,
+        timeline: &Timeline,
+        take: impl FnOnce(&[Hold]) -> T,
+    ) -> Result<T, RepositoryError> {
+        if !self.leases.all_known() {
+            return Err(RepositoryError::ComputesUnknown);
         }
-        let children = registry.children(id).filter_map(|name| registry.get(name)?.ancestor);
-        let kept = registry.kept().filter_map(|kept| kept.ancestor);
-        let on_this = |ancestor: &Ancestor| ancestor.timeline == id;
-        let mut points: BTreeSet<Lsn> =
-            children.chain(kept).filter(on_this).map(|ancestor| ancestor.lsn).collect();
-        drop(registry);
-        let (usable, unusable) = self.tags()?;
-        if let Some(tag) = unusable.into_iter().next() {
-            return Err(may_be_needed(format!("tag \"{}\"", tag.name), tag.cause));
-        }
-        for tag in usable {
-            // Its place may be on what the timeline that it names was forked from.
-            let registry = self.registry.read();
-            let (mut owner, mut rounds) = (tag.timeline, registry.timeline_count());
-            while let Some(ancestor) = registry.ancestor(owner).filter(|a| tag.lsn < a.lsn)
-                // Damaged files must not keep us here.
-                && rounds > 0
-            {
-                (owner, rounds) = (ancestor.timeline, rounds - 1);
-            }
-            if owner == id {
-                points.insert(tag.lsn);
+        // What stands on it can be told only then.
+        self.know_all()?;
+        loop {
+            let windows = self.windows_on(timeline)?;
+            // Nobody shall make a branch, a tag or a lease where something is just being removed.
+            let changing = self.changing.lock();
+            self.look_now(&changing);
+            if let Some(holds) = self.holds_on(timeline, windows, &changing)? {
+                return Ok(take(&holds));
             }
         }
-        Ok(points)
     }
 }

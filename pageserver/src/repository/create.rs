@@ -71,6 +71,7 @@ impl Repository {
             protected: false,
             expires,
             detaching: false,
+            retention: None,
         };
         if let Err(error) = self.write_branch(&branch, &manifest) {
             // Somebody may have seen its files for a moment.

@@ -13,6 +13,7 @@ use postgres_formats::TimelineId;
 
 use super::{Branch, Repository, RepositoryError};
 use crate::error_text::with_causes;
+use crate::leases::Lease;
 use crate::timeline::FreezeError;
 
 /// What did not succeed is tried again after this.
@@ -127,6 +128,16 @@ impl Repository {
             return refuse(format!(
                 "tag \"{}\" may be a place on it and cannot be read: {}",
                 tag.name, tag.cause
+            ));
+        }
+        let reads_before = |lease: &Lease| {
+            let first = lease.lsns.first();
+            lease.timeline == branch.timeline && first.is_some_and(|lsn| *lsn < branch.start)
+        };
+        if let Some(lease) = self.leases.list().into_iter().find(reads_before) {
+            let (name, start) = (lease.name, branch.start);
+            return refuse(format!(
+                "\"{name}\" reads what is before {start}, where it was made; end that first"
             ));
         }
         let registry = self.registry.read();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use durable_files::FactError;
-use pageserver_client::BranchName;
+use pageserver_client::{BranchName, InstanceId};
 use postgres_formats::TimelineId;
 
 use crate::layer::import::ImportError;
@@ -104,6 +104,23 @@ pub enum RepositoryError {
         /// By what.
         why: String,
     },
+    /// What is needed cannot be told.
+    #[error("nothing can be removed: {by} may need it and cannot be read: {cause}")]
+    MayHold {
+        /// What cannot be read.
+        by: String,
+        /// Why.
+        cause: String,
+    },
+    /// Computes may have been made before there were leases.
+    #[error(
+        "nothing can be removed yet: the page server does not know what the computes need that an \
+         earlier release has made; `zenith start` tells it"
+    )]
+    ComputesUnknown,
+    /// There is no such lease, or it is over.
+    #[error("there is no lease of {0}, or it is over")]
+    NoSuchLease(InstanceId),
     /// It is protected.
     #[error(
         "branch \"{0}\" is protected and cannot be deleted; unprotect it first: `zenith branch \

@@ -9,6 +9,7 @@ use super::ref_file::BranchRef;
 use super::scan::{branches_dir, timeline_dir, unnamed_dir};
 use super::{Repository, RepositoryError, now};
 use crate::layer::import::DataDirectory;
+use crate::leases::write_all_known;
 use crate::timeline::image_name;
 use crate::timeline::manifest::{Layered, Manifest, Origin};
 
@@ -86,6 +87,7 @@ impl Repository {
         for folder in [path.as_path(), &dir.join("timelines"), &dir.join("refs"), dir] {
             durable_files::sync_dir(folder).map_err(io(folder))?;
         }
+        write_all_known(dir)?;
         // The name comes last: only now does the timeline exist for anybody.
         BranchRef::of(id).write(dir, branch)?;
         durable_files::rename(&path, &timeline_dir(dir, id)).map_err(io(&path))

@@ -1,9 +1,9 @@
-//! How long a branch is kept: protection and expiry.
+//! How long a branch is kept, and how much of its history: protection, expiry and retention.
 
 use pageserver_client::BranchName;
 
 use super::ref_file::BranchRef;
-use super::{Branch, Repository, RepositoryError};
+use super::{Branch, Repository, RepositoryError, Retention};
 
 impl Repository {
     /// Lets a branch be deleted, or not.
@@ -31,6 +31,19 @@ impl Repository {
             return Err(RepositoryError::IsDefault(name.clone()));
         }
         self.change_branch(name, |branch| branch.expires = expires)
+    }
+
+    /// Says how much of a branch's history is kept; `None`: as much as of all. It is kept from then on if it
+    /// is there still.
+    ///
+    /// # Errors
+    /// See `RepositoryError`; nothing has been changed then.
+    pub fn retain_branch(
+        &self,
+        name: &BranchName,
+        retention: Option<Retention>,
+    ) -> Result<Branch, RepositoryError> {
+        self.change_branch(name, |branch| branch.retention = retention)
     }
 
     fn change_branch(
@@ -69,6 +82,11 @@ impl Repository {
 impl Branch {
     /// What its file holds.
     pub(super) fn to_ref(&self) -> BranchRef {
-        BranchRef { timeline: self.timeline, protected: self.protected, expires: self.expires }
+        BranchRef {
+            timeline: self.timeline,
+            protected: self.protected,
+            expires: self.expires,
+            retention: self.retention,
+        }
     }
 }

@@ -240,13 +240,21 @@ impl Repository {
         Ok(())
     }
 
+    /// The timelines that are kept for others.
+    ///
+    /// # Errors
+    /// `Io`, if the folders themselves cannot be read.
+    pub fn kept_timelines(&self) -> Result<Vec<Kept>, RepositoryError> {
+        self.know_all()?;
+        Ok(self.registry.read().kept().cloned().collect())
+    }
+
     /// The timelines that are kept for others, and how many bytes their files have.
     ///
     /// # Errors
     /// `Io`, if the folders themselves cannot be read.
     pub fn kept(&self) -> Result<(Vec<Kept>, u64), RepositoryError> {
-        self.know_all()?;
-        let kept: Vec<Kept> = self.registry.read().kept().cloned().collect();
+        let kept = self.kept_timelines()?;
         let bytes = kept.iter().map(|kept| bytes_in(&timeline_dir(&self.dir, kept.timeline))).sum();
         Ok((kept, bytes))
     }

@@ -11,9 +11,13 @@ mod detach;
 mod error;
 #[cfg(all(test, debug_assertions))]
 mod faults;
+#[cfg(test)]
+mod gc_tests;
+mod holds;
 mod init;
 mod keep;
 mod kept;
+mod lease;
 mod leftovers;
 mod lookup;
 mod point;
@@ -38,13 +42,16 @@ use postgres_formats::{Lsn, TimelineId};
 use slog::Logger;
 
 use crate::layer::freezer::{LayerOptions, LayerShared};
+use crate::leases::{Leases, Readings};
 use crate::page_maker::PageMaker;
 use crate::timeline::manifest::Ancestor;
-pub use collect::Retention;
+pub use collect::{Outlook, Retention};
 pub(crate) use create::NAME_IN_THE_MAKING;
 use detach::Detacher;
 pub use error::RepositoryError;
+pub use holds::{Hold, Holder};
 pub use kept::Kept;
+pub use lease::LeaseRequest;
 use registry::Registry;
 use scan::check_folders;
 pub use scan::{UNNAMED, Unreadable};
@@ -71,6 +78,8 @@ pub struct Branch {
     pub expires: Option<u64>,
     /// Whether it is to be detached from what it was forked from.
     pub detaching: bool,
+    /// How much of its history is kept, if not as much as that of all.
+    pub retention: Option<Retention>,
 }
 
 /// The branches of a folder and the timelines they name.
@@ -79,6 +88,9 @@ pub struct Repository {
     default_branch: String,
     maker: Arc<PageMaker>,
     layers: Arc<LayerShared>,
+    /// Changed by the one who holds `changing`.
+    leases: Leases,
+    readings: Arc<Readings>,
     log: Logger,
     /// Serialises changes of branches. LOCK ORDER: 1; IO happens under it.
     changing: Mutex<()>,
@@ -125,6 +137,8 @@ impl Repository {
             default_branch: default_branch.to_owned(),
             maker,
             layers: LayerShared::start(layers, log),
+            leases: Leases::open(dir)?,
+            readings: Arc::default(),
             log: log.clone(),
             changing: Mutex::new(()),
             registry: RwLock::default(),

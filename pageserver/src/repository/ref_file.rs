@@ -14,6 +14,7 @@ use postgres_formats::TimelineId;
 use postgres_formats::id::ParseTimelineIdError;
 use serde::{Deserialize, Serialize};
 
+use super::Retention;
 use super::scan::branches_dir;
 
 /// What a branch's file holds.
@@ -25,6 +26,8 @@ pub(super) struct BranchRef {
     pub(super) protected: bool,
     /// When it may go by itself, in seconds since 1970.
     pub(super) expires: Option<u64>,
+    /// How much of its history is kept, if not as much as that of all.
+    pub(super) retention: Option<Retention>,
 }
 
 /// The file as it is written.
@@ -35,11 +38,22 @@ struct Text {
     protected: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention: Option<RetentionText>,
+}
+
+/// Without either, all is kept.
+#[derive(Serialize, Deserialize)]
+struct RetentionText {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_seconds: Option<u64>,
 }
 
 impl Fact for Text {
-    /// 1: the id alone.
-    const FORMAT_VERSION: u32 = 2;
+    /// 1: the id alone. 3: retention.
+    const FORMAT_VERSION: u32 = 3;
     const LAST_UNFRAMED: u32 = 1;
     const REMEDY: &'static str =
         "put it back from a copy, or write the timeline's id into it and nothing else";
@@ -64,7 +78,7 @@ pub(crate) fn timeline_of(dir: &Path, name: &BranchName) -> Result<TimelineId, F
 impl BranchRef {
     /// Of a new branch.
     pub(super) fn of(timeline: TimelineId) -> BranchRef {
-        BranchRef { timeline, protected: false, expires: None }
+        BranchRef { timeline, protected: false, expires: None, retention: None }
     }
 
     /// Reads the file of the branch `name` in the repository in `dir`; `None` if there is none.
@@ -85,7 +99,11 @@ impl BranchRef {
             let problem = error.to_string();
             FactError::Corrupt { path, problem, remedy: Text::REMEDY }
         })?;
-        Ok(Some(BranchRef { timeline, protected: text.protected, expires: text.expires }))
+        let retention = text.retention.map(|RetentionText { window_bytes, window_seconds }| {
+            Retention { window_bytes, window_seconds }
+        });
+        let Text { protected, expires, .. } = text;
+        Ok(Some(BranchRef { timeline, protected, expires, retention }))
     }
 
     /// Writes the file, durably, in place of what was there.
@@ -109,6 +127,9 @@ impl BranchRef {
             timeline: self.timeline.to_string(),
             protected: self.protected,
             expires: self.expires,
+            retention: self.retention.map(|Retention { window_bytes, window_seconds }| {
+                RetentionText { window_bytes, window_seconds }
+            }),
         }
     }
 
@@ -130,8 +151,13 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         assert_eq!(BranchRef::read(dir.path(), &name).unwrap(), None);
         let timeline = TimelineId::from_bytes([0xAB; 16]);
-        for (protected, expires) in [(false, None), (true, Some(1_790_000_000)), (true, None)] {
-            let written = BranchRef { timeline, protected, expires };
+        let window = |window_bytes, window_seconds| Retention { window_bytes, window_seconds };
+        for (protected, expires, retention) in [
+            (false, None, None),
+            (true, Some(1_790_000_000), Some(window(None, None))),
+            (true, None, Some(window(Some(1 << 40), Some(604_800)))),
+        ] {
+            let written = BranchRef { timeline, protected, expires, retention };
             written.write(dir.path(), &name).unwrap();
             assert_eq!(BranchRef::read(dir.path(), &name).unwrap(), Some(written));
         }

@@ -52,6 +52,11 @@ impl Registry {
         self.get(self.by_timeline.get(&timeline)?.first()?)
     }
 
+    /// Names of the branches that name this timeline: mostly one.
+    pub fn names_of(&self, timeline: TimelineId) -> impl Iterator<Item = &BranchName> {
+        self.by_timeline.get(&timeline).into_iter().flatten()
+    }
+
     /// Names of the branches whose timelines were forked from this one.
     pub fn children(&self, ancestor: TimelineId) -> impl Iterator<Item = &BranchName> {
         self.by_ancestor.get(&ancestor).into_iter().flatten()

@@ -179,7 +179,7 @@ pub(super) fn names_in(path: &Path) -> Result<Vec<std::ffi::OsString>, Repositor
 pub(super) fn read_branch(dir: &Path, name: &BranchName, half_done: HalfDone) -> Entry {
     let name = name.clone();
     let path = branches_dir(dir).join(name.as_str());
-    let BranchRef { timeline, protected, expires } = match BranchRef::read(dir, &name) {
+    let BranchRef { timeline, protected, expires, retention } = match BranchRef::read(dir, &name) {
         Ok(Some(of_branch)) => of_branch,
         Ok(None) => return Entry::Absent,
         Err(error) => {
@@ -215,6 +215,7 @@ pub(super) fn read_branch(dir: &Path, name: &BranchName, half_done: HalfDone) ->
                 protected,
                 expires,
                 detaching,
+                retention,
             })
         }
         // Between our looking for the two folders and now it may have got the other name.

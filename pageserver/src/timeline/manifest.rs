@@ -10,9 +10,11 @@ use postgres_formats::lsn::ParseLsnError;
 use postgres_formats::{Lsn, ServerParameters, TimelineId};
 use serde::{Deserialize, Serialize};
 
+use super::collect::Needed;
+
 /// 2: `parameters`, without which the state is not complete. 3: layers; the checksum is that of all
-/// facts. 4: images among the layers. 5: images in pieces.
-const FORMAT_VERSION: u32 = 5;
+/// facts. 4: images among the layers. 5: images in pieces. 6: ranges among what can be asked for still.
+const FORMAT_VERSION: u32 = 6;
 const FILE_NAME: &str = "manifest";
 
 /// The manifest of the timeline in that folder.
@@ -125,6 +127,8 @@ pub struct Retained {
     pub horizon: Lsn,
     /// And these before.
     pub points: Vec<Lsn>,
+    /// And all of these before, which may go on behind the horizon.
+    pub ranges: Vec<Needed>,
 }
 
 impl Layered {
@@ -181,6 +185,9 @@ struct LayeredText {
     horizon: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     points: Vec<String>,
+    /// `FROM-TO`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<String>,
 }
 
 /// What formats 1 and 2 had besides.
@@ -252,6 +259,11 @@ fn lsn(text: &str) -> Result<Lsn, String> {
     text.parse().map_err(|error: ParseLsnError| error.to_string())
 }
 
+fn range(text: &str) -> Result<Needed, String> {
+    let (from, to) = text.split_once('-').ok_or_else(|| format!("{text:?} is no range of LSNs"))?;
+    Ok(Needed { from: lsn(from)?, to: lsn(to)? })
+}
+
 fn id(text: &str) -> Result<TimelineId, String> {
     text.parse().map_err(|error: ParseTimelineIdError| error.to_string())
 }
@@ -321,6 +333,11 @@ impl Manifest {
                         .iter()
                         .map(|text| lsn(text))
                         .collect::<Result<_, _>>()?,
+                    ranges: layered
+                        .ranges
+                        .iter()
+                        .map(|text| range(text))
+                        .collect::<Result<_, _>>()?,
                 },
             },
             None => Layered::nothing(start, state),
@@ -362,7 +379,8 @@ impl Manifest {
             Origin::ImageLayer(name) => (None, Some(name.clone())),
             Origin::OwnImage => (None, None),
         };
-        let is_layered = !self.layered.deltas.is_empty() || !self.layered.images.is_empty();
+        // Also when nobody needed any of its layers: where they ended must not be forgotten.
+        let is_layered = self.layered != Layered::nothing(self.start, self.state);
         Text {
             id: self.id.to_string(),
             ancestor: ancestor.map(|a| a.timeline.to_string()),
@@ -381,6 +399,13 @@ impl Manifest {
                     .filter(|horizon| **horizon > Lsn::default())
                     .map(ToString::to_string),
                 points: self.layered.retained.points.iter().map(ToString::to_string).collect(),
+                ranges: self
+                    .layered
+                    .retained
+                    .ranges
+                    .iter()
+                    .map(|Needed { from, to }| format!("{from}-{to}"))
+                    .collect(),
             }),
         }
     }
@@ -466,9 +491,18 @@ crc32c = CRC
         assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
         manifest.layered.deltas = vec!["delta__1".to_owned(), "delta__2".to_owned()];
         manifest.layered.end = Lsn::new(0x16B4000);
-        manifest.layered.retained =
-            Retained { horizon: Lsn::new(0x16B3F00), points: vec![Lsn::new(0x16B3800)] };
+        manifest.layered.retained = Retained {
+            horizon: Lsn::new(0x16B3F00),
+            points: vec![Lsn::new(0x16B3800)],
+            ranges: vec![Needed { from: Lsn::new(0x16B3900), to: Lsn::MAX }],
+        };
         manifest.layered.state.prev_record = Lsn::new(0x16B3F00);
+        manifest.write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
+        // All of its layers are gone, and where they ended is not forgotten.
+        manifest.origin = Origin::ImageLayer("image".to_owned());
+        manifest.layered.deltas.clear();
+        manifest.layered.images.clear();
         manifest.write(dir.path()).unwrap();
         assert_eq!(Manifest::read(dir.path()).unwrap(), manifest);
 

@@ -58,7 +58,8 @@ use ingest::Writer;
 use manifest::{Layered, Manifest, Origin, Retained};
 
 pub use checkpoint_at::StateAt;
-pub use collect::Collected;
+pub(crate) use collect::Span;
+pub use collect::{Collected, Needed};
 pub use compact::Compacted;
 pub use debt::Debt;
 pub(crate) use debt::look_after;

@@ -55,6 +55,25 @@ impl Timeline {
         Ok(oldest)
     }
 
+    /// An LSN from which on all is kept that can be asked for by a time from `time` on.
+    ///
+    /// # Errors
+    /// `Stopped` if nobody knows which transactions follow.
+    pub fn begins_before(&self, time: Timestamp) -> Result<Lsn, TimelineError> {
+        if time < self.oldest_time() {
+            return Ok(Lsn::INVALID);
+        }
+        let end = self.last_record_lsn();
+        match self.ended_by(time.as_postgres_micros(), end)? {
+            EndedBy { later: false, .. } => match self.stop() {
+                Some(stop) => Err(TimelineError::Stopped(stop)),
+                None => Ok(end),
+            },
+            // Of what was removed nobody knows its time; what is older than that is no loss.
+            EndedBy { last, .. } => Ok(last.unwrap_or(Lsn::INVALID)),
+        }
+    }
+
     /// The end of the history that is there: where a server can go on.
     ///
     /// # Errors

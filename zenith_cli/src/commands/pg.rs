@@ -38,7 +38,18 @@ pub fn run(repository: &Repository, command: PgCommand, format: Format) -> Ended
         }
         PgCommand::List => list(repository, format)?,
         PgCommand::Destroy(arguments) => {
-            let compute = repository.compute(&arguments.name)?;
+            let compute = match repository.compute(&arguments.name) {
+                Err(Error::NotFound { .. })
+                    if repository.forget_lost_compute(&arguments.name)? =>
+                {
+                    output::say(&format!(
+                        "the directory of compute {} is gone already; no history is kept for it any more",
+                        arguments.name
+                    ));
+                    return Ok(ExitCode::SUCCESS);
+                }
+                found => found?,
+            };
             let outside = compute.outside_tablespaces();
             compute.destroy()?;
             output::say(&format!("compute {} is gone", compute.name()));

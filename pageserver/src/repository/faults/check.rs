@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn};
 
-use super::known::{Known, Named, Names, tag_key};
+use super::known::{Known, Named, Names, lease_key, tag_key};
 use super::open;
 use crate::layer::freezer::LayerOptions;
 use crate::repository::{Branch, Repository};
@@ -60,6 +60,17 @@ fn check_names(repository: &Repository, known: &Known, possible: &[Names]) -> Ve
         let (timeline, at) = (repository.timeline(tag.timeline).unwrap(), tag.lsn);
         assert!(known.page(tag.timeline, at).is_none() || page(&timeline, at).is_some(), "{at}");
     }
+    assert!(repository.leases().unreadable().is_empty());
+    let leases = repository.leases().list();
+    for lease in &leases {
+        let timeline = repository.timeline(lease.timeline).unwrap();
+        for at in &lease.lsns {
+            assert!(page(&timeline, *at).is_some(), "{at}");
+        }
+    }
+    let leases = leases.into_iter().map(|lease| {
+        (lease_key(lease.name.as_str(), &lease.lsns), Named::on(Some(lease.timeline)))
+    });
     check_kept(repository, &branches);
     let tags =
         tags.into_iter().map(|tag| (tag_key(tag.name.as_str()), Named::on(Some(tag.timeline))));
@@ -67,7 +78,7 @@ fn check_names(repository: &Repository, known: &Known, possible: &[Names]) -> Ve
         let Branch { timeline, protected, expires, .. } = branch;
         (branch.name.to_string(), Named { timeline: Some(timeline), protected, expires })
     };
-    let found: Names = branches.into_iter().map(named).chain(tags).collect();
+    let found: Names = branches.into_iter().map(named).chain(tags).chain(leases).collect();
     let fits = |names: &Names| {
         names.keys().eq(found.keys()) && names.iter().all(|(name, known)| known.fits(&found[name]))
     };
@@ -179,6 +190,10 @@ fn check_files(dir: &Path, repository: &Repository, wal_is_removed: bool) {
     }
     for tag in repository.tags().unwrap().0 {
         named.insert(dir.join("refs/tags").join(tag.name.as_str()));
+    }
+    named.insert(dir.join("leases/all.known"));
+    for lease in repository.leases().list() {
+        named.insert(dir.join("leases").join(lease.holder.as_str()));
     }
     let left: Vec<_> = files(dir).into_iter().filter(|path| !named.contains(path)).collect();
     assert!(left.is_empty(), "left behind: {left:?}");

@@ -49,6 +49,9 @@ pub(super) enum Command {
     Tag(String, TimelineId),
     Untag(String),
     Detach(TimelineId),
+    /// With these LSNs.
+    Lease(String, TimelineId, Vec<Lsn>),
+    EndLease(String),
 }
 
 /// What is remembered of a branch or of a tag.
@@ -171,6 +174,11 @@ pub(super) fn tag_key(name: &str) -> String {
     format!("tag {name}")
 }
 
+/// LSNs belong to it: a lease is another one with others.
+pub(super) fn lease_key(name: &str, lsns: &[Lsn]) -> String {
+    format!("lease {name} {lsns:?}")
+}
+
 fn apply(names: &mut Names, command: &Command) {
     match command {
         Command::Create(name, id) => drop(names.insert(name.clone(), Named::on(*id))),
@@ -186,5 +194,12 @@ fn apply(names: &mut Names, command: &Command) {
         Command::Tag(name, id) => drop(names.insert(tag_key(name), Named::on(Some(*id)))),
         Command::Untag(name) => drop(names.remove(&tag_key(name))),
         Command::Detach(_) => {}
+        Command::Lease(name, id, lsns) => {
+            names.retain(|key, _| !key.starts_with(&format!("lease {name} ")));
+            names.insert(lease_key(name, lsns), Named::on(Some(*id)));
+        }
+        Command::EndLease(name) => {
+            names.retain(|key, _| !key.starts_with(&format!("lease {name} ")));
+        }
     }
 }

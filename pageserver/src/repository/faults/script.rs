@@ -14,7 +14,7 @@ use postgres_formats::{Lsn, TimelineId};
 use super::known::{Command, Event, Known, Line};
 use super::{WINDOW_BYTES, open, options, removing_wal};
 use crate::layer::freezer::LayerOptions;
-use crate::repository::Repository;
+use crate::repository::{LeaseRequest, Repository};
 use crate::timeline::Timeline;
 use crate::timeline::damage::sample::Sample;
 
@@ -45,6 +45,11 @@ pub(super) enum Step {
     Tag(&'static str, &'static str),
     Untag(&'static str),
     Detach(&'static str),
+    /// A lease of somebody for the end of a branch's record with this number, besides what it has.
+    Lease(&'static str, &'static str, usize),
+    /// The lease is for this one only.
+    Narrow(&'static str, &'static str, usize),
+    EndLease(&'static str),
     /// The page server ends without a word and starts again.
     Restart,
     /// The same after it has been told to, and then WAL is removed that is in layers.
@@ -79,6 +84,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::Expire("two", Some(4_000_000_000)),
     Step::Tag("v1", "two"),
     Step::Tag("v2", "main"),
+    Step::Lease("pg", "main", 1),
     Step::Restart,
     Step::Untag("v1"),
     Step::Receive("main", 11_000, 3000),
@@ -86,6 +92,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::Sync("two"),
     Step::Protect("two", false),
     Step::Create("three", "two", None),
+    Step::Lease("pg", "main", 3),
+    Step::Narrow("pg", "main", 1),
     // From now on WAL goes that is in layers.
     Step::Stop,
     // Nobody receives before this.
@@ -95,6 +103,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::Sync("three"),
     Step::Freeze("main"),
     Step::Collect("main"),
+    Step::EndLease("pg"),
     Step::Reparent("two"),
     // Nothing stands on "two" any more then.
     Step::Detach("three"),
@@ -129,6 +138,7 @@ impl<'a> Script<'a> {
             fs::copy(sample.dir.path().join(file), timeline.join(file)).unwrap();
         }
         sample.manifest().write(&timeline).unwrap();
+        crate::leases::write_all_known(dir).unwrap();
         write(&mut sample, 1, 36);
         sample
     }
@@ -242,7 +252,7 @@ impl<'a> Script<'a> {
                 let timeline = self.timeline(name)?;
                 let horizon = timeline.last_record_lsn().as_u64() - WINDOW_BYTES;
                 self.note(Event::Collecting(timeline.id(), Lsn::new(horizon)));
-                let collected = self.repository()?.collect(timeline.id(), false)?;
+                let collected = self.repository()?.collect(timeline.id())?;
                 assert!(!collected.layers.is_empty(), "the history has no layer to be removed");
             }
             Step::Tag(name, of) => {
@@ -270,6 +280,40 @@ impl<'a> Script<'a> {
                 repository.detach(&name.parse()?)?;
                 self.note(Event::Done(command));
             }
+            Step::Lease(holder, of, record) => {
+                let (timeline, lsn) = (self.timeline(of)?.id(), self.place(of, record)?);
+                let repository = self.repository()?;
+                let had = repository.leases().get(&holder.parse()?);
+                let had = had.map(|lease| lease.lsns).unwrap_or_default();
+                let command =
+                    Command::Lease(holder.to_owned(), timeline, [had, vec![lsn]].concat());
+                let request = LeaseRequest {
+                    holder: holder.parse()?,
+                    name: holder.parse()?,
+                    timeline,
+                    lsn,
+                    since: false,
+                    lasts: None,
+                };
+                self.note(Event::Began(command.clone()));
+                repository.lease(&request, Duration::ZERO)?;
+                self.note(Event::Done(command));
+            }
+            Step::Narrow(holder, of, record) => {
+                let (timeline, lsn) = (self.timeline(of)?.id(), self.place(of, record)?);
+                let repository = self.repository()?;
+                let command = Command::Lease(holder.to_owned(), timeline, vec![lsn]);
+                self.note(Event::Began(command.clone()));
+                repository.narrow_lease(&holder.parse()?, lsn)?;
+                self.note(Event::Done(command));
+            }
+            Step::EndLease(holder) => {
+                let repository = self.repository()?;
+                let command = Command::EndLease(holder.to_owned());
+                self.note(Event::Began(command.clone()));
+                repository.drop_lease(&holder.parse()?)?;
+                self.note(Event::Done(command));
+            }
             Step::Restart => {
                 self.repository = None;
                 self.load_all()?;
@@ -283,6 +327,11 @@ impl<'a> Script<'a> {
             }
         }
         Ok(())
+    }
+
+    fn place(&mut self, of: &str, record: usize) -> Result<Lsn, Failed> {
+        let id = self.timeline(of)?.id();
+        Ok(self.known.lines[&id].versions[record].0)
     }
 
     fn load_all(&mut self) -> Result<(), Failed> {

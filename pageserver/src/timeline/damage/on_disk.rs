@@ -8,8 +8,8 @@ use postgres_formats::Lsn;
 use super::sample::{SEGMENT_BYTES, Sample, origin, page};
 use crate::stop::{Place, StopKind};
 use crate::timeline::GetPageError;
-use crate::timeline::Timeline;
 use crate::timeline::error::TimelineError;
+use crate::timeline::{Needed, Timeline};
 
 /// Records of different sizes around the end of a segment, some over several pages.
 fn small() -> Sample {
@@ -261,9 +261,9 @@ fn nothing_stands_on_history_that_was_removed() {
         timeline.freeze().unwrap();
     }
     assert!(timeline.make_image(sample.end()).unwrap());
-    let kept = [sample.ends[0]].into();
-    let collected = timeline.collect(sample.end(), &kept, false).unwrap().unwrap();
-    assert_eq!(collected.layers.len(), 2);
+    let kept = [Needed::point(sample.ends[0]), Needed::since(sample.end())];
+    let removal = timeline.collect(&kept).unwrap().unwrap();
+    assert_eq!(removal.finish().layers.len(), 2);
     for (n, is_there) in [(0, true), (1, false), (2, true)] {
         let branch = sample.try_open_branch(&timeline, sample.ends[n], 10 + n as u8);
         assert_eq!(branch.is_ok(), is_there, "{n}");

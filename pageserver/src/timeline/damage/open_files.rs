@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::sample::{Sample, page};
 use crate::layer::freezer::LayerOptions;
+use crate::timeline::Needed;
 
 const OPEN_MAX: usize = 3;
 
@@ -42,8 +43,8 @@ fn layers_of_which_few_are_open_are_read_merged_and_removed() {
     assert_eq!((deltas.len(), images.len()), (12, 1));
     assert!(timeline.merge_deltas(sample.start..sample.ends[5]).unwrap());
     check();
-    let collected = timeline.collect(sample.end(), &[].into(), false).unwrap().unwrap();
-    assert_eq!(collected.layers.len(), 1);
+    let removal = timeline.collect(&[Needed::since(sample.end())]).unwrap().unwrap();
+    assert_eq!(removal.finish().layers.len(), 1);
     assert_eq!(fs::read_dir(&layers).unwrap().count(), 1 + 6 + 1);
     for delta in &deltas {
         delta.verify().unwrap();
