@@ -153,6 +153,9 @@ class Schedules:
 
     def start_compute(self) -> Server:
         self.zenith("init")
+        # All that happens is to be verified in the end.
+        with open(self.folder / ".zenith" / "zenith.toml", "a", encoding="utf-8") as config:
+            config.write("[wal]\nkeep = true\n")
         self.zenith("start")
         # A branch of a branch, whose pages come from far away.
         self.zenith("branch", "schedules")

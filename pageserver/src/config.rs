@@ -324,6 +324,8 @@ mod tests {
         assert_eq!(config.default_branch, "main");
         assert_eq!(config.lsn_timeout, Duration::from_secs(30));
         assert_eq!(config.redo_processes, None);
+        // Nothing but the last WAL that is in layers.
+        assert_eq!(config.layers.keep_wal_bytes, Some(0));
     }
 
     #[test]

@@ -142,27 +142,26 @@ def check(found: Any, code: int, low: zenith.Lsn, high: zenith.Lsn) -> None:
     """Expects no difference, and that recovery began between these."""
     assert (code, found["different"], found["differences"]) == (DONE, 0, []), found
     assert low <= zenith.Lsn(found["since"]) <= high, (found["since"], low, high)
-    assert found["pages"]["compared"] > 2500
+    assert found["pages"]["compared"] > 2000
     assert set(found["pages"]["masked"]) <= {"lsn", "checksum"}, found
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_it_begins_where_the_wal_does(
     scratch: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = History(scratch)
     with history.repo as repo:
         main = repo.branch("main")
+        first = main.last_record_lsn
         with main.compute() as pg:
             history.write(pg)
-            numbers = history.numbers(pg, "rows")
+            rows, index = (history.numbers(pg, name) for name in ("rows", "rows_pkey"))
             at_end = pg.psql("select count(*), sum(id) from rows")
         before, between, middle = history.before, history.between, history.middle
-        # All of it, with what servers say that run there; and a moment in the midst of it.
+        # All of it, with what servers say that run there.
         done = cli.run("verify", "--deep", "main", "-o", "json")
         check(json.loads(done.stdout), done.returncode, before, between)
-        code, found = verified(cli, f"main@{middle}")
-        check(found, code, before, between)
         # A branch with WAL of its own and the end of its parent's, and one that stands on it.
         dev = repo.create_branch("dev", at=("main", middle))
         with dev.compute() as pg:
@@ -172,6 +171,17 @@ def test_it_begins_where_the_wal_does(
         repo.create_branch("later", at="dev")
         code, found = verified(cli, "later")
         check(found, code, before, middle)
+        # Detached, a branch has no WAL but its own. No checkpoint of a server is at its beginning.
+        cli("branch", "--detach", "dev", "--wait")
+        code, found = verified(cli, "later")
+        check(found, code, middle, middle)
+        # Not even where the first root has one.
+        zero = repo.create_branch("zero", at=("main", first))
+        cli("branch", "--detach", "zero", "--wait")
+        with zero.compute() as pg:
+            pg.psql("create table t as select generate_series(1, 1000)")
+        code, found = verified(cli, "zero")
+        check(found, code, first, first)
         # One whose parent's WAL is gone altogether begins with its own.
         old = repo.create_branch("old", at=("main", before))
         line = cli.refused("verify", "old")
@@ -191,12 +201,11 @@ def test_it_begins_where_the_wal_does(
         assert not (repo.path / "verify").exists()
 
         # The other checks.
-        for point in ("main", "dev", "old"):
+        for point in ("main", "old"):
             found = repo.verify_records(point)
             assert (found["different"], found["differences"]) == (0, []), found
             assert found["records"] > 10
         assert repo.verify_records(("main", between), since=before)["different"] == 0
-        assert main.compute().verify()["different"] == 0
         # What never needed WAL.
         pages = "select pg_relation_size('shrinking') / 8192"
         shrinking = [cli("psql", p, "-XAtc", pages).strip() for p in (f"main@{before}", "main")]
@@ -205,9 +214,9 @@ def test_it_begins_where_the_wal_does(
 
         # A fault is found if it came about where the stock server knows better.
         faults = {
-            f"flip relation {numbers} 0 8180 1": ("page", numbers, "main"),
-            f"short relation {numbers}": ("size", numbers, "main"),
-            f"forget relation {numbers}_vm": ("relation", numbers, "vm"),
+            f"flip relation {rows} 0 8180 1": ("page", rows, "main"),
+            f"short relation {index}": ("size", index, "main"),
+            f"forget relation {rows}_vm": ("relation", rows, "vm"),
             "flip pg_xact/0000 0 200 1": ("file", None, None),
         }
         monkeypatch.setenv("ZENITH_DAMAGE", ";".join(f"since {middle} {f}" for f in faults))

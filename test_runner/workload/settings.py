@@ -62,6 +62,8 @@ class Settings:
                 "image_percent": own.pick([20, 100]),
                 "cache_bytes": own.pick([0, 64 << 20]),
             },
+            # What is removed is not there to be verified, and nobody else may miss it.
+            "wal": {"keep": own.pick([0, 4 << 20, 1 << 40])},
         }
         return Settings(durability, postgres, page_server)
 

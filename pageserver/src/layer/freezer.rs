@@ -57,7 +57,7 @@ impl Default for LayerOptions {
         LayerOptions {
             stretch_bytes: 64 << 20,
             cache_bytes: 64 << 20,
-            keep_wal_bytes: None,
+            keep_wal_bytes: Some(0),
             keep_wal_bytes_min: 1 << 20,
             memory_bytes: 256 << 20,
             age_max: Duration::from_secs(300),

@@ -10,6 +10,7 @@ use super::{MaterializeError, io_error};
 use crate::cluster::Cluster;
 use crate::timeline::image_name;
 use crate::timeline::manifest::{Manifest, Origin};
+use crate::wal::loaded::loaded_checkpoint;
 use crate::wal::store::WalStore;
 
 /// A stretch of history in one timeline's WAL.
@@ -98,8 +99,9 @@ impl Lineage {
     ) -> Result<Lineage, MaterializeError> {
         stretches.reverse();
         let cluster = read_cluster(&dir.join("pg_control"))?;
-        let checkpoint = cluster.control_file.check_point;
-        let checkpoint = (root.prev_record == checkpoint).then_some(checkpoint);
+        let store = WalStore::new(dir.join("wal"), cluster.segment_size, cluster.tli);
+        let checkpoint = loaded_checkpoint(&store, &cluster, root.prev_record);
+        let checkpoint = checkpoint.map_err(io_error(store.dir()))?;
         Ok(Lineage { stretches, image, start: root.start, checkpoint, cluster })
     }
 

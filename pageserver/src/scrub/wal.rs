@@ -10,6 +10,7 @@ use super::Scrubbed;
 use crate::cluster::Cluster;
 use crate::timeline::manifest::Manifest;
 use crate::wal::first_record::first_record;
+use crate::wal::loaded::loaded_checkpoint;
 use crate::wal::store::WalStore;
 
 const CHUNK: usize = 1 << 20;
@@ -62,13 +63,17 @@ fn begin(
     first: Option<SegmentNumber>,
     size: WalSegmentSize,
 ) -> Result<Lsn, Problem> {
-    // A root's WAL begins with the checkpoint with which the cluster was loaded.
-    let is_root = manifest.origin.ancestor().is_none();
-    let start = if is_root { cluster.control_file.check_point } else { manifest.start };
+    // The WAL of a root begins with the checkpoint with which the cluster was loaded, unless it was detached.
+    let loaded = match manifest.origin.ancestor() {
+        None => loaded_checkpoint(store, cluster, manifest.state.prev_record)
+            .map_err(|error| (store.dir().to_owned(), error.to_string()))?,
+        Some(_) => None,
+    };
+    let start = loaded.unwrap_or(manifest.start);
     match first {
         None => Ok(manifest.layered.end),
         // Before that there may be nothing.
-        Some(first) if first <= start.segment(size) && !is_root => Ok(start),
+        Some(first) if first <= start.segment(size) && loaded.is_none() => Ok(start),
         Some(first) => {
             // Where it begins later, what is before it is in layers, and was removed.
             let at = first.start(size);

@@ -1,4 +1,4 @@
-//! Removing WAL that layers have taken the place of, unless it is to be kept.
+//! Removing WAL that layers have taken the place of, unless it is to be kept (`[wal] keep`).
 //!
 //! Who reads a timeline's own WAL, and why none of it misses what goes here:
 //!

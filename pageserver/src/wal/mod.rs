@@ -8,6 +8,7 @@ pub mod follower;
 pub mod followers;
 pub mod identity;
 mod joint;
+pub(crate) mod loaded;
 pub mod open_segments;
 mod receive_error;
 pub mod receiver;

@@ -30,6 +30,7 @@ fn options() -> LayerOptions {
         image_piece_bytes: 1,
         cache_bytes: 1 << 20,
         retention: Retention { window_bytes: Some(WINDOW_BYTES), window_seconds: None },
+        keep_wal_bytes: None,
         ..LayerOptions::default()
     }
 }
