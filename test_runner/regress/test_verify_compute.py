@@ -108,8 +108,11 @@ def test_what_is_wrong_is_told(
         # `PD_ALL_VISIBLE`, and the mark of a locker: PostgreSQL's mask hides both.
         (f"flip relation {rel} 0 10 4", {("page", rel)}),
         (f"flip relation {rel} 0 8180 128", {("page", rel)}),
-        # A commit.
-        ("flip pg_xact/0000 0 40 1", {("file", "pg_xact/0000")}),
+        # A commit; and room in page 100, which the table has not.
+        (
+            f"flip pg_xact/0000 0 40 1;flip relation {rel}_fsm 2 4223 255",
+            {("file", "pg_xact/0000"), ("page", rel)},
+        ),
         ("short pg_xact/0000", {("file", "pg_xact/0000")}),
         # And a page whose header makes no sense, on which no mask can be laid.
         (f"short relation {rel};flip relation {rel} 0 17 255", {("size", rel), ("page", rel)}),

@@ -7,6 +7,7 @@ use pageserver_client::{PageClient, PageClientError};
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, PageImage, RelTag, free_space_map};
 
 use super::Watcher;
+use super::directory::DataDirectory;
 use super::pages::{self, Chunk};
 use super::report::{Difference, Permitted, Verification};
 use super::undecided::{Counter, Subject};
@@ -18,18 +19,25 @@ pub(super) fn check(
     client: &mut PageClient,
     lsn: Lsn,
     forks: &BTreeMap<RelTag, u32>,
+    theirs: &DataDirectory,
     watcher: &mut Watcher<'_>,
     report: &mut Verification,
 ) -> Result<()> {
     let maps = forks.iter().filter(|(rel, _)| rel.fork == ForkNumber::Fsm);
     for (rel, size) in maps {
         watcher.check()?;
-        let Some(pages) = forks.get(&rel.locator().fork(ForkNumber::Main)) else {
-            differs(*rel, None, "there is no relation that it is of".to_owned(), report);
+        let main = rel.locator().fork(ForkNumber::Main);
+        let Some(pages) = forks.get(&main) else {
+            // Otherwise it has been told that the relation is missing.
+            if !theirs.relations.contains_key(&main) {
+                differs(*rel, None, "there is no relation that it is of".to_owned(), report);
+            }
             continue;
         };
+        // That a relation is too short has been told, and is no fault of its map.
+        let pages = theirs.relations.get(&main).map_or(*pages, |theirs| *pages.max(theirs));
         for chunk in pages::chunks(*rel, *size) {
-            check_chunk(client, lsn, chunk, *pages, report)?;
+            check_chunk(client, lsn, chunk, pages, report)?;
         }
     }
     Ok(())

@@ -107,7 +107,7 @@ impl<'d> PageComparison<'d> {
         watcher: &mut Watcher<'_>,
         report: &mut Verification,
     ) -> Result<()> {
-        free_space::check(&mut self.client, self.lsn, forks, watcher, report)
+        free_space::check(&mut self.client, self.lsn, forks, self.theirs, watcher, report)
     }
 
     /// Compares the first pages of each fork, as many as given.
