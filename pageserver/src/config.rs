@@ -255,6 +255,7 @@ impl Config {
             image_piece_bytes: file.layers.image_piece_bytes.unwrap_or(defaults.image_piece_bytes),
             reserve_bytes: file.layers.reserve_bytes.unwrap_or(defaults.reserve_bytes),
             open_files_max: defaults.open_files_max,
+            in_background: defaults.in_background,
             retention: Retention {
                 window_bytes: file.retention.window_bytes,
                 window_seconds: file.retention.window_seconds,
@@ -361,6 +362,7 @@ mod tests {
                     image_piece_bytes: 9,
                     reserve_bytes: 6,
                     open_files_max: 512,
+                    in_background: true,
                     retention: Retention { window_bytes: Some(7), window_seconds: Some(8) },
                 },
                 unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },

@@ -14,6 +14,8 @@ pub struct CrashState {
     pub after: usize,
     /// What of them is there, in words.
     pub what: String,
+    /// Whether all is there but one operation, or besides what is durable only one.
+    pub differs_in_one: bool,
     /// What is in the folder.
     pub tree: Tree,
 }
@@ -57,7 +59,12 @@ impl Journal {
         let mut tree = self.before.clone();
         let durable = |(at, _): &(usize, &Op)| is_durable(&self.ops, *at);
         self.ops.iter().enumerate().filter(durable).for_each(|(_, op)| tree.apply(op));
-        CrashState { after: self.ops.len(), what: "what is durable".to_owned(), tree }
+        CrashState {
+            after: self.ops.len(),
+            what: "what is durable".to_owned(),
+            differs_in_one: false,
+            tree,
+        }
     }
 
     /// The state that the end of the process leaves at the end, when the machine does not crash: everything
@@ -65,7 +72,12 @@ impl Journal {
     pub fn whole_state(&self) -> CrashState {
         let mut tree = self.before.clone();
         self.ops.iter().for_each(|op| tree.apply(op));
-        CrashState { after: self.ops.len(), what: "everything".to_owned(), tree }
+        CrashState {
+            after: self.ops.len(),
+            what: "everything".to_owned(),
+            differs_in_one: false,
+            tree,
+        }
     }
 
     /// The states that a crash after the first `after` operations may leave: those that are durable
@@ -95,10 +107,12 @@ impl Journal {
         found.add("what is durable".to_owned(), |at| or_durable(at, false));
         found.add("content".to_owned(), |at| or_durable(at, ops[at].is_of_content()));
         found.add("names".to_owned(), |at| or_durable(at, ops[at].is_of_names()));
+        let before = found.states.len();
         for one in &open {
             found.add(format!("all but operation {one}"), |at| or_durable(at, at != *one));
             found.add(format!("of the open ones {one}"), |at| or_durable(at, at == *one));
         }
+        found.states[before..].iter_mut().for_each(|state| state.differs_in_one = true);
         let zeros = self.zeros(ops, &durable);
         found.add("zeros for content".to_owned(), |at| {
             zeros[at].as_ref().map_or(Part::All, Part::Instead)
@@ -185,7 +199,8 @@ impl<'a> States<'a> {
             }
         }
         if self.seen.insert(tree.fingerprint()) {
-            self.states.push(CrashState { after: self.ops.len(), what, tree });
+            let after = self.ops.len();
+            self.states.push(CrashState { after, what, differs_in_one: false, tree });
         }
     }
 }

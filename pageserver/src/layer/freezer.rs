@@ -48,6 +48,9 @@ pub struct LayerOptions {
     pub reserve_bytes: u64,
     /// So many WAL segments, and so many layers, are kept open for reading, over all timelines.
     pub open_files_max: usize,
+    /// Whether threads write layers, merge them and make images when that is due. Without, all of it is done by
+    /// those who ask for it, so that operations on files have one order.
+    pub in_background: bool,
     /// How much history is kept when layers are collected.
     pub retention: Retention,
 }
@@ -65,6 +68,7 @@ impl Default for LayerOptions {
             image_piece_bytes: 1 << 30,
             reserve_bytes: 16 << 20,
             open_files_max: 512,
+            in_background: true,
             retention: Retention::default(),
         }
     }
@@ -111,18 +115,21 @@ impl LayerShared {
     /// Starts the thread that writes layers, and one that merges them and makes images: one thing at a
     /// time, over all timelines. They end with `stop`, or when nobody has this any more.
     pub fn start(options: LayerOptions, log: &Logger) -> Arc<LayerShared> {
-        let to_tidy = start_thread("tidy", log, tidy_layers);
         let loaded = Loaded::default();
-        let looked_after = loaded.clone();
-        let write = move |timelines: &_, log: &_| {
-            write_layers(timelines, to_tidy.as_ref(), &looked_after, options, log);
-        };
+        let to_write = options.in_background.then(|| {
+            let to_tidy = start_thread("tidy", log, tidy_layers);
+            let looked_after = loaded.clone();
+            let write = move |timelines: &_, log: &_| {
+                write_layers(timelines, to_tidy.as_ref(), &looked_after, options, log);
+            };
+            start_thread("layers", log, write)
+        });
         Arc::new(LayerShared {
             options,
             blocks: LayerFiles::new(options.open_files_max, options.cache_bytes),
             works: Works::default(),
             segments: OpenSegments::new(options.open_files_max),
-            to_write: Mutex::new(start_thread("layers", log, write)),
+            to_write: Mutex::new(to_write.flatten()),
             loaded,
         })
     }

@@ -22,6 +22,20 @@ use crate::timeline::{GetPageError, PageRequest, Timeline};
 /// # Panics
 /// If something is not as it must be.
 pub(super) fn check(dir: &Path, known: &Known, after: usize, options: LayerOptions) {
+    check_going_on(dir, known, after, options);
+    let repository = open(dir, options).unwrap();
+    for branch in repository.branches().unwrap() {
+        let timeline = repository.timeline(branch.timeline).unwrap();
+        if let Some(line) = known.lines.get(&timeline.id()) {
+            assert_eq!((timeline.stop(), timeline.last_record_lsn()), (None, line.end()));
+        }
+        check_pages(&timeline, known);
+    }
+    check_files(dir, &repository, options.keep_wal_bytes.is_some());
+}
+
+/// The same without another start.
+pub(super) fn check_going_on(dir: &Path, known: &Known, after: usize, options: LayerOptions) {
     let repository = open(dir, options).unwrap();
     let names = check_names(&repository, known, &known.names(after));
     for timeline in &names {
@@ -37,17 +51,6 @@ pub(super) fn check(dir: &Path, known: &Known, after: usize, options: LayerOptio
     for timeline in &names {
         go_on(timeline, known);
     }
-    drop(names);
-    drop(repository);
-    let repository = open(dir, options).unwrap();
-    for branch in repository.branches().unwrap() {
-        let timeline = repository.timeline(branch.timeline).unwrap();
-        if let Some(line) = known.lines.get(&timeline.id()) {
-            assert_eq!((timeline.stop(), timeline.last_record_lsn()), (None, line.end()));
-        }
-        check_pages(&timeline, known);
-    }
-    check_files(dir, &repository, options.keep_wal_bytes.is_some());
 }
 
 fn check_names(repository: &Repository, known: &Known, possible: &[Names]) -> Vec<Arc<Timeline>> {
@@ -113,35 +116,38 @@ fn check_timeline(timeline: &Arc<Timeline>, known: &Known, after: usize) {
 
 /// Every page at every LSN that there is.
 pub(super) fn check_pages(timeline: &Arc<Timeline>, known: &Known) {
+    let mut lsns = Vec::new();
     let mut line = known.lines.get(&timeline.id());
-    let last = timeline.last_record_lsn();
-    let mut limit = last;
+    let mut limit = timeline.last_record_lsn();
     while let Some(this) = line {
-        for (lsn, _) in this.versions.iter().filter(|(end, _)| *end <= limit) {
-            check_page(timeline, known, *lsn);
-        }
+        lsns.extend(this.versions.iter().map(|(end, _)| *end).filter(|end| *end <= limit));
         line = this.ancestor.and_then(|(id, at)| {
             limit = limit.min(at);
             known.lines.get(&id)
         });
     }
+    check_pages_at(timeline, known, &lsns);
 }
 
-fn check_page(timeline: &Arc<Timeline>, known: &Known, lsn: Lsn) {
-    let (content, len) = known.page(timeline.id(), lsn).unwrap();
-    let request = PageRequest::rel(rel(), BlockNumber(0), lsn);
-    let found = match timeline.get_page(request, Duration::ZERO) {
-        Err(GetPageError::Timeline(TimelineError::BeforeBeginning { .. }))
-            if known.may_be_gone(timeline.id(), lsn) =>
-        {
-            return;
-        }
-        found => found.unwrap_or_else(|error| panic!("at {lsn}: {error}")),
-    };
-    let mut expected = vec![content; usize::from(len)];
-    expected.resize(BLCKSZ, 0);
-    // It begins with LSN and checksum.
-    assert!(found[10..] == expected[10..], "at {lsn}: {} instead of {content}", found[10]);
+fn check_pages_at(timeline: &Arc<Timeline>, known: &Known, lsns: &[Lsn]) {
+    let request = |lsn: &Lsn| PageRequest::rel(rel(), BlockNumber(0), *lsn);
+    let requests: Vec<PageRequest> = lsns.iter().map(request).collect();
+    for (found, lsn) in timeline.get_pages(&requests, Duration::ZERO).into_iter().zip(lsns) {
+        let found = match found {
+            Err(GetPageError::Timeline(TimelineError::BeforeBeginning { .. }))
+                if known.may_be_gone(timeline.id(), *lsn) =>
+            {
+                continue;
+            }
+            found => found.unwrap_or_else(|error| panic!("at {lsn}: {error}")),
+        };
+        let (content, len) = known.page(timeline.id(), *lsn).unwrap();
+        // It begins with LSN and checksum.
+        let (bytes, rest) = found[10..].split_at(usize::from(len) - 10);
+        let is_good =
+            bytes == &[content; BLCKSZ][..bytes.len()] && rest == &[0; BLCKSZ][..rest.len()];
+        assert!(is_good, "at {lsn}: {} instead of {content}", found[10]);
+    }
 }
 
 /// Receives what the branch's server has, and puts it into a layer.
@@ -151,9 +157,10 @@ fn go_on(timeline: &Arc<Timeline>, known: &Known) {
     timeline.receive_wal(from, line.wal_from(from)).unwrap();
     timeline.sync_wal().unwrap();
     assert_eq!((timeline.stop(), timeline.last_record_lsn()), (None, line.end()));
-    check_pages(timeline, known);
     timeline.freeze().unwrap();
-    check_pages(timeline, known);
+    // All of it is read, and nothing remembered, when it is opened again.
+    let own: Vec<Lsn> = line.versions.iter().map(|(end, _)| *end).collect();
+    check_pages_at(timeline, known, &own);
 }
 
 /// That there is nothing that no branch and no manifest names.

@@ -28,6 +28,7 @@ fn options() -> LayerOptions {
         stretch_bytes: u64::MAX,
         // A page to a piece.
         image_piece_bytes: 1,
+        in_background: false,
         cache_bytes: 1 << 20,
         retention: Retention { window_bytes: Some(WINDOW_BYTES), window_seconds: None },
         keep_wal_bytes: None,
