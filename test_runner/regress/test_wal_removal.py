@@ -7,7 +7,7 @@ from fixtures.cli import DONE, Cli
 from fixtures.verify import verified
 
 SEGMENT_BYTES = 1 << 24
-FILL = "create table t as select n, 0 as v, repeat('x', 100) x from generate_series(1, 150000) n"
+FILL = "create table t as select n, 0 as v, repeat('x', 100) x from generate_series(1, 20000) n"
 QUERY = "select count(*), sum(n), sum(v) from t"
 
 
@@ -18,7 +18,7 @@ def segments(folder: Path) -> int:
 
 def test_wal_in_layers_goes_and_nobody_misses_it(fresh: Path, cli: Cli) -> None:
     with (fresh / ".zenith" / "zenith.toml").open("a") as config:
-        config.write("[layers]\nstretch_bytes = 2000000\n[wal]\nkeep = false\n")
+        config.write("[layers]\nstretch_bytes = 200000\n[wal]\nkeep = false\n")
     with zenith.Repository.open(fresh) as repo:
         main = repo.branch("main")
         folder = repo.path / "timelines" / main.timeline
@@ -27,6 +27,10 @@ def test_wal_in_layers_goes_and_nobody_misses_it(fresh: Path, cli: Cli) -> None:
             pg.psql(FILL)
             lsn = zenith.Lsn(pg.psql("select pg_current_wal_lsn()"))
             pg.psql("update t set v = 1 where n % 3 = 0")
+            for _ in range(3):
+                # The rest of a segment is nothing, so that its records need not be made.
+                pg.psql("select pg_switch_wal()")
+                pg.psql("update t set v = v + 1 where n = 1")
             at_end = pg.psql(QUERY)
             main.checkpoint()
             assert main.last_record_lsn - start > 2 * SEGMENT_BYTES
@@ -43,7 +47,7 @@ def test_wal_in_layers_goes_and_nobody_misses_it(fresh: Path, cli: Cli) -> None:
         assert main.compute().verify()["different"] == 0
         dev = repo.create_branch("dev", at=("main", lsn))
         with dev.compute() as pg:
-            assert pg.psql(QUERY) == "150000|11250075000|0"
+            assert pg.psql(QUERY) == "20000|200010000|0"
         # What can be checked without it.
         assert repo.verify_files("dev")["different"] == 0
         assert repo.verify_records("main")["different"] == 0
