@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use pageserver_client::{At, BranchName, BranchNameError, Point};
+use pageserver_client::{At, BranchName, BranchNameError, Point, RetentionSpec};
 use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use crate::control::{Row, quote};
@@ -37,6 +37,8 @@ pub struct Branch {
     pub protected: bool,
     /// When it may go by itself, as the page server writes times.
     pub expires: Option<String>,
+    /// How much of its history is kept.
+    pub retention: RetentionSpec,
     /// Why it is still there though it has expired.
     pub kept_because: Option<String>,
     /// Whether it is being detached from what it was made from.
@@ -160,6 +162,7 @@ impl Repository {
             stop: stop_of(row)?,
             protected: row.optional("protected") == Some("true"),
             expires: row.optional("expires").map(str::to_owned),
+            retention: row.optional_value("retention")?.unwrap_or(RetentionSpec::Default),
             kept_because: row.optional("kept_because").map(str::to_owned),
             detaching: row.optional("detaching") == Some("true"),
             name,
@@ -246,6 +249,13 @@ impl Repository {
             command = format!("{command} {}", from_now(lifetime)?);
         }
         self.control()?.rows(&command).map(drop).map_err(|error| self.typed(error, name, name))
+    }
+
+    /// Says how much of a branch's history is kept behind its end. What is gone already does not come back.
+    pub fn retain_branch(&self, name: &str, retention: RetentionSpec) -> Result<Branch> {
+        check_name(name)?;
+        let command = format!("branch_retain {} {}", quote(name), quote(&retention.to_string()));
+        self.branch_in(&command, name, name)
     }
 
     /// Gives a branch another name; computes on it are not disturbed.

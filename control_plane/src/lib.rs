@@ -40,7 +40,7 @@ pub use init::InitOptions;
 pub use leases::{Lease, ReadLease};
 pub use page::PageAt;
 pub use page_server::{Outcome, ServerStatus, StartOptions, StopMode};
-pub use pageserver_client::{At, BranchName, Point, parse_duration};
+pub use pageserver_client::{At, BranchName, Point, RetentionSpec, parse_duration};
 pub use postgres_install::PostgresInstall;
 pub use repository::{REPOSITORY_VARIABLE, Repository};
 pub use tag::{DamagedTag, Tag, Tags};

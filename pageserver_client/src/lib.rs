@@ -2,7 +2,7 @@
 //!
 //! See README.md for the bytes of the page stream. `protocol` is used by the server and its clients
 //! and does no IO; `client` is used by the preload library, the Python package and the tools.
-//! `point`, `branch_name` and `writer` are words of commands, likewise used by both sides.
+//! `point`, `branch_name`, `retention` and `writer` are words of commands, likewise used by both sides.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ pub mod branch_name;
 pub mod client;
 pub mod point;
 pub mod protocol;
+pub mod retention;
 pub mod writer;
 
 pub use branch_name::{BranchName, BranchNameError};
@@ -18,4 +19,5 @@ pub use point::{At, ParsePointError, Point, parse_duration};
 pub use protocol::{
     DecodeError, ErrorCode, MAX_PAGES_PER_REQUEST, Request, RequestKind, Response, ResponseBody,
 };
+pub use retention::{ParseRetentionError, RetentionSpec};
 pub use writer::{Generation, InstanceId, NO_WRITER, WRITER_SETTING, WriterId, WriterTextError};

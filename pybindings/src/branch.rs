@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use control_plane::{
-    Branch, BranchName, Compute, ComputeOptions, Durability, Error, Point, Repository, Thing,
+    Branch, BranchName, Compute, ComputeOptions, Durability, Error, Point, Repository,
+    RetentionSpec, Thing,
 };
 use postgres_formats::{BlockNumber, Lsn, Oid, RelTag};
 use pyo3::prelude::*;
@@ -99,6 +100,21 @@ impl PyBranch {
     #[getter]
     fn is_protected(&self) -> bool {
         self.branch.protected
+    }
+
+    /// How much of its history is kept.
+    #[getter]
+    fn retention(&self) -> String {
+        self.branch.retention.to_string()
+    }
+
+    fn retain(&self, py: Python<'_>, retention: &str) -> PyResult<PyBranch> {
+        let retention: RetentionSpec =
+            retention.parse().map_err(|error| InvalidArgument::new_err(format!("{error}")))?;
+        let branch = py
+            .detach(|| self.repository.retain_branch(&self.branch.name, retention))
+            .map_err(raise)?;
+        Ok(PyBranch::of(&self.repository, branch))
     }
 
     /// When it may go by itself.

@@ -31,6 +31,13 @@ def test_protection_and_expiry(repo: zenith.Repository, cli: Cli) -> None:
         cli("branch", "--expires-in", "never", "dev")
         branch = repo.branch("dev")
         assert (branch.expires, branch.is_protected) == (None, False)
+        assert branch.retention == "default"
+        cli("branch", "--retention", "7d,10GB", "dev")
+        assert "history 7d,10GB" in cli("branch")
+        [dev] = [branch for branch in cli.json("branch") if branch["name"] == "dev"]
+        assert dev["retention"] == "7d,10GB"
+        assert branch.retain("unlimited").retention == repo.branch("dev").retention == "unlimited"
+        assert "POINT" in cli.refused("branch", "--retention", "7d", "nowhere")
 
         cli("branch", "leaf", "dev")
         assert "leaf" in cli.refused("branch", "-d", "dev")

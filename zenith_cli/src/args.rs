@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use control_plane::{Durability, Point, parse_duration};
+use control_plane::{Durability, Point, RetentionSpec, parse_duration};
 use postgres_formats::{BlockNumber, ForkNumber, Lsn, Oid, RelFileLocator};
 
 use crate::output::Format;
@@ -113,6 +113,10 @@ pub struct BranchArguments {
     /// (units s, m, h, d), or never
     #[arg(long, value_name = "TIME", requires = "name")]
     pub expires_in: Option<Lifetime>,
+    /// Keep so much of the history of branch NAME: what happened in a time (7d), an amount of WAL (10GB), what is
+    /// in both (7d,10GB), all (unlimited), or what zenith.toml says (default)
+    #[arg(long, value_name = "SPEC", requires = "name", conflicts_with = "point")]
+    pub retention: Option<RetentionSpec>,
     /// Let a branch need no longer what it was made from, which can be deleted then: what it needs of that
     /// is copied in the background. What was before it is no longer part of it
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "rename", "delete", "protect", "unprotect"])]

@@ -43,6 +43,8 @@ fn arguments_that_make_no_sense_give_2() {
         &["branch", "--expires-in", "2h"],
         &["branch", "--reparent", "dev"],
         &["branch", "--expires-in", "2w", "dev"],
+        &["branch", "--retention", "7d"],
+        &["branch", "--retention", "7 days", "dev"],
         &["tag", "v1", "main", "more"],
         &["pg", "create"],
         &["pg", "create", "x", "--durability", "never"],

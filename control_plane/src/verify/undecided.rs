@@ -159,6 +159,7 @@ mod tests {
             stop: None,
             protected: false,
             expires: None,
+            retention: pageserver_client::RetentionSpec::Default,
             kept_because: None,
             detaching: false,
         };

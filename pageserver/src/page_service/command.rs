@@ -2,7 +2,10 @@
 //!
 //! Pure: words in, [`Command`] out. Names are resolved later, where the repository is known.
 
-use pageserver_client::{BranchName, BranchNameError, Generation, InstanceId, WriterTextError};
+use pageserver_client::{
+    BranchName, BranchNameError, Generation, InstanceId, ParseRetentionError, RetentionSpec,
+    WriterTextError,
+};
 use postgres_formats::lsn::ParseLsnError;
 use postgres_formats::timestamp::ParseTimestampError;
 use postgres_formats::{Lsn, Timestamp};
@@ -52,6 +55,13 @@ pub enum Command {
         name: String,
         /// When; `None`: never.
         expires: Option<Timestamp>,
+    },
+    /// Says how much of a branch's history is kept.
+    BranchRetain {
+        /// Its name.
+        name: String,
+        /// How much.
+        retention: RetentionSpec,
     },
     /// Removes a branch.
     BranchDelete {
@@ -240,6 +250,9 @@ pub enum ParseError {
     /// A text that should be a generation or an instance is not.
     #[error("{0}")]
     Writer(#[from] WriterTextError),
+    /// A text that should be a retention is not.
+    #[error("{0}")]
+    Retention(#[from] ParseRetentionError),
     /// A text that should be the name of a compute is not.
     #[error("{0}")]
     Name(#[from] BranchNameError),
@@ -272,6 +285,9 @@ impl Command {
             }
             ("branch_expire", [name, expires @ ..]) => {
                 Command::BranchExpire { name: name.clone(), expires: optional_time(spec, expires)? }
+            }
+            ("branch_retain", [name, retention]) => {
+                Command::BranchRetain { name: name.clone(), retention: retention.parse()? }
             }
             ("branch_delete", [name]) => {
                 Command::BranchDelete { name: name.clone(), reparent: false }
@@ -483,6 +499,7 @@ mod tests {
                 .replace("[reparent]", "reparent")
                 .replace("[dry]", "dry")
                 .replace("[wait]", "wait")
+                .replace("RETENTION", "7d")
                 .replace("[SECONDS [since]]", "60 since")
                 .replace("[GENERATION]", "1")
                 .replace("[INSTANCE GENERATION]", "a 1")

@@ -27,6 +27,7 @@ const BRANCH_COLUMNS: &[&str] = &[
     "expires",
     "kept_because",
     "detaching",
+    "retention",
 ];
 const TAG_COLUMNS: &[&str] = &["name", "branch", "timeline", "lsn", "created", "state", "cause"];
 const COMPUTE_COLUMNS: &[&str] = &[
@@ -141,6 +142,11 @@ pub const COMMANDS: &[CommandSpec] = &[
     CommandSpec {
         usage: "branch_detach NAME [wait]",
         purpose: "let a branch need no longer what it was made from, in the background or at once",
+        columns: BRANCH_COLUMNS,
+    },
+    CommandSpec {
+        usage: "branch_retain NAME RETENTION",
+        purpose: "keep so much of a branch's history: 7d, 10GB, 7d,10GB, unlimited, or default",
         columns: BRANCH_COLUMNS,
     },
     CommandSpec {

@@ -94,6 +94,7 @@ impl CommandError {
                 ParseError::Lsn(_)
                 | ParseError::Timestamp(_)
                 | ParseError::Writer(_)
+                | ParseError::Retention(_)
                 | ParseError::Name(_),
             )
             | CommandError::BranchName(_)

@@ -13,7 +13,7 @@ use super::error::CommandError;
 use super::table::{Rows, text};
 use super::{gc, leases, pagestream, tags};
 use crate::error_text::with_causes;
-use crate::repository::{Branch, Kept, LeaseRequest, RepositoryError, Unreadable};
+use crate::repository::{Branch, Kept, LeaseRequest, RepositoryError, Retention, Unreadable};
 use crate::timeline::{Debt, LayerFile, Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
@@ -67,6 +67,11 @@ pub(super) fn execute(
             let expires = expires.map(whole_seconds);
             let branch = repository.expire_branch(&name.parse()?, expires)?;
             service.expiry.look_again();
+            vec![branch_row(service, &branch)]
+        }
+        Command::BranchRetain { name, retention } => {
+            let retention = Retention::of(*retention);
+            let branch = repository.retain_branch(&name.parse()?, retention)?;
             vec![branch_row(service, &branch)]
         }
         Command::BranchDelete { name, reparent } => {
@@ -396,6 +401,7 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
         branch.expires.and_then(|expires| text(unix_seconds(expires))),
         service.expiry.kept_because(branch.timeline),
         text(branch.detaching),
+        text(Retention::spec(branch.retention)),
     ]
 }
 

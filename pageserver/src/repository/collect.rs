@@ -1,5 +1,6 @@
 //! Removing the layers of a timeline that nobody needs.
 
+use pageserver_client::RetentionSpec;
 use postgres_formats::{Lsn, TimelineId};
 
 use super::holds::Hold;
@@ -13,6 +14,32 @@ pub struct Retention {
     pub window_bytes: Option<u64>,
     /// What happened in so many seconds.
     pub window_seconds: Option<u64>,
+}
+
+impl Retention {
+    /// What is meant; `None`: as much as of all.
+    pub fn of(spec: RetentionSpec) -> Option<Retention> {
+        match spec {
+            RetentionSpec::Default => None,
+            RetentionSpec::Unlimited => Some(Retention::default()),
+            RetentionSpec::Window { bytes, seconds } => {
+                Some(Retention { window_bytes: bytes, window_seconds: seconds })
+            }
+        }
+    }
+
+    /// In words.
+    pub fn spec(retention: Option<Retention>) -> RetentionSpec {
+        match retention {
+            None => RetentionSpec::Default,
+            Some(Retention { window_bytes: None, window_seconds: None }) => {
+                RetentionSpec::Unlimited
+            }
+            Some(Retention { window_bytes: bytes, window_seconds: seconds }) => {
+                RetentionSpec::Window { bytes, seconds }
+            }
+        }
+    }
 }
 
 /// What a collection would remove, and who keeps it from removing more.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use control_plane::{Branch, Branches, DamagedBranch, Error, Repository};
+use control_plane::{Branch, Branches, DamagedBranch, Error, Repository, RetentionSpec};
 use postgres_formats::TimelineId;
 use serde_json::{Value, json};
 
@@ -30,6 +30,19 @@ pub fn run(repository: &Repository, arguments: &BranchArguments, format: Format)
         let branch = repository.protect_branch(name, arguments.protect.is_some())?;
         let now = if branch.protected { "now protected" } else { "no longer protected" };
         output::say(&format!("branch {name} is {now}"));
+        if format == Format::Json {
+            output::json(&value(&branch))?;
+        }
+    } else if let (Some(name), Some(retention)) = (&arguments.name, arguments.retention) {
+        let branch =
+            repository.retain_branch(name, retention).map_err(|error| or_create(error, name))?;
+        if let Some(lifetime) = arguments.expires_in {
+            repository.expire_branch(name, lifetime.0)?;
+        }
+        output::say(&format!(
+            "how much of the history of branch {name} is kept: {}",
+            branch.retention
+        ));
         if format == Format::Json {
             output::json(&value(&branch))?;
         }
@@ -118,7 +131,9 @@ fn list(branches: &Branches, format: Format) -> Result<(), crate::failure::Failu
 fn kept(branch: &Branch) -> String {
     let expires = branch.expires.as_ref().map(|expires| format!("until {expires}"));
     let protected = branch.protected.then(|| "protected".to_owned());
-    protected.into_iter().chain(expires).collect::<Vec<_>>().join(", ")
+    let retention = Some(branch.retention).filter(|retention| *retention != RetentionSpec::Default);
+    let retention = retention.map(|retention| format!("history {retention}"));
+    protected.into_iter().chain(expires).chain(retention).collect::<Vec<_>>().join(", ")
 }
 
 /// Time was set for a branch that is not there: perhaps it was to be made.
@@ -127,7 +142,7 @@ fn or_create(error: Error, name: &str) -> Error {
         Error::NotFound { thing, name: missing, .. } => Error::NotFound {
             thing,
             name: missing,
-            hint: format!("to make one, say where: `zenith branch {name} POINT --expires-in TIME`"),
+            hint: format!("to make one, say where: `zenith branch {name} POINT`"),
         },
         other => other,
     }
@@ -160,6 +175,7 @@ fn value(branch: &Branch) -> Value {
         "cause": branch.stop.as_ref().map(|stop| &stop.cause),
         "protected": branch.protected,
         "expires": branch.expires,
+        "retention": branch.retention.to_string(),
         "kept_because": branch.kept_because,
         "detaching": branch.detaching,
         "usable": true,
@@ -180,6 +196,7 @@ fn damaged_value(damaged: &DamagedBranch) -> Value {
         "cause": damaged.cause,
         "protected": null,
         "expires": null,
+        "retention": null,
         "kept_because": null,
         "detaching": null,
         "usable": false,
@@ -242,6 +259,7 @@ mod tests {
             stop: None,
             protected: false,
             expires: None,
+            retention: RetentionSpec::Default,
             kept_because: None,
             detaching: false,
         }
