@@ -148,6 +148,7 @@ struct LayersTable {
     age_seconds: Option<u64>,
     image_percent: Option<u32>,
     image_piece_bytes: Option<u64>,
+    chain_max: Option<u32>,
     reserve_bytes: Option<u64>,
 }
 
@@ -253,6 +254,7 @@ impl Config {
             age_max: file.layers.age_seconds.map_or(defaults.age_max, Duration::from_secs),
             image_percent: file.layers.image_percent.unwrap_or(defaults.image_percent),
             image_piece_bytes: file.layers.image_piece_bytes.unwrap_or(defaults.image_piece_bytes),
+            chain_max: file.layers.chain_max.unwrap_or(defaults.chain_max),
             reserve_bytes: file.layers.reserve_bytes.unwrap_or(defaults.reserve_bytes),
             open_files_max: defaults.open_files_max,
             in_background: defaults.in_background,
@@ -335,7 +337,7 @@ mod tests {
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
-             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\nimage_piece_bytes = 9\n\
+             [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\nimage_piece_bytes = 9\nchain_max = 4\n\
              memory_bytes = 7\nage_seconds = 8\nreserve_bytes = 6\n[wal]\nkeep = 5\n\
              [retention]\nwindow_bytes = 7\nwindow_seconds = 8\n\
              [timelines]\nunload_after_seconds = 9\nloaded_max = 7\n\
@@ -360,6 +362,7 @@ mod tests {
                     age_max: Duration::from_secs(8),
                     image_percent: 30,
                     image_piece_bytes: 9,
+                    chain_max: 4,
                     reserve_bytes: 6,
                     open_files_max: 512,
                     in_background: true,

@@ -60,6 +60,8 @@ class Settings:
                 # Small ones are merged, and become images, all the time.
                 "stretch_bytes": own.pick([96 << 10, 1 << 20, 64 << 20]),
                 "image_percent": own.pick([20, 100]),
+                "image_piece_bytes": own.pick([1 << 20, 1 << 30]),
+                "chain_max": own.pick([4, 256]),
                 "cache_bytes": own.pick([0, 64 << 20]),
             },
             # What is removed is not there to be verified, and nobody else may miss it.

@@ -43,6 +43,10 @@ pub struct LayerOptions {
     pub image_percent: u32,
     /// An image is written in pieces that stand for so many bytes of pages each.
     pub image_piece_bytes: u64,
+    /// Where more than so many records of a page follow each other when layers are merged, the page stands in
+    /// the place of one. PostgreSQL's redo does some 400 of the smallest in a millisecond, and so many take as
+    /// much space as two or three pages.
+    pub chain_max: u32,
     /// No WAL is taken in when the disk has less free than this, so that what is left is there for
     /// whatever helps: layers, branches, and what an administrator does.
     pub reserve_bytes: u64,
@@ -66,6 +70,7 @@ impl Default for LayerOptions {
             age_max: Duration::from_secs(300),
             image_percent: 100,
             image_piece_bytes: 1 << 30,
+            chain_max: 256,
             reserve_bytes: 16 << 20,
             open_files_max: 512,
             in_background: true,

@@ -5,14 +5,16 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use postgres_formats::Lsn;
+use postgres_formats::{Lsn, PageImage};
 
 use super::Timeline;
 use super::freeze::{FreezeError, delta_name};
+use super::get_page::{GetPageError, PageRequest};
 use super::manifest::{Layered, Manifest};
-use crate::layer::delta::{DeltaLayer, MergeError, write_merged};
+use crate::error_text::with_causes;
+use crate::layer::delta::{DeltaLayer, MergeError, Merged, write_merged};
 use crate::layer::file::make_file;
 use crate::work::WorkKind;
 
@@ -79,22 +81,26 @@ impl Timeline {
             gave_way.is_ok()
         };
         let merged = make_file(&path, io, |out| {
-            write_merged(out, self.id(), deltas, go_on).map_err(|error| match error {
-                MergeError::Read(error) => FreezeError::Layer(error),
-                MergeError::Write(source) => FreezeError::Write { path: path.clone(), source },
-                MergeError::Stopped => FreezeError::ShutDown,
+            let page_at = |page, lsn| self.page_for_chain(PageRequest { page, lsn });
+            let chain_max = self.layers.options.chain_max;
+            write_merged(out, self.id(), deltas, go_on, chain_max, page_at).map_err(|error| {
+                match error {
+                    MergeError::Read(error) => FreezeError::Layer(error),
+                    MergeError::Write(source) => FreezeError::Write { path: path.clone(), source },
+                    MergeError::Stopped => FreezeError::ShutDown,
+                }
             })
         });
         if let Err(FreezeError::GaveWay) = gave_way {
             return Err(FreezeError::GaveWay);
         }
-        let summary = match merged {
+        let Merged { summary, pages } = match merged {
             Err(FreezeError::ShutDown) => return Ok(false),
             other => other?,
         };
         slog::info!(self.log, "layers merged"; "layer" => %path.display(), "of" => deltas.len(),
-            "entries" => summary.entry_count, "bytes" => summary.file_bytes,
-            "milliseconds" => began.elapsed().as_millis() as u64);
+            "entries" => summary.entry_count, "pages_of_chains" => pages,
+            "bytes" => summary.file_bytes, "milliseconds" => began.elapsed().as_millis() as u64);
         let merged = self.open_layer(&path)?;
         let names: Vec<String> =
             deltas.iter().map(|delta| delta_name(delta.start(), delta.end())).collect();
@@ -109,6 +115,22 @@ impl Timeline {
         }
         self.remove_layers(&names);
         Ok(true)
+    }
+
+    /// A page that has a long row of records behind it, made while layers are merged. `None`: it is left to
+    /// the records, because WAL is taken in slowly, the page cannot be asked for any more, or not be made.
+    fn page_for_chain(&self, request: PageRequest) -> Option<Arc<PageImage>> {
+        if self.layers.is_ingest_slowed() {
+            return None;
+        }
+        match self.myself.upgrade()?.make_pages(&[request], Duration::ZERO).pop()? {
+            Ok(page) => Some(page),
+            Err(error @ GetPageError::Make { .. }) => {
+                slog::warn!(self.log, "its records stay: {}", with_causes(&error));
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     /// Has the manifest say what is in layers.

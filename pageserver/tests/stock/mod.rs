@@ -52,13 +52,15 @@ pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
     };
     let maker = PageMaker::new(cache_bytes, config, logger());
     let image_piece_bytes = 1 << rand::random_range(18..25);
-    println!("images in pieces of {image_piece_bytes} bytes");
+    let chain_max = 1 << rand::random_range(0..7);
+    println!("images in pieces of {image_piece_bytes} bytes, chains of {chain_max} records");
     // Short ones, so that histories of tests get into layers, too.
     let layers = LayerOptions {
         stretch_bytes: STRETCH_BYTES,
         cache_bytes: cache_bytes / 2,
         image_percent: 5,
         image_piece_bytes,
+        chain_max,
         // Whatever still needs WAL that is in layers does not find it.
         keep_wal_bytes: Some(0),
         memory_bytes: 1 << 20,

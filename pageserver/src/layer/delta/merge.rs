@@ -4,11 +4,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use layers::{Builder, Entry, FileId, KeyRange, LayerKind, LayerSpec, Merge, Options, Summary};
-use postgres_formats::TimelineId;
+use postgres_formats::{Lsn, PageImage, TimelineId};
 
-use super::{DeltaLayer, WriteError};
+use super::chain::Chain;
+use super::keys::LayerKey;
+use super::{DeltaLayer, WriteError, values};
 use crate::layer::file::owner;
 use crate::layer::image::LayerError;
+use crate::object::ObjectPage;
 
 /// Why layers could not be merged.
 #[derive(Debug, thiserror::Error)]
@@ -24,8 +27,18 @@ pub enum MergeError {
     Stopped,
 }
 
+/// What was written.
+#[derive(Debug)]
+pub struct Merged {
+    /// The layer.
+    pub summary: Summary,
+    /// How many records have pages in their places.
+    pub pages: u64,
+}
+
 /// Writes what is in `deltas`, each of which begins where the one before ends, as one layer, as long as
-/// `go_on`. Memory is that of a block of each. Nothing is synced.
+/// `go_on`. Where more than `chain_max` records of a page would follow each other, the page stands in the place
+/// of one, if `page_at` has it. Memory is that of a block of each. Nothing is synced.
 ///
 /// # Errors
 /// See `MergeError`.
@@ -34,7 +47,9 @@ pub fn write_merged<W: Write>(
     timeline: TimelineId,
     deltas: &[Arc<DeltaLayer>],
     mut go_on: impl FnMut() -> bool,
-) -> Result<(Summary, W), MergeError> {
+    chain_max: u32,
+    mut page_at: impl FnMut(ObjectPage, Lsn) -> Option<Arc<PageImage>>,
+) -> Result<(Merged, W), MergeError> {
     let build = |error| MergeError::Write(WriteError::Build(error));
     let first = deltas.iter().map(|delta| delta.reader.lsns().start).min();
     let behind = deltas.iter().map(|delta| delta.reader.lsns().end).max();
@@ -51,12 +66,29 @@ pub fn write_merged<W: Write>(
         let entries = delta.reader.scan(KeyRange::ALL);
         entries.map(|entry| entry.map_err(|error| delta.failed(error)))
     });
+    let (mut chain, mut pages) = (Chain::new(chain_max), 0);
     for entry in Merge::new(sources) {
         let Entry { key, lsn, kind, value } = entry?;
-        builder.add(&key, lsn, kind, &value).map_err(build)?;
+        let page = match LayerKey::decode(&key) {
+            Some(LayerKey::Page(page)) if chain.add(&key, kind) => page_at(page, lsn),
+            _ => None,
+        };
+        let added = match page {
+            Some(page) => {
+                chain.cut();
+                pages += 1;
+                builder.add(&key, lsn, values::PAGE_IMAGE, &page[..])
+            }
+            None => {
+                chain.put_off_if_due();
+                builder.add(&key, lsn, kind, &value)
+            }
+        };
+        added.map_err(build)?;
         if !go_on() {
             return Err(MergeError::Stopped);
         }
     }
-    builder.finish(KeyRange::ALL).map_err(build)
+    let (summary, out) = builder.finish(KeyRange::ALL).map_err(build)?;
+    Ok((Merged { summary, pages }, out))
 }

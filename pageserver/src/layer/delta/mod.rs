@@ -3,6 +3,7 @@
 //! The crate `layers` knows how entries are kept in a file; here is what they are. FORMAT.md describes
 //! both.
 
+mod chain;
 pub(crate) mod keys;
 mod merge;
 pub(super) mod trail;
@@ -25,7 +26,7 @@ use crate::object::{DbTag, ObjectPage, ObjectTag};
 use crate::stretch::{KnownState, Stretch};
 use keys::{KindRange, LayerKey, sizes_in};
 
-pub use merge::{MergeError, write_merged};
+pub use merge::{MergeError, Merged, write_merged};
 pub use values::{KeptVersion, restored_image};
 pub use write::{StretchFacts, StretchWal, WriteError, write_delta};
 

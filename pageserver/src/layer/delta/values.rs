@@ -93,6 +93,11 @@ pub fn restored_image(
     image.restore(record.end).ok()
 }
 
+/// Whether a version of a page of that kind needs none before it.
+pub fn needs_nothing_older(kind: u8) -> bool {
+    kind == PAGE_IMAGE || kind & WILL_INIT != 0
+}
+
 /// The page in an image's entry.
 pub fn read_image(kind: u8, value: &Bytes) -> Option<Bytes> {
     (kind == PAGE_IMAGE && value.len() == BLCKSZ).then(|| value.clone())
