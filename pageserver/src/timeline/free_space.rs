@@ -148,3 +148,6 @@ impl Timeline {
         Ok(Arc::new(sound))
     }
 }
+
+#[cfg(test)]
+mod tests;
