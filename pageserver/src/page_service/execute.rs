@@ -13,7 +13,9 @@ use super::error::CommandError;
 use super::table::{Rows, text};
 use super::{gc, leases, pagestream, tags};
 use crate::error_text::with_causes;
-use crate::repository::{Branch, Kept, LeaseRequest, RepositoryError, Retention, Unreadable};
+use crate::repository::{
+    Branch, Kept, LeaseRequest, RepositoryError, Retention, Trouble, Unreadable,
+};
 use crate::timeline::{Debt, LayerFile, Timeline, WrittenLayer};
 use crate::wal::follower::{FollowState, FollowStatus};
 use crate::wal::followers::FollowError;
@@ -285,15 +287,11 @@ fn problems(service: &PageService) -> Result<Option<String>, CommandError> {
     let repository = &service.repository;
     repository.look_again();
     service.followers.resume_damaged();
-    let problem = |branch: &Branch| {
-        let name = branch.name.as_str();
-        if let Some(failure) = repository.load_failure(branch.timeline) {
-            return Some(format!("branch {name:?} cannot be read: {failure}"));
-        }
-        let stop = repository.loaded_timeline(branch.timeline)?.stop()?;
-        Some(format!("branch {name:?} {stop}"))
+    let problem = |(name, trouble): &(BranchName, Trouble)| match trouble {
+        Trouble::Unreadable(failure) => format!("branch {:?} cannot be read: {failure}", &**name),
+        Trouble::Stopped(stop) => format!("branch {:?} {stop}", &**name),
     };
-    let mut problems: Vec<String> = repository.branches()?.iter().filter_map(problem).collect();
+    let mut problems: Vec<String> = repository.troubled()?.iter().map(problem).collect();
     let unreadable = repository.unreadable();
     problems
         .extend(unreadable.iter().map(|d| format!("{} cannot be used: {}", d.label(), d.cause)));
@@ -382,7 +380,7 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
     };
     let last_record = match &timeline {
         Some(timeline) => Some(timeline.last_record_lsn()),
-        None => has_no_wal(service, branch.timeline).then_some(branch.start),
+        None => repository.has_no_wal(branch.timeline).then_some(branch.start),
     };
     let named = branch.ancestor.and_then(|ancestor| repository.named(ancestor.timeline));
     vec![
@@ -403,12 +401,6 @@ fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
         text(branch.detaching),
         text(Retention::spec(branch.retention)),
     ]
-}
-
-/// Whether nothing has been received on a timeline yet.
-fn has_no_wal(service: &PageService, timeline: TimelineId) -> bool {
-    let dir = service.repository.dir().join("timelines").join(timeline.to_string()).join("wal");
-    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {

@@ -97,6 +97,7 @@ impl Repository {
     /// Takes a timeline that is gone out of memory.
     pub(super) fn let_go(&self, id: TimelineId) {
         self.failures.lock().remove(&id);
+        self.without_wal.forget(id);
         if let Some((_, slot)) = self.timelines.remove(&id)
             && let Some(timeline) = slot.timeline.lock().take()
         {

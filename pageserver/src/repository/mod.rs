@@ -28,6 +28,7 @@ mod scan;
 mod tag;
 mod timelines;
 mod unload;
+mod without_wal;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,8 +57,10 @@ use registry::Registry;
 use scan::check_folders;
 pub use scan::{UNNAMED, Unreadable};
 pub use tag::{Tag, UnusableTag};
+pub use timelines::Trouble;
 pub use unload::UnloadOptions;
 use unload::{Slot, Unloader};
+use without_wal::WithoutWal;
 
 /// A name for a timeline.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,6 +113,7 @@ pub struct Repository {
     timelines: DashMap<TimelineId, Arc<Slot>>,
     /// How many timelines are loaded.
     loaded: AtomicUsize,
+    without_wal: WithoutWal,
     unloader: OnceLock<Unloader>,
     detacher: OnceLock<Detacher>,
     opened: Instant,
@@ -147,6 +151,7 @@ impl Repository {
             looked_again: Mutex::new(None),
             timelines: DashMap::new(),
             loaded: AtomicUsize::new(0),
+            without_wal: WithoutWal::default(),
             unloader: OnceLock::new(),
             detacher: OnceLock::new(),
             opened: Instant::now(),

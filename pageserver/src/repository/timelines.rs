@@ -2,14 +2,24 @@
 
 use std::sync::Arc;
 
+use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
 
 use super::scan::timeline_dir;
 use super::unload::Slot;
 use super::{Repository, RepositoryError};
 use crate::error_text::with_causes;
+use crate::stop::Stop;
 use crate::timeline::manifest::{Manifest, Origin};
 use crate::timeline::{Debt, Timeline};
+
+/// What is wrong with a branch.
+pub enum Trouble {
+    /// It, or what it stands on, cannot be loaded.
+    Unreadable(String),
+    /// It is served up to here.
+    Stopped(Arc<Stop>),
+}
 
 impl Repository {
     /// The timeline with this id, loaded if it was not.
@@ -46,6 +56,7 @@ impl Repository {
             self.forget_slot(id);
             return Err(RepositoryError::NoSuchTimeline(id));
         }
+        self.without_wal.forget(id);
         let manifest = Manifest::read(&dir)?;
         let ancestor = match &manifest.origin {
             Origin::Ancestor(ancestor) => Some(self.timeline(ancestor.timeline)?),
@@ -83,6 +94,34 @@ impl Repository {
             .into_iter()
             .filter_map(|(id, slot)| Some((id, slot.timeline.try_lock()?.clone()?)));
         loaded.map(|(id, timeline)| (id, timeline.debt(), timeline.layers_written())).collect()
+    }
+
+    /// The branches that cannot be read, or take nothing in, as far as that is known, by name, and why.
+    ///
+    /// # Errors
+    /// `Io`, if the folders themselves cannot be read.
+    pub fn troubled(&self) -> Result<Vec<(BranchName, Trouble)>, RepositoryError> {
+        let mut found = Vec::new();
+        // Mostly none is, and then it does not matter how many there are.
+        if !self.failures.lock().is_empty() {
+            for branch in self.branches()? {
+                if let Some(failure) = self.load_failure(branch.timeline) {
+                    found.push((branch.name, Trouble::Unreadable(failure)));
+                }
+            }
+        }
+        for (id, slot) in self.slots() {
+            let Some(timeline) = slot.timeline.try_lock().and_then(|loaded| loaded.clone()) else {
+                continue;
+            };
+            if let (Some(stop), Some(branch)) = (timeline.stop(), self.branch_of(id))
+                && !found.iter().any(|(name, _)| *name == branch.name)
+            {
+                found.push((branch.name, Trouble::Stopped(stop)));
+            }
+        }
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(found)
     }
 
     /// Why the timeline, or one that it stands on, could not be loaded when it was last asked for.

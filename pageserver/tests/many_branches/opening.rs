@@ -108,6 +108,21 @@ fn what_nobody_uses_leaves_memory_the_longest_unused_first() {
 }
 
 #[test]
+fn that_nothing_was_received_is_looked_at_once_until_the_timeline_is_loaded() {
+    let folder = Folder::new_in_memory();
+    let repository = folder.open();
+    let id = create(&repository, &name("dev"), &name("main")).unwrap().timeline;
+    assert!(repository.has_no_wal(id));
+    // As receiving leaves it, which only one that is loaded does.
+    fs::write(folder.timeline(id).join("wal/000000010000000000000001"), "").unwrap();
+    assert!(repository.has_no_wal(id));
+    repository.timeline(id).unwrap();
+    assert!(!repository.has_no_wal(id));
+    assert_eq!(repository.unload_unused(ALL, Instant::now()), 2);
+    assert!(!repository.has_no_wal(id));
+}
+
+#[test]
 fn whoever_asks_while_a_timeline_leaves_gets_the_one_that_there_is() {
     const ROUNDS: usize = 300;
     let folder = Folder::new_in_memory();
