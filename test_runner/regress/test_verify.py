@@ -283,11 +283,14 @@ def test_nothing_is_left_when_interrupted(fresh: Path, repo: zenith.Repository, 
             verifying.poll() is not None or any((repo.path / "verify").glob("*/pgdata/PG_VERSION"))
         ),
     )
+    assert "verify" in cli("gc", "--dry-run", "-o", "json")
     os.kill(verifying.pid, signal.SIGINT)
     _, said = verifying.communicate(timeout=60)
     assert (verifying.returncode, said) == (1, "zenith: error: interrupted\n")
     assert not (repo.path / "verify").exists()
     assert not processes.within(repo.path / "verify")
+    # Nor is history kept for it.
+    assert "verify" not in cli("gc", "--dry-run", "-o", "json")
 
 
 def test_points_that_are_not_there(repo: zenith.Repository, cli: Cli) -> None:

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::Path;
 use std::process::Command;
@@ -47,16 +48,17 @@ struct Materialized {
     begins: Option<Lsn>,
 }
 
-/// Lays it out in the empty folder `pgdata`, with the WAL of `timeline` up to `lsn`.
+/// Lays it out in the empty folder `pgdata`, with the WAL of `timeline` up to the end of `history`, from whose
+/// start on the page server answers.
 pub(super) fn lay_out(
     repository: &Repository,
     scratch: &Scratch,
     pgdata: &Path,
     timeline: TimelineId,
-    lsn: Lsn,
+    history: Range<Lsn>,
     watcher: &Watcher<'_>,
 ) -> Result<Crashed> {
-    let made = materialize(repository, pgdata, timeline, lsn);
+    let made = materialize(repository, pgdata, timeline, history);
     // Ctrl-C ends that process as well, which is not the error to tell.
     watcher.check()?;
     let made = made?;
@@ -82,13 +84,12 @@ fn materialize(
     repository: &Repository,
     pgdata: &Path,
     timeline: TimelineId,
-    lsn: Lsn,
+    history: Range<Lsn>,
 ) -> Result<Materialized> {
-    let since = repository.oldest_lsn(timeline)?;
     let mut command = Command::new(companions::find(companions::PAGESERVER)?);
     command.arg("materialize").arg("--repo").arg(repository.dir());
-    command.args(["--timeline", &timeline.to_string(), "--lsn", &lsn.to_string()]);
-    command.args(["--since", &since.to_string()]);
+    command.args(["--timeline", &timeline.to_string(), "--lsn", &history.end.to_string()]);
+    command.args(["--since", &history.start.to_string()]);
     command.arg("--into").arg(pgdata).current_dir(repository.dir());
     let account = repository.account();
     if account.must_switch() {

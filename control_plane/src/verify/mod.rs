@@ -33,11 +33,12 @@ use std::time::Instant;
 
 use pageserver_client::{PageClient, Point};
 use postgres_formats::control_file::CONTROL_FILE_PATH;
-use postgres_formats::{ForkNumber, Lsn};
+use postgres_formats::{ForkNumber, Lsn, TimelineId};
 
 use crate::branch::{Branch, check_name};
 use crate::companions;
 use crate::error::{Error, Result};
+use crate::leases::ReadLease;
 use crate::repository::Repository;
 use backup::Backup;
 use directory::DataDirectory;
@@ -122,6 +123,21 @@ impl Watcher<'_> {
     }
 }
 
+/// How often history is asked for anew that was removed before it was held.
+const HOLD_ATTEMPTS_MAX: usize = 3;
+
+/// A verification of a point that has begun.
+struct Begun {
+    branch: Branch,
+    lsn: Lsn,
+    /// A page stream that has the WAL up to there.
+    client: PageClient,
+    /// From here on everything can be asked for, or, if that is behind `lsn`, only there.
+    oldest: Lsn,
+    /// Which is so for as long as this lives.
+    _lease: ReadLease,
+}
+
 impl Repository {
     /// Compares everything that the page server has at `point`, by default the end of the default
     /// branch, with what stock PostgreSQL makes of the same base image and WAL, or of the WAL that is
@@ -143,9 +159,9 @@ impl Repository {
         self.verify_against_stock(point, true, watcher)
     }
 
-    /// What every verification of a point begins with: the branch and the LSN that are meant, by
-    /// default the end of the default branch, and a page stream that has the WAL up to there.
-    fn begin_verification(&self, point: Option<&Point>) -> Result<(Branch, Lsn, PageClient)> {
+    /// What every verification of a point begins with; the point is by default the end of the default
+    /// branch.
+    fn begin_verification(&self, point: Option<&Point>) -> Result<Begun> {
         let point = match point {
             Some(point) => point.clone(),
             None => Point::end_of(check_name(&self.config().default_branch)?),
@@ -155,7 +171,23 @@ impl Repository {
         let server = self.server_address()?.unix;
         let client = pages::connect(self, &server, branch.timeline, lsn)?;
         companions::install_libraries(&self.dir().join("lib"), self.account())?;
-        Ok((branch, lsn, client))
+        let (oldest, lease) = self.hold_history(branch.timeline, lsn)?;
+        Ok(Begun { branch, lsn, client, oldest, _lease: lease })
+    }
+
+    /// Has all history kept that a verification at `lsn` may ask for, and gives from where on that is.
+    fn hold_history(&self, timeline: TimelineId, lsn: Lsn) -> Result<(Lsn, ReadLease)> {
+        let mut attempts = 0;
+        loop {
+            let oldest = self.oldest_lsn(timeline)?;
+            // A point for which history is kept before all that can be asked for.
+            let (from, since) = if lsn < oldest { (lsn, false) } else { (oldest, true) };
+            match self.read_lease("verify", timeline, from, since) {
+                // Some was removed just now.
+                Err(Error::PageServer { .. }) if attempts < HOLD_ATTEMPTS_MAX => attempts += 1,
+                lease => return Ok((oldest, lease?)),
+            }
+        }
     }
 
     fn verify_against_stock(
@@ -164,7 +196,7 @@ impl Repository {
         is_deep: bool,
         watcher: &mut Watcher<'_>,
     ) -> Result<Verification> {
-        let (branch, lsn, client) = self.begin_verification(point)?;
+        let Begun { branch, lsn, client, oldest, _lease } = self.begin_verification(point)?;
         let mut report = Verification::new(&branch, lsn);
 
         let files = self.verify_files(Some(&branch.name), watcher)?;
@@ -178,7 +210,7 @@ impl Repository {
         let scratch = Scratch::make(self)?;
         let began = Instant::now();
         watcher.tell(VerifyStep::Copying)?;
-        let stock = StockServer::lay_out(self, &scratch, branch.timeline, lsn, watcher)?;
+        let stock = StockServer::lay_out(self, &scratch, branch.timeline, oldest, lsn, watcher)?;
         report.since = stock.since();
         report.seconds.copying = began.elapsed().as_secs_f64();
 

@@ -40,11 +40,12 @@ pub(super) struct StockServer {
 }
 
 impl StockServer {
-    /// Lays out its data directory.
+    /// Lays out its data directory, with the WAL up to `lsn`. The page server answers from `oldest` on.
     pub fn lay_out(
         repository: &Repository,
         scratch: &Scratch,
         timeline: TimelineId,
+        oldest: Lsn,
         lsn: Lsn,
         watcher: &Watcher<'_>,
     ) -> Result<StockServer> {
@@ -53,7 +54,8 @@ impl StockServer {
             let _identity = account.enter();
             (scratch.folder("pgdata")?, scratch.path("postgres.log"))
         };
-        let crashed = crashed::lay_out(repository, scratch, &pgdata, timeline, lsn, watcher)?;
+        let crashed =
+            crashed::lay_out(repository, scratch, &pgdata, timeline, oldest..lsn, watcher)?;
         let server = StockServer {
             pgdata,
             scratch: scratch.path(""),

@@ -18,7 +18,7 @@ use postgres_formats::Lsn;
 
 use super::masks::Masks;
 use super::scratch::Scratch;
-use super::{VerifyStep, Watcher};
+use super::{Begun, VerifyStep, Watcher};
 use crate::error::Result;
 use crate::repository::Repository;
 use checker::Checker;
@@ -39,11 +39,11 @@ impl Repository {
         since: Option<Lsn>,
         watcher: &mut Watcher<'_>,
     ) -> Result<RecordsVerification> {
-        let (branch, lsn, client) = self.begin_verification(point)?;
+        let Begun { branch, lsn, client, oldest, _lease } = self.begin_verification(point)?;
         let began = Instant::now();
         let mut stream = RecordStream::open(self, branch.timeline, since, lsn)?;
         // WAL that is in layers may have been removed, and so may layers.
-        let oldest = self.oldest_lsn(branch.timeline)?.max(stream.start());
+        let oldest = oldest.max(stream.start());
         let from = since.unwrap_or(oldest).max(oldest).min(lsn);
         let mut report = RecordsVerification::new(&branch, from, lsn);
 
