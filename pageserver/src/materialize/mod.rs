@@ -85,6 +85,11 @@ pub enum MaterializeError {
         /// The oldest that is there.
         oldest: Lsn,
     },
+    /// WAL has been removed since it was looked where it begins.
+    #[error(
+        "the WAL at {0} was removed while it was read, since layers have what it says; try again"
+    )]
+    RemovedMeanwhile(Lsn),
     /// No record up to the LSN is kept.
     #[error(
         "{lsn} cannot be verified: that takes WAL before it, and what is kept begins at {oldest} \
@@ -174,7 +179,7 @@ pub fn materialize(
         fs::create_dir_all(&pg_wal).map_err(io_error(&pg_wal))?;
         let begin = begin::choose(&lineage, lsn, since);
         match begin.and_then(|begin| wal::write(&lineage, begin, lsn, &pg_wal)) {
-            Err(MaterializeError::WalMissing { .. }) if attempts < ATTEMPTS_MAX => attempts += 1,
+            Err(MaterializeError::RemovedMeanwhile(_)) if attempts < ATTEMPTS_MAX => attempts += 1,
             other => break other?,
         }
         fs::remove_dir_all(&pg_wal).map_err(io_error(&pg_wal))?;

@@ -148,7 +148,12 @@ impl Source<'_> {
         let page = needed.page_start();
         if reached < page || needed.page_offset() > page.page_header_size(size) {
             let dir = store.dir().to_owned();
-            return Err(MaterializeError::WalMissing { dir, end: reached, needed });
+            let segments = store.segments().map_err(io_error(&dir))?;
+            // It goes from its beginning on.
+            return Err(match segments.first().is_some_and(|first| *first > number) {
+                true => MaterializeError::RemovedMeanwhile(reached),
+                false => MaterializeError::WalMissing { dir, end: reached, needed },
+            });
         }
         let Cluster { system_id, tli, .. } = *self.cluster;
         let header = WalOrigin { system_id, tli, seg_size: size }.page_header(page, 0).encode();

@@ -234,7 +234,10 @@ fn recovery_begins_where_the_wal_does() {
     // All of it is there.
     assert_eq!(since(end).unwrap().0.begins, None);
 
+    let begin = begin::choose(&lineage, end, Some(end)).unwrap();
     remove(0, 1);
+    let error = wal::write(&lineage, begin, end, sample.dir.path()).unwrap_err();
+    assert!(matches!(error, MaterializeError::RemovedMeanwhile(_)), "{error}");
     let second = SegmentNumber(2).start(size);
     let error = sample.write(end).unwrap_err();
     assert!(matches!(error, MaterializeError::WalRemoved { oldest, .. } if oldest == second));
