@@ -24,6 +24,8 @@ pub const FORMAT_VERSION: u32 = 1;
 const CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 const STRETCH_BYTES_MIN: u64 = 64 << 10;
+/// How often is looked for history that nobody needs.
+const COLLECT_SECONDS_DEFAULT: u64 = 60;
 const EXPIRY_GRACE_DEFAULT: Duration = Duration::from_secs(60);
 const LSN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const LSN_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
@@ -50,6 +52,8 @@ pub struct Config {
     pub unload: UnloadOptions,
     /// How long a branch that has expired must have been used by nobody before it is deleted.
     pub expiry_grace: Duration,
+    /// How often history is removed that nobody needs any more; zero: only when somebody says so.
+    pub collect_every: Duration,
     /// How long a request waits for WAL that has not been received yet.
     pub lsn_timeout: Duration,
     /// Top-level keys of the file that mean nothing to this program.
@@ -180,6 +184,7 @@ struct BranchesTable {
 struct RetentionTable {
     window_bytes: Option<u64>,
     window_seconds: Option<u64>,
+    check_seconds: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -294,6 +299,9 @@ impl Config {
                 .branches
                 .expiry_grace_seconds
                 .map_or(EXPIRY_GRACE_DEFAULT, Duration::from_secs),
+            collect_every: Duration::from_secs(
+                file.retention.check_seconds.unwrap_or(COLLECT_SECONDS_DEFAULT),
+            ),
             lsn_timeout,
             unknown_keys: file.unknown.keys().cloned().collect(),
         })
@@ -339,7 +347,7 @@ mod tests {
              [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
              [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\nimage_piece_bytes = 9\nchain_max = 4\n\
              memory_bytes = 7\nage_seconds = 8\nreserve_bytes = 6\n[wal]\nkeep = 5\n\
-             [retention]\nwindow_bytes = 7\nwindow_seconds = 8\n\
+             [retention]\nwindow_bytes = 7\nwindow_seconds = 8\ncheck_seconds = 9\n\
              [timelines]\nunload_after_seconds = 9\nloaded_max = 7\n\
              [branches]\nexpiry_grace_seconds = 7\n",
         )
@@ -370,6 +378,7 @@ mod tests {
                 },
                 unload: UnloadOptions { idle: Duration::from_secs(9), loaded_max: 7 },
                 expiry_grace: Duration::from_secs(7),
+                collect_every: Duration::from_secs(9),
                 lsn_timeout: Duration::from_secs(5),
                 unknown_keys: vec!["colour".into()],
             }

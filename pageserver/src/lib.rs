@@ -8,6 +8,7 @@
 
 pub mod basebackup;
 pub mod cluster;
+pub mod collector;
 pub mod config;
 pub mod daemon;
 mod damage;

@@ -2,11 +2,11 @@
 
 import shutil
 
-import pytest
 import zenith
 from fixtures import postgres
 from fixtures.cli import Cli
 from fixtures.verify import Verify
+from fixtures.waiting import wait_until
 
 OPTIONS = """
 [layers]
@@ -14,17 +14,16 @@ image_piece_bytes = 1000000
 
 [retention]
 window_bytes = 1
+check_seconds = {check_seconds}
 """
 SUM = "select count(*), sum(n) from {}"
 
 
-@pytest.fixture
-def short(repo: zenith.Repository) -> zenith.Repository:
-    """A repository that keeps nothing of its past but what somebody needs."""
+def keep_little(repo: zenith.Repository, check_seconds: int) -> None:
+    """Has a repository keep nothing of its past but what somebody needs."""
     with (repo.path / "zenith.toml").open("a") as file:
-        file.write(OPTIONS)
+        file.write(OPTIONS.format(check_seconds=check_seconds))
     repo.restart()
-    return repo
 
 
 def update(pg: zenith.Compute, cli: Cli, tables: list[str]) -> zenith.Lsn:
@@ -36,9 +35,10 @@ def update(pg: zenith.Compute, cli: Cli, tables: list[str]) -> zenith.Lsn:
 
 
 def test_what_is_needed_stays(
-    short: zenith.Repository, main: zenith.Branch, cli: Cli, verify: Verify
+    repo: zenith.Repository, main: zenith.Branch, cli: Cli, verify: Verify
 ) -> None:
-    layers = short.path / "timelines" / main.timeline / "layers"
+    keep_little(repo, 0)
+    layers = repo.path / "timelines" / main.timeline / "layers"
     tables = [f"t{number}" for number in range(2)]
     with main.compute() as pg:
         for table in tables:
@@ -47,7 +47,7 @@ def test_what_is_needed_stays(
                 "from generate_series(1, 1000) n"
             )
         early = update(pg, cli, tables)
-        short.create_branch("early", at=("main", early))
+        repo.create_branch("early", at=("main", early))
         middle = update(pg, cli, tables)
         cli("tag", "middle", f"main@{middle}")
         # It has no page of any table yet.
@@ -71,7 +71,7 @@ def test_what_is_needed_stays(
             assert not names & {path.name for path in layers.iterdir()}
             assert old.psql(SUM.format(table)) == states["old"]
             if number == 0:
-                short.restart(immediate=True)
+                repo.restart(immediate=True)
     assert names
     horizon = zenith.Lsn(done["horizon"])
     assert gone < horizon
@@ -84,7 +84,7 @@ def test_what_is_needed_stays(
     # Neither is there any more, and nobody says so for the one whose directory is gone.
     other = main.compute("other", lsn=base)
     old.stop()
-    shutil.rmtree(short.path / "computes" / "old")
+    shutil.rmtree(repo.path / "computes" / "old")
     other.destroy()
     assert "compute old" in {hold["by"] for hold in cli.json("gc", "main", "--dry-run")["held"]}
     cli("pg", "destroy", "old")
@@ -95,18 +95,28 @@ def test_what_is_needed_stays(
 
 
 def test_computes_of_an_earlier_release_keep_what_they_need(
-    short: zenith.Repository, main: zenith.Branch, cli: Cli
+    repo: zenith.Repository, main: zenith.Branch, cli: Cli
 ) -> None:
+    keep_little(repo, 1)
     with main.compute() as pg:
         pg.psql("create table t as select n from generate_series(1, 1000) n")
         base = update(pg, cli, ["t"])
         old = main.compute("old", lsn=base)
         # What such a release has left, which knew of no leases.
-        short.stop()
-        shutil.rmtree(short.path / "leases")
-        short.start()
+        repo.stop()
+        shutil.rmtree(repo.path / "leases")
+        repo.start()
         for _ in range(3):
-            update(pg, cli, ["t"])
-        assert cli.json("gc", "main")["layers"]
+            gone = update(pg, cli, ["t"])
+        update(pg, cli, ["t"])
+        # By itself.
+        wait_until(
+            "removing what nobody needs",
+            lambda: zenith.Lsn(repo.status()["history_from_lsn"]) > gone,
+        )
+        status = repo.status()
+        assert int(status["history_removed_bytes"]) > 0
+        assert int(status["history_held_bytes"]) > 0
+        assert "for compute old" in status["history_held_by"]
         with old:
             assert old.psql(SUM.format("t")) == "1000|501500"

@@ -14,6 +14,7 @@ use slog::{Logger, error, info, warn};
 use walredo_pool::WalRedoConfig;
 
 use super::{AddressFile, PidFile, RepositoryLock, StopSignals, raise_open_files, unix_socket_dir};
+use crate::collector::Collector;
 use crate::config::Config;
 use crate::error_text::with_causes;
 use crate::expiry::Expiry;
@@ -68,10 +69,12 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     repository.detach_in_background();
     let grace = config.expiry_grace;
     let expiry = Arc::new(Expiry::start(repository.clone(), followers.clone(), grace, log));
+    let collector = Arc::new(Collector::start(repository.clone(), config.collect_every, log));
     let service = Arc::new(PageService::new(
         repository.clone(),
         followers.clone(),
         expiry.clone(),
+        collector.clone(),
         config.lsn_timeout,
         log,
     ));
@@ -98,6 +101,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
         }
         stop.fire();
         expiry.stop();
+        collector.stop();
         followers.shut_down();
         repository.shut_down();
         if serving.join().is_err() {

@@ -12,6 +12,7 @@ use super::command::{COMMANDS, Command, CommandSpec};
 use super::error::CommandError;
 use super::table::{Rows, text};
 use super::{gc, leases, pagestream, tags};
+use crate::collector::Collections;
 use crate::error_text::with_causes;
 use crate::repository::{
     Branch, Kept, LeaseRequest, RepositoryError, Retention, Trouble, Unreadable,
@@ -74,6 +75,7 @@ pub(super) fn execute(
         Command::BranchRetain { name, retention } => {
             let retention = Retention::of(*retention);
             let branch = repository.retain_branch(&name.parse()?, retention)?;
+            service.collector.look_again();
             vec![branch_row(service, &branch)]
         }
         Command::BranchDelete { name, reparent } => {
@@ -220,6 +222,8 @@ fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
     let cache = service.repository.maker().cache.stats();
     let debts = service.repository.debts();
     let (kept, kept_bytes) = service.repository.kept()?;
+    let found = service.collector.found();
+    let sweep = found.sweep();
     let follows = service.followers.list();
     let streaming = follows.iter().filter(|follow| follow.state == FollowState::Streaming).count();
     Ok(vec![
@@ -244,8 +248,31 @@ fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
         working(service),
         text(kept.len()),
         text(kept_bytes),
+        oldest(service),
+        text(found.removed_bytes),
+        sweep.and_then(|sweep| text(sweep.left_bytes)),
+        sweep.and_then(|sweep| text(sweep.held_bytes)),
+        held_by(service, &found),
         problems(service)?,
     ])
+}
+
+/// From where on all history of the default branch can be asked for.
+fn oldest(service: &PageService) -> Option<String> {
+    let repository = &service.repository;
+    let branch = repository.branch(&repository.default_branch().parse().ok()?).ok()?;
+    text(repository.loaded_timeline(branch.timeline)?.oldest_lsn())
+}
+
+/// Who keeps history that the branches' own retention does not, those first who keep most; or why nothing is removed.
+fn held_by(service: &PageService, found: &Collections) -> Option<String> {
+    let problem = found.problem().map(str::to_owned);
+    let held = found.sweep().map(|sweep| sweep.held.as_slice()).unwrap_or_default();
+    let held = held
+        .iter()
+        .map(|(id, holder, bytes)| format!("{}: {bytes} bytes for {holder}", label(service, *id)));
+    let texts: Vec<String> = problem.into_iter().chain(held).collect();
+    (!texts.is_empty()).then(|| texts.join(" | "))
 }
 
 /// Of which branches WAL is taken in slowly, and why.

@@ -11,7 +11,7 @@ use crate::timeline::LayerFile;
 /// Collects, or only says what that would do: the layers that go, who needs older ones than the timeline's own
 /// retention, and where the history begins that is kept.
 pub(super) fn rows(service: &PageService, id: TimelineId, dry: bool) -> Result<Rows, CommandError> {
-    let Outlook { collected, held, bytes } = service.repository.outlook(id)?;
+    let Outlook { collected, held, bytes, .. } = service.repository.outlook(id)?;
     let collected = match dry {
         true => collected,
         false => service.repository.collect(id)?,

@@ -23,6 +23,7 @@ use postgres_wire::server::{
 use slog::{Logger, debug, info, warn};
 
 use crate::basebackup::BaseBackup;
+use crate::collector::Collector;
 use crate::expiry::Expiry;
 use crate::repository::Repository;
 use crate::wal::followers::Followers;
@@ -35,6 +36,7 @@ pub struct PageService {
     repository: Arc<Repository>,
     followers: Arc<Followers>,
     expiry: Arc<Expiry>,
+    collector: Arc<Collector>,
     lsn_timeout: Duration,
     started: Instant,
     log: Logger,
@@ -46,6 +48,7 @@ impl PageService {
         repository: Arc<Repository>,
         followers: Arc<Followers>,
         expiry: Arc<Expiry>,
+        collector: Arc<Collector>,
         lsn_timeout: Duration,
         log: &Logger,
     ) -> PageService {
@@ -53,6 +56,7 @@ impl PageService {
             repository,
             followers,
             expiry,
+            collector,
             lsn_timeout,
             started: Instant::now(),
             log: log.clone(),

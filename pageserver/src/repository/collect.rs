@@ -49,8 +49,33 @@ pub struct Outlook {
     pub collected: Collected,
     /// Who needs history, and how many bytes of layers that the timeline's own retention does not.
     pub held: Vec<(Hold, u64)>,
+    /// How many bytes these are together.
+    pub held_bytes: u64,
     /// How many bytes of layers there are.
     pub bytes: u64,
+}
+
+impl Outlook {
+    /// Of a timeline with these layers, of which those that were `collected` go.
+    pub(super) fn of(files: &[LayerFile], mut held: Vec<Hold>, collected: Collected) -> Outlook {
+        held.sort();
+        held.dedup();
+        let since = Span::new(files, Needed::since(collected.horizon));
+        let has_since = collected.horizon < Lsn::MAX;
+        let is_beyond = |file: &&LayerFile| !(has_since && since.takes(file));
+        let beyond: Vec<&LayerFile> = files.iter().filter(is_beyond).collect();
+        let bytes_of = |hold: &Hold| {
+            let span = Span::new(files, hold.needed);
+            let held = beyond.iter().filter(|file| span.takes(file));
+            held.map(|file| file.bytes).sum::<u64>()
+        };
+        let held = held.into_iter().map(|hold| (bytes_of(&hold), hold));
+        let held = held.map(|(bytes, hold)| (hold, bytes)).collect();
+        let bytes: u64 = files.iter().map(|file| file.bytes).sum();
+        let beyond: u64 = beyond.iter().map(|file| file.bytes).sum();
+        let held_bytes = beyond.saturating_sub(collected.bytes());
+        Outlook { collected, held, held_bytes, bytes }
+    }
 }
 
 impl Repository {
@@ -79,24 +104,10 @@ impl Repository {
     /// As those of `collect`.
     pub fn outlook(&self, id: TimelineId) -> Result<Outlook, RepositoryError> {
         let timeline = self.timeline(id)?;
-        let mut held = self.with_holds(&timeline, <[Hold]>::to_vec)?;
-        held.sort();
-        held.dedup();
-        let needed: Vec<Needed> = held.iter().map(|hold| hold.needed).collect();
+        let holds = self.with_holds(&timeline, <[Hold]>::to_vec)?;
+        let needed: Vec<Needed> = holds.iter().map(|hold| hold.needed).collect();
         let collected = timeline.unneeded(&needed);
-        let files = timeline.layer_files();
-        let since = Span::new(&files, Needed::since(collected.horizon));
-        let has_since = collected.horizon < Lsn::MAX;
-        let is_beyond = |file: &&LayerFile| !(has_since && since.takes(file));
-        let beyond: Vec<&LayerFile> = files.iter().filter(is_beyond).collect();
-        let bytes_of = |hold: &Hold| {
-            let span = Span::new(&files, hold.needed);
-            let held = beyond.iter().filter(|file| span.takes(file));
-            held.map(|file| file.bytes).sum::<u64>()
-        };
-        let held = held.into_iter().map(|hold| (bytes_of(&hold), hold));
-        let held = held.map(|(bytes, hold)| (hold, bytes)).collect();
-        Ok(Outlook { collected, held, bytes: files.iter().map(|file| file.bytes).sum() })
+        Ok(Outlook::of(&timeline.layer_files(), holds, collected))
     }
 
     /// Gives all that is needed of a timeline to `take`, while nobody can come to need more of what is not.

@@ -304,6 +304,50 @@ fn of_a_branch_that_is_gone_only_what_others_need_is_kept() {
 }
 
 #[test]
+fn a_sweep_loads_only_what_something_goes_of() {
+    let mut store = Store::new();
+    store.lease("pg", 30);
+    let window = |bytes, seconds| Some(Retention { window_bytes: bytes, window_seconds: seconds });
+    let retain = |store: &Store, retention| {
+        store.repository.retain_branch(&name("main"), retention).unwrap();
+    };
+    let sweep = |store: &Store| store.repository.sweep(&mut |_| true).unwrap();
+    for all in [window(None, None), window(None, Some(3600)), window(Some(1 << 40), None)] {
+        retain(&store, all);
+        store.reopen();
+        let found = sweep(&store);
+        assert_eq!((found.layers, store.repository.loaded_count()), (0, 0), "{all:?}");
+    }
+    retain(&store, window(Some(1), None));
+    let stopped = store.repository.sweep(&mut |_| false).unwrap();
+    assert_eq!((stopped.layers, store.repository.loaded_count()), (0, 0));
+    let found = sweep(&store);
+    assert!(found.layers > 0 && found.bytes > 0 && store.repository.loaded_count() == 1);
+    let last = usize::from(PAGES) - 1;
+    store.main.check_only(&store.timeline(), &[30, last - 1, last]);
+    // Who holds the rest can be told without loading it, too.
+    assert_eq!((found.left_bytes, &found.problem), (0, &None));
+    let [(id, holder, bytes)] = &found.held[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (*id, holder.to_string(), *bytes),
+        (store.id, "compute pg".into(), found.held_bytes)
+    );
+    let loaded = sweep(&store);
+    store.reopen();
+    let unloaded = sweep(&store);
+    assert_eq!(store.repository.loaded_count(), 0);
+    for again in [&loaded, &unloaded] {
+        assert_eq!((again.layers, &again.held, again.held_bytes), (0, &found.held, *bytes));
+    }
+    // What is in files that are older than the window is older.
+    store.repository.drop_lease(&"pg".parse().unwrap()).unwrap();
+    retain(&store, window(None, Some(0)));
+    assert!(sweep(&store).layers > 0);
+    store.main.check_only(&store.timeline(), &[last]);
+    assert_eq!(sweep(&store).held_bytes, 0);
+}
+
+#[test]
 fn nothing_is_removed_while_it_is_not_known_who_needs_it() {
     let mut store = Store::new();
     store.lease("pg", 30);
@@ -314,6 +358,7 @@ fn nothing_is_removed_while_it_is_not_known_who_needs_it() {
     let error = store.repository.collect(store.id).unwrap_err();
     assert!(matches!(error, RepositoryError::ComputesUnknown), "{error}");
     assert!(store.repository.outlook(store.id).is_err());
+    assert!(store.repository.sweep(&mut |_| true).is_err());
     store.repository.all_computes_known().unwrap();
     let good = fs::read(leases.join("pg")).unwrap();
     fs::write(leases.join("pg"), &good[..good.len() - 1]).unwrap();

@@ -13,7 +13,7 @@ use postgres_formats::{Lsn, TimelineId, Timestamp};
 
 use super::lookup::Changing;
 use super::registry::Registry;
-use super::{Repository, RepositoryError, Retention, Unreadable};
+use super::{Repository, RepositoryError, Retention, Tag, Unreadable};
 use crate::error_text::with_causes;
 use crate::timeline::error::TimelineError;
 use crate::timeline::{Needed, Timeline};
@@ -124,7 +124,24 @@ impl Repository {
     /// # Errors
     /// See `TimelineError`; `Stopped` if nobody knows which transactions follow.
     pub(super) fn windows_on(&self, timeline: &Timeline) -> Result<Windows, TimelineError> {
-        let readers = self.readers_of(timeline.id());
+        self.windows(
+            timeline.id(),
+            timeline.last_record_lsn(),
+            |time| timeline.begins_before(time),
+            |lsn| timeline.record_end_before(lsn),
+        )
+    }
+
+    /// The same of a timeline of which is told where it ends, or later, where what is kept begins that is younger than a time, and where the
+    /// last record before an LSN ends.
+    pub(super) fn windows<E>(
+        &self,
+        id: TimelineId,
+        end: Lsn,
+        begins_before: impl Fn(Timestamp) -> Result<Lsn, E>,
+        record_end_before: impl Fn(Lsn) -> Result<Lsn, E>,
+    ) -> Result<Windows, E> {
+        let readers = self.readers_of(id);
         let mut times: BTreeMap<u64, Lsn> = BTreeMap::new();
         let mut holds = Vec::new();
         for reader in &readers {
@@ -132,6 +149,7 @@ impl Repository {
             let by_bytes = window_bytes.map(|bytes| {
                 let end = match self.loaded_timeline(reader.timeline) {
                     Some(loaded) => loaded.last_record_lsn(),
+                    None if reader.timeline == id => end,
                     // It is there at least, and what is asked of it counts from its true end.
                     None => reader.start,
                 };
@@ -144,7 +162,7 @@ impl Repository {
                     None => {
                         let window = Duration::from_secs(seconds);
                         let time = Timestamp::from(SystemTime::now()).saturating_sub(window);
-                        let found = timeline.begins_before(time)?;
+                        let found = begins_before(time)?;
                         times.insert(seconds, found);
                         found
                     }
@@ -153,7 +171,7 @@ impl Repository {
             // What is kept is in both windows.
             let from = by_bytes.max(by_time).unwrap_or(Lsn::INVALID);
             let from = match reader.upto {
-                Lsn::MAX => timeline.record_end_before(from)?,
+                Lsn::MAX => record_end_before(from)?,
                 _ => from,
             };
             if from < reader.upto {
@@ -187,11 +205,22 @@ impl Repository {
         if let Some(tag) = unusable.into_iter().next() {
             return may_hold(format!("tag \"{}\"", tag.name), tag.cause);
         }
-        let registry = self.registry.read();
         let needed = |damaged: &&Unreadable| damaged.may_stand_on(id);
-        if let Some(damaged) = registry.unreadable().iter().find(needed) {
+        if let Some(damaged) = self.registry.read().unreadable().iter().find(needed) {
             return may_hold(damaged.label(), damaged.cause.clone());
         }
+        Ok(Some(self.holds(id, windows, &tags, timeline.beginning())))
+    }
+
+    /// The same of a timeline that need not be loaded, as far as it can be told without a lock.
+    pub(super) fn holds(
+        &self,
+        id: TimelineId,
+        windows: Windows,
+        tags: &[Tag],
+        beginning: Option<Lsn>,
+    ) -> Vec<Hold> {
+        let registry = self.registry.read();
         let mut holds = windows.holds;
         let mut hold = |needed, holder| holds.push(Hold { needed, holder });
         for branch in registry.children(id).filter_map(|name| registry.get(name)) {
@@ -206,7 +235,7 @@ impl Repository {
         }
         for tag in tags {
             if let Some(needed) = on(&registry, id, tag.timeline, Needed::point(tag.lsn)) {
-                hold(needed, Holder::Tag(tag.name));
+                hold(needed, Holder::Tag(tag.name.clone()));
             }
         }
         for lease in self.leases.list() {
@@ -227,10 +256,10 @@ impl Repository {
                 hold(needed, Holder::Connection);
             }
         }
-        if let Some(start) = timeline.beginning() {
+        if let Some(start) = beginning {
             hold(Needed::point(start), Holder::Beginning);
         }
-        Ok(Some(holds))
+        holds
     }
 }
 

@@ -13,6 +13,7 @@ mod error;
 mod faults;
 #[cfg(test)]
 mod gc_tests;
+mod glance;
 mod holds;
 mod init;
 mod keep;
@@ -25,6 +26,7 @@ pub(crate) mod ref_file;
 mod registry;
 mod rename;
 mod scan;
+mod sweep;
 mod tag;
 mod timelines;
 mod unload;
@@ -50,12 +52,14 @@ pub use collect::{Outlook, Retention};
 pub(crate) use create::NAME_IN_THE_MAKING;
 use detach::Detacher;
 pub use error::RepositoryError;
+use glance::Glances;
 pub use holds::{Hold, Holder};
 pub use kept::Kept;
 pub use lease::LeaseRequest;
 use registry::Registry;
 use scan::check_folders;
 pub use scan::{UNNAMED, Unreadable};
+pub use sweep::Sweep;
 pub use tag::{Tag, UnusableTag};
 pub use timelines::Trouble;
 pub use unload::UnloadOptions;
@@ -94,6 +98,7 @@ pub struct Repository {
     /// Changed by the one who holds `changing`.
     leases: Leases,
     readings: Arc<Readings>,
+    glances: Glances,
     log: Logger,
     /// Serialises changes of branches. LOCK ORDER: 1; IO happens under it.
     changing: Mutex<()>,
@@ -143,6 +148,7 @@ impl Repository {
             layers: LayerShared::start(layers, log),
             leases: Leases::open(dir)?,
             readings: Arc::default(),
+            glances: Glances::default(),
             log: log.clone(),
             changing: Mutex::new(()),
             registry: RwLock::default(),

@@ -120,6 +120,11 @@ impl Repository {
         self.loaded.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether WAL of any timeline is taken in slowly.
+    pub fn is_ingest_slowed(&self) -> bool {
+        self.layers.is_ingest_slowed()
+    }
+
     /// How many timelines are loaded.
     pub fn loaded_count(&self) -> usize {
         self.loaded.load(Ordering::Relaxed)

@@ -29,8 +29,8 @@ use crate::layer::image::LayerError;
 
 /// How long to wait for one who is taking in WAL.
 const BUSY_WAIT: Duration = Duration::from_millis(1);
-const DELTA: &str = "delta__";
-const IMAGE: &str = "image__";
+pub(super) const DELTA: &str = "delta__";
+pub(super) const IMAGE: &str = "image__";
 
 /// Why closed stretches could not be written. They stay in memory, and their WAL on disk.
 #[derive(Debug, thiserror::Error)]

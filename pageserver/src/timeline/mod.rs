@@ -58,8 +58,8 @@ use ingest::Writer;
 use manifest::{Layered, Manifest, Origin, Retained};
 
 pub use checkpoint_at::StateAt;
-pub(crate) use collect::Span;
 pub use collect::{Collected, Needed};
+pub(crate) use collect::{Span, unneeded};
 pub use compact::Compacted;
 pub use debt::Debt;
 pub(crate) use debt::look_after;
