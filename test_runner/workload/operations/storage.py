@@ -2,6 +2,7 @@
 
 from ..chance import Chance
 from ..line import Line
+from ..report import Failure
 from .base import Operation
 
 
@@ -27,4 +28,19 @@ class Compact(Operation):
         line.report.count("compactions")
 
 
-OPERATIONS: list[Operation] = [PutIntoLayers(), Compact()]
+class Detach(Operation):
+    """The branch needs what it was made from no more, while its clients go on."""
+
+    weight = 0.4
+
+    def run(self, line: Line, chance: Chance) -> None:
+        wait = chance.often(0.5)
+        if line.depth > 0:
+            detached = line.branch.detach(wait=wait)
+            if wait and detached.ancestor is not None:
+                raise Failure(f"{line.branch.name} is not detached")
+            line.report.say(f"{line.branch.name}: detached{'' if wait else ' soon'}")
+            line.report.count("branches detached")
+
+
+OPERATIONS: list[Operation] = [PutIntoLayers(), Compact(), Detach()]
