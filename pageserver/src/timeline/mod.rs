@@ -265,6 +265,10 @@ impl Timeline {
         timeline.remove_layered_wal(&timeline.layered.lock());
         timeline.index_wal_on_disk(&mut timeline.writer.lock());
         timeline.layers.look_after(&timeline);
+        if timeline.has_begun_image() {
+            // It is gone on with after that.
+            timeline.layers.write_soon(timeline.myself.clone());
+        }
         Ok(timeline)
     }
 

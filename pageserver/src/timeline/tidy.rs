@@ -29,21 +29,30 @@ impl Timeline {
         self.make_image_if_due()
     }
 
+    /// Whether an image was broken off that is to be gone on with.
+    pub(super) fn has_begun_image(&self) -> bool {
+        self.layers.options.image_percent > 0 && self.begun_image().is_some()
+    }
+
+    /// Where an image was begun that is not whole, if no other has been made since: what is there of it is not
+    /// to be in vain.
+    fn begun_image(&self) -> Option<Lsn> {
+        let (_, images) = self.history.read().layers();
+        let begun = images.last().filter(|image| image.gap().is_some())?.lsn();
+        // That is for the one who detaches.
+        let is_of_ancestor = matches!(&*self.below(), Below::Ancestor(_, at) if begun == *at);
+        (!is_of_ancestor && self.is_retained(begun)).then_some(begun)
+    }
+
     fn make_image_if_due(self: &Arc<Self>) -> Result<(), FreezeError> {
         let percent = u64::from(self.layers.options.image_percent);
         let (deltas, images) = self.history.read().layers();
         let Some(end) = deltas.last().map(|delta| delta.end()).filter(|_| percent > 0) else {
             return Ok(());
         };
-        let of_ancestor = |lsn: Lsn| matches!(&*self.below(), Below::Ancestor(_, at) if lsn == *at);
         let last = images.iter().rev().find(|image| image.gap().is_none());
-        // One that was begun, but no other has been made since: what is there of it is not to be in vain.
-        let begun = images.last().filter(|image| {
-            // That is for the one who detaches.
-            image.gap().is_some() && !of_ancestor(image.lsn()) && self.is_retained(image.lsn())
-        });
-        if let Some(begun) = begun {
-            self.image_of(self, begun.lsn(), WorkKind::Imaging)?;
+        if let Some(lsn) = self.begun_image() {
+            self.image_of(self, lsn, WorkKind::Imaging)?;
             return Ok(());
         }
         let above = deltas

@@ -28,6 +28,8 @@ fn options() -> LayerOptions {
         stretch_bytes: u64::MAX,
         // A page to a piece.
         image_piece_bytes: 1,
+        // What was broken off is gone on with when the script says so.
+        image_percent: 0,
         in_background: false,
         cache_bytes: 1 << 20,
         retention: Retention { window_bytes: Some(WINDOW_BYTES), window_seconds: None },
