@@ -370,6 +370,17 @@ fn nothing_is_removed_while_it_is_not_known_who_needs_it() {
     assert!(store.collect(store.id) > 0);
     store.main.check(&store.timeline(), 30);
 
+    // Nor while it is not known how much is to be kept.
+    let branch = store.dir.path().join("refs/branches/main");
+    let text = fs::read(&branch).unwrap();
+    fs::remove_file(&branch).unwrap();
+    store.reopen();
+    let error = store.repository.collect(store.id).unwrap_err();
+    assert!(matches!(error, RepositoryError::MayHold { .. }), "{error}");
+    assert_eq!(store.repository.sweep(&mut |_| true).unwrap().layers, 0);
+    fs::write(&branch, text).unwrap();
+    store.reopen();
+
     // What is put back after it has been removed is not there again.
     let tag = store.dir.path().join("refs/tags/v1");
     store.repository.create_tag(&name("v1"), &store.point(30), Duration::ZERO).unwrap();

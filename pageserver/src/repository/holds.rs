@@ -186,7 +186,7 @@ impl Repository {
     /// `changing` is held nobody comes to need more of what is not.
     ///
     /// # Errors
-    /// `MayHold` if something cannot be read that may need it.
+    /// `MayHold` if something cannot be read that may need it; `NoSuchTimeline` if it was deleted.
     pub(super) fn holds_on(
         &self,
         timeline: &Timeline,
@@ -198,6 +198,17 @@ impl Repository {
             return Ok(None);
         }
         let may_hold = |by: String, cause: String| Err(RepositoryError::MayHold { by, cause });
+        {
+            let registry = self.registry.read();
+            if registry.names_of(id).next().is_none() && !registry.kept().any(|k| k.timeline == id)
+            {
+                // Its name was lost: who knows what that says of its retention.
+                return match registry.unreadable().iter().find(|it| it.timeline == Some(id)) {
+                    Some(lost) => may_hold(lost.label(), lost.cause.clone()),
+                    None => Err(RepositoryError::NoSuchTimeline(id)),
+                };
+            }
+        }
         if let Some((file, error)) = self.leases.unreadable().first() {
             return may_hold(format!("lease {file}"), with_causes(error));
         }

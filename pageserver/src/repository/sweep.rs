@@ -60,6 +60,8 @@ impl Repository {
                         sweep.layers += collected.layers.len();
                         sweep.bytes += collected.bytes();
                     }
+                    // It has just been deleted.
+                    Err(RepositoryError::NoSuchTimeline(_)) => continue,
                     Err(error) => {
                         sweep.left_bytes += outlook.collected.bytes();
                         sweep.problem = Some(with_causes(&error));
