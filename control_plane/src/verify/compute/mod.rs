@@ -71,6 +71,7 @@ impl Compute {
         }
         let server = repository.server_address()?.unix;
         let client = pages::connect(repository, &server, self.timeline(), lsn)?;
+        let _lease = repository.read_lease("verify", self.timeline(), lsn, false)?;
         companions::install_libraries(&repository.dir().join("lib"), repository.account())?;
         let scratch = Scratch::make(repository)?;
         let _identity = repository.account().enter();
