@@ -473,6 +473,18 @@ crc32c = CRC
             assert_eq!(manifest.layered.images, images);
             assert_eq!(manifest.layered.end, Lsn::new(0x16B4000));
         }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE_NAME), include_str!("samples/manifest_6.toml"))
+            .unwrap();
+        let manifest = Manifest::read(dir.path()).unwrap();
+        assert!(manifest.origin.ancestor().is_some() && manifest.detaching);
+        let range = Needed { from: Lsn::new(0x16B3900), to: Lsn::new(0x16B3A00) };
+        let retained = Retained {
+            horizon: Lsn::new(0x16B3F00),
+            points: vec![Lsn::new(0x16B3800)],
+            ranges: vec![range],
+        };
+        assert_eq!(manifest.layered.retained, retained);
     }
 
     #[test]
