@@ -73,8 +73,8 @@ impl Repository {
         let read = || BranchRef::read(&self.dir, &before.name).ok().flatten();
         let Some(found) = read().filter(|found| *found != before.to_ref()) else { return };
         if before.to_ref().write(&self.dir, &before.name).is_err() {
-            let BranchRef { protected, expires, .. } = read().unwrap_or(found);
-            self.registry.write().insert(Branch { protected, expires, ..before });
+            let BranchRef { timeline: _, protected, expires, retention } = read().unwrap_or(found);
+            self.registry.write().insert(Branch { protected, expires, retention, ..before });
         }
     }
 }

@@ -78,8 +78,8 @@ fn check_names(repository: &Repository, known: &Known, possible: &[Names]) -> Ve
     let tags =
         tags.into_iter().map(|tag| (tag_key(tag.name.as_str()), Named::on(Some(tag.timeline))));
     let named = |branch: Branch| {
-        let Branch { timeline, protected, expires, .. } = branch;
-        (branch.name.to_string(), Named { timeline: Some(timeline), protected, expires })
+        let Branch { timeline, protected, expires, retention, .. } = branch;
+        (branch.name.to_string(), Named { timeline: Some(timeline), protected, expires, retention })
     };
     let found: Names = branches.into_iter().map(named).chain(tags).chain(leases).collect();
     let fits = |names: &Names| {

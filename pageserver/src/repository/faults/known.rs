@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use postgres_formats::{Lsn, TimelineId};
 
+use crate::repository::Retention;
+
 /// What a branch's server has written, and what its pages are.
 pub(super) struct Line {
     /// The timeline that it goes on from, and where.
@@ -46,6 +48,7 @@ pub(super) enum Command {
     Delete(String),
     Protect(String, bool),
     Expire(String, Option<u64>),
+    Retain(String, Option<Retention>),
     Tag(String, TimelineId),
     Untag(String),
     Detach(TimelineId),
@@ -61,11 +64,12 @@ pub(super) struct Named {
     pub timeline: Option<TimelineId>,
     pub protected: bool,
     pub expires: Option<u64>,
+    pub retention: Option<Retention>,
 }
 
 impl Named {
     pub fn on(timeline: Option<TimelineId>) -> Named {
-        Named { timeline, protected: false, expires: None }
+        Named { timeline, protected: false, expires: None, retention: None }
     }
 
     /// Whether what was `found` is this.
@@ -191,6 +195,7 @@ fn apply(names: &mut Names, command: &Command) {
             names.get_mut(name).unwrap().protected = *protected;
         }
         Command::Expire(name, expires) => names.get_mut(name).unwrap().expires = *expires,
+        Command::Retain(name, retention) => names.get_mut(name).unwrap().retention = *retention,
         Command::Tag(name, id) => drop(names.insert(tag_key(name), Named::on(Some(*id)))),
         Command::Untag(name) => drop(names.remove(&tag_key(name))),
         Command::Detach(_) => {}

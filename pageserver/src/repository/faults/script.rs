@@ -14,7 +14,7 @@ use postgres_formats::{Lsn, TimelineId};
 use super::known::{Command, Event, Known, Line};
 use super::{WINDOW_BYTES, open, options, removing_wal};
 use crate::layer::freezer::LayerOptions;
-use crate::repository::{LeaseRequest, Repository};
+use crate::repository::{LeaseRequest, Repository, Retention};
 use crate::timeline::Timeline;
 use crate::timeline::damage::sample::Sample;
 
@@ -39,6 +39,8 @@ pub(super) enum Step {
     Reparent(&'static str),
     Protect(&'static str, bool),
     Expire(&'static str, Option<u64>),
+    /// So many bytes of its history are kept.
+    Retain(&'static str, u64),
     /// Layers go that nobody needs.
     Collect(&'static str),
     /// A tag at the end of a branch.
@@ -82,6 +84,7 @@ pub(super) const STEPS: &[Step] = &[
     Step::Image("main"),
     Step::Receive("main", 9900, 900),
     Step::Expire("two", Some(4_000_000_000)),
+    Step::Retain("two", 1 << 20),
     Step::Tag("v1", "two"),
     Step::Tag("v2", "main"),
     Step::Lease("pg", "main", 1),
@@ -246,6 +249,14 @@ impl<'a> Script<'a> {
                 let repository = self.repository()?;
                 self.note(Event::Began(command.clone()));
                 repository.expire_branch(&name.parse()?, expires)?;
+                self.note(Event::Done(command));
+            }
+            Step::Retain(name, bytes) => {
+                let retention = Some(Retention { window_bytes: Some(bytes), window_seconds: None });
+                let command = Command::Retain(name.to_owned(), retention);
+                let repository = self.repository()?;
+                self.note(Event::Began(command.clone()));
+                repository.retain_branch(&name.parse()?, retention)?;
                 self.note(Event::Done(command));
             }
             Step::Collect(name) => {
