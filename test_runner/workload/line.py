@@ -69,7 +69,7 @@ class Line:
         self.children = 0
         self.compute = self._new_compute()
         self.start_lsn = self.compute.base_lsn
-        self.lsns = LsnChooser(repo.path, branch.timeline, self.start_lsn)
+        self.lsns = self._chooser()
         self.history = History(
             Moment(self.start_lsn, self.start_lsn, self.committed, self.prepared, "start")
         )
@@ -84,6 +84,10 @@ class Line:
             for name, value in self.settings.postgres.items():
                 file.write(f"{name} = '{value}'\n")
         return compute
+
+    def _chooser(self) -> LsnChooser:
+        window = self.settings.window_bytes
+        return LsnChooser(self.repo.path, self.branch.timeline, self.start_lsn, window)
 
     def _make_sessions(self) -> None:
         self.watch = Session("watch", self.compute, self.report)
@@ -113,7 +117,7 @@ class Line:
         self.committed = self.committed.with_database(FIRST_DATABASE, None)
         self.history = History(Moment(lsn, lsn, self.committed, self.prepared, "first database"))
         self.start_lsn = lsn
-        self.lsns = LsnChooser(self.repo.path, self.branch.timeline, lsn)
+        self.lsns = self._chooser()
         self.connect()
         for body in BODIES:
             number = self.names.next()

@@ -43,23 +43,33 @@ class Place:
 class LsnChooser:
     """Chooses within the history of one timeline."""
 
-    def __init__(self, repository: Path, timeline: str, start: Lsn) -> None:
+    def __init__(
+        self, repository: Path, timeline: str, start: Lsn, window_bytes: int | None = None
+    ) -> None:
         self._repository = repository
         self._timeline = timeline
         self._start = int(start)
+        # Servers log something by themselves until what was chosen is used.
+        self._window = window_bytes and window_bytes // 2
 
     def choose(self, chance: Chance, end: Lsn) -> Place:
-        """A place from the start of the timeline up to ``end``, which has been received."""
+        """A place from the start of the timeline, or what is kept of it, up to ``end``.
+
+        The latter has been received.
+        """
         shape = chance.weighted(list(SHAPES), list(SHAPES.values()))
         # The draws are the same whatever the WAL looks like.
         near_end, where, which = chance.often(0.4), chance.often(0.5), chance.fork("which")
         del where
         low, high = self._start, int(end)
+        if self._window is not None:
+            low = max(low, high - self._window)
+        oldest = low
         if near_end:
             low = max(low, high - WINDOW)
         at = low + which.between(0, 1_000_000_000) * (high - low) // 1_000_000_000
         found = self._shaped(shape, at, high, which)
-        if found is None or not self._start <= found[0] <= high:
+        if found is None or not oldest <= found[0] <= high:
             found = (at, f"anywhere, for want of: {shape}")
         return Place(Lsn(found[0]), found[1])
 

@@ -67,7 +67,15 @@ class Settings:
             # What is removed is not there to be verified, and nobody else may miss it.
             "wal": {"keep": own.pick([0, 4 << 20, 1 << 40])},
         }
+        if own.often(0.4):
+            # The page server removes what is older by itself.
+            page_server["retention"] = {"window_bytes": own.pick([1 << 20, 8 << 20])}
         return Settings(durability, postgres, page_server)
+
+    @property
+    def window_bytes(self) -> int | None:
+        """How much of a branch's history is kept; ``None``: all."""
+        return self.page_server.get("retention", {}).get("window_bytes")
 
     def write(self, config: Path) -> None:
         """Puts those of the page server into its ``zenith.toml``."""

@@ -1,5 +1,9 @@
 """What the page server does with the history that it has; no record comes of it."""
 
+import json
+
+from fixtures.cli import Cli
+
 from ..chance import Chance
 from ..line import Line
 from ..report import Failure
@@ -28,6 +32,17 @@ class Compact(Operation):
         line.report.count("compactions")
 
 
+class Collect(Operation):
+    """Layers go that are needed for nothing; in runs that keep all of history there are none."""
+
+    weight = 0.8
+
+    def run(self, line: Line, chance: Chance) -> None:
+        found = Cli(line.repo.path.parent).json("gc", line.branch.name)
+        line.report.say(f"{line.branch.name}: gc {json.dumps(found)[:300]}")
+        line.report.count("collections")
+
+
 class Detach(Operation):
     """The branch needs what it was made from no more, while its clients go on."""
 
@@ -43,4 +58,4 @@ class Detach(Operation):
             line.report.count("branches detached")
 
 
-OPERATIONS: list[Operation] = [PutIntoLayers(), Compact(), Detach()]
+OPERATIONS: list[Operation] = [PutIntoLayers(), Compact(), Collect(), Detach()]
