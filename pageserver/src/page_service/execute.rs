@@ -8,25 +8,17 @@ use pageserver_client::{BranchName, Generation, Point};
 use postgres_formats::{TimelineId, Timestamp};
 
 use super::PageService;
-use super::command::{COMMANDS, Command, CommandSpec};
+use super::command::{COMMANDS, Command};
 use super::error::CommandError;
+use super::rows::{branch_row, follow_row, timeline_row, unreadable_row, writer_row};
+use super::status::status;
 use super::table::{Rows, text};
 use super::{gc, leases, pagestream, tags};
-use crate::collector::Collections;
-use crate::error_text::with_causes;
-use crate::repository::{
-    Branch, Kept, LeaseRequest, RepositoryError, Retention, Trouble, Unreadable,
-};
-use crate::timeline::{Debt, LayerFile, Timeline, WrittenLayer};
-use crate::wal::follower::{FollowState, FollowStatus};
+use crate::repository::{Kept, LeaseRequest, RepositoryError, Retention};
+use crate::timeline::{LayerFile, Timeline, WrittenLayer};
 use crate::wal::followers::FollowError;
 use crate::work::WorkState;
 use crate::writer::WriterFact;
-
-/// The state of a timeline that takes in WAL.
-const RUNNING: &str = "running";
-/// The state of one that cannot be read.
-pub(super) const DAMAGED: &str = "damaged";
 
 /// The rows of a command that answers with rows; `None` if it is another kind of command.
 pub(super) fn execute(
@@ -208,93 +200,9 @@ pub(super) fn execute(
     Ok(Some(rows))
 }
 
-pub(super) fn unix_seconds(seconds: u64) -> Timestamp {
-    let micros = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-    Timestamp::from_unix_micros(micros)
-}
-
 /// Seconds since 1970, the second begun counted as well.
 fn whole_seconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_unix_micros()).unwrap_or(0).div_ceil(1_000_000)
-}
-
-fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
-    let cache = service.repository.maker().cache.stats();
-    let debts = service.repository.debts();
-    let (kept, kept_bytes) = service.repository.kept()?;
-    let found = service.collector.found();
-    let sweep = found.sweep();
-    let follows = service.followers.list();
-    let streaming = follows.iter().filter(|follow| follow.state == FollowState::Streaming).count();
-    Ok(vec![
-        text(env!("CARGO_PKG_VERSION")),
-        text(std::process::id()),
-        text(service.repository.dir().display()),
-        text(service.started.elapsed().as_secs()),
-        text(service.repository.branch_count()?),
-        text(follows.len()),
-        text(streaming),
-        text(cache.bytes),
-        text(cache.hits),
-        text(cache.misses),
-        text(service.repository.loaded_count()),
-        text(service.repository.open_segments()),
-        text(service.repository.open_layers()),
-        text(debts.iter().map(|(_, debt, _)| debt.wal_bytes).sum::<u64>()),
-        text(debts.iter().map(|(_, debt, _)| debt.waiting).sum::<usize>()),
-        text(debts.iter().map(|(_, debt, _)| debt.memory_bytes).sum::<u64>()),
-        text(debts.iter().map(|(_, _, written)| written).sum::<u64>()),
-        slowed(service, &debts),
-        working(service),
-        text(kept.len()),
-        text(kept_bytes),
-        oldest(service),
-        text(found.removed_bytes),
-        sweep.and_then(|sweep| text(sweep.left_bytes)),
-        sweep.and_then(|sweep| text(sweep.held_bytes)),
-        held_by(service, &found),
-        problems(service)?,
-    ])
-}
-
-/// From where on all history of the default branch can be asked for.
-fn oldest(service: &PageService) -> Option<String> {
-    let repository = &service.repository;
-    let branch = repository.branch(&repository.default_branch().parse().ok()?).ok()?;
-    text(repository.loaded_timeline(branch.timeline)?.oldest_lsn())
-}
-
-/// Who keeps history that the branches' own retention does not, those first who keep most; or why nothing is removed.
-fn held_by(service: &PageService, found: &Collections) -> Option<String> {
-    let problem = found.problem().map(str::to_owned);
-    let held = found.sweep().map(|sweep| sweep.held.as_slice()).unwrap_or_default();
-    let held = held
-        .iter()
-        .map(|(id, holder, bytes)| format!("{}: {bytes} bytes for {holder}", label(service, *id)));
-    let texts: Vec<String> = problem.into_iter().chain(held).collect();
-    (!texts.is_empty()).then(|| texts.join(" | "))
-}
-
-/// Of which branches WAL is taken in slowly, and why.
-fn slowed(service: &PageService, debts: &[(TimelineId, Debt, u64)]) -> Option<String> {
-    let slowed = debts.iter().filter(|(_, debt, _)| debt.is_slowed);
-    let texts: Vec<String> = slowed
-        .map(|(id, debt, _)| {
-            let label = label(service, *id);
-            format!("{label}: {} stretches of history wait to be written as layers", debt.waiting)
-        })
-        .collect();
-    (!texts.is_empty()).then(|| texts.join(" | "))
-}
-
-/// What is being done about layers of which branch, in one line.
-fn working(service: &PageService) -> Option<String> {
-    let work = |work: &WorkState| {
-        let label = label(service, work.timeline);
-        format!("{label}: {} {}, {} %", work.kind, work.lsn, work.percent())
-    };
-    let texts: Vec<String> = service.repository.works().list().iter().map(work).collect();
-    (!texts.is_empty()).then(|| texts.join(" | "))
 }
 
 fn compact(service: &PageService, timeline: &str) -> Result<Rows, CommandError> {
@@ -307,70 +215,6 @@ fn compact(service: &PageService, timeline: &str) -> Result<Rows, CommandError> 
     let bytes: u64 = done.layers.iter().map(|layer| layer.bytes).sum();
     rows.push(vec![text(done.end), None, text(bytes), None, text(done.layers.len())]);
     Ok(rows)
-}
-
-/// What is wrong with which branch or with all of them, in one line.
-fn problems(service: &PageService) -> Result<Option<String>, CommandError> {
-    let repository = &service.repository;
-    repository.look_again();
-    service.followers.resume_damaged();
-    let problem = |(name, trouble): &(BranchName, Trouble)| match trouble {
-        Trouble::Unreadable(failure) => format!("branch {:?} cannot be read: {failure}", &**name),
-        Trouble::Stopped(stop) => format!("branch {:?} {stop}", &**name),
-    };
-    let mut problems: Vec<String> = repository.troubled()?.iter().map(problem).collect();
-    let unreadable = repository.unreadable();
-    problems
-        .extend(unreadable.iter().map(|d| format!("{} cannot be used: {}", d.label(), d.cause)));
-    let unusable = repository.tags()?.1;
-    problems
-        .extend(unusable.iter().map(|t| format!("tag {:?} cannot be used: {}", &*t.name, t.cause)));
-    let damaged = service.followers.damaged();
-    problems.extend(
-        damaged
-            .iter()
-            .map(|(id, text)| format!("{} receives nothing: {text}", label(service, *id))),
-    );
-    if let Ok(facts) = service.followers.writers().list() {
-        for (id, error) in facts.iter().filter_map(|(id, fact)| Some((id, fact.as_ref().err()?))) {
-            if !damaged.contains_key(id) {
-                let text = with_causes(error);
-                problems.push(format!("{} can have no writer: {text}", label(service, *id)));
-            }
-        }
-    }
-    // What is in an image or the cache, or needs none of PostgreSQL's redo, is read all the same.
-    problems.extend(repository.maker().redo_problem());
-    Ok((!problems.is_empty()).then(|| problems.join(" | ")))
-}
-
-fn label(service: &PageService, timeline: TimelineId) -> String {
-    match service.repository.branch_of(timeline) {
-        Some(branch) => format!("branch {:?}", branch.name.as_str()),
-        None => format!("timeline {timeline}"),
-    }
-}
-
-/// The row of a branch whose files are damaged; none for a timeline without a name.
-fn unreadable_row(damaged: &Unreadable) -> Option<Vec<Option<String>>> {
-    let name = damaged.name.as_ref()?;
-    let cause = Some(damaged.cause.clone());
-    let timeline = damaged.timeline.and_then(text);
-    let damaged = text(DAMAGED);
-    let mut row = vec![text(name), timeline, None, None, None, None, None, damaged, None, cause];
-    // The later columns tell nothing of it.
-    row.resize(CommandSpec::find("branch_list")?.columns.len(), None);
-    Some(row)
-}
-
-/// The columns `state`, `stopped_lsn` and `cause`; all empty if the timeline is not loaded.
-fn state_columns(timeline: Option<&Arc<Timeline>>) -> [Option<String>; 3] {
-    let Some(timeline) = timeline else { return [None, None, None] };
-    timeline.look_again();
-    match timeline.stop() {
-        None => [text(RUNNING), None, None],
-        Some(stop) => [text(stop.state()), text(stop.lsn), Some(stop.text())],
-    }
 }
 
 fn branch_delete(
@@ -392,81 +236,6 @@ fn branch_delete(
     Ok(row)
 }
 
-fn branch_row(service: &PageService, branch: &Branch) -> Vec<Option<String>> {
-    let repository = &service.repository;
-    // Listing must not load every timeline: `timeline_show` tells more of one. The default branch
-    // is loaded at every start, so that at most the end of that has to be waited for.
-    let timeline = if branch.name.as_str() == repository.default_branch() {
-        repository.timeline(branch.timeline).ok()
-    } else {
-        repository.loaded_timeline(branch.timeline)
-    };
-    let [state, stopped, cause] = match (&timeline, repository.load_failure(branch.timeline)) {
-        (None, Some(failure)) => [text(DAMAGED), None, Some(failure)],
-        _ => state_columns(timeline.as_ref()),
-    };
-    let last_record = match &timeline {
-        Some(timeline) => Some(timeline.last_record_lsn()),
-        None => repository.has_no_wal(branch.timeline).then_some(branch.start),
-    };
-    let named = branch.ancestor.and_then(|ancestor| repository.named(ancestor.timeline));
-    vec![
-        text(&branch.name),
-        text(branch.timeline),
-        branch.ancestor.and_then(|ancestor| text(ancestor.timeline)),
-        branch.ancestor.and_then(|ancestor| text(ancestor.lsn)),
-        text(branch.start),
-        last_record.and_then(text),
-        text(unix_seconds(branch.created)),
-        state,
-        stopped,
-        cause,
-        named.and_then(|branch| text(branch.name)),
-        text(branch.protected),
-        branch.expires.and_then(|expires| text(unix_seconds(expires))),
-        service.expiry.kept_because(branch.timeline),
-        text(branch.detaching),
-        text(Retention::spec(branch.retention)),
-    ]
-}
-
-fn timeline_row(timeline: &Arc<Timeline>) -> Vec<Option<String>> {
-    let manifest = timeline.manifest();
-    let ancestor = timeline.origin().ancestor();
-    let [state, stopped, cause] = state_columns(Some(timeline));
-    let positions = timeline.positions();
-    vec![
-        text(timeline.id()),
-        ancestor.and_then(|ancestor| text(ancestor.timeline)),
-        ancestor.and_then(|ancestor| text(ancestor.lsn)),
-        text(timeline.start_lsn()),
-        text(timeline.oldest_lsn()),
-        text(positions.last_record),
-        text(positions.received),
-        text(positions.flushed),
-        text(timeline.version_count()),
-        text(unix_seconds(manifest.created)),
-        state,
-        stopped,
-        cause,
-    ]
-}
-
-fn follow_row(service: &PageService, follow: &FollowStatus) -> Vec<Option<String>> {
-    let timeline = service.repository.loaded_timeline(follow.timeline);
-    let [_, stopped, cause] = state_columns(timeline.as_ref());
-    vec![
-        text(follow.timeline),
-        text(&follow.connstr),
-        text(follow.state.name()),
-        follow.received.and_then(text),
-        follow.flushed.and_then(text),
-        follow.message.clone(),
-        stopped,
-        cause,
-    ]
-}
-
 fn writer_list(service: &PageService) -> Result<Rows, CommandError> {
     let path = service.repository.dir().join("timelines");
     let facts = service.followers.writers().list();
@@ -475,37 +244,6 @@ fn writer_list(service: &PageService) -> Result<Rows, CommandError> {
         writer_row(service, *id, fact.as_ref().map(Some), None)
     };
     Ok(facts.iter().map(row).collect())
-}
-
-/// A timeline's writer and how it is followed; how far its WAL has come only if it is loaded.
-fn writer_row(
-    service: &PageService,
-    id: TimelineId,
-    fact: Result<Option<&WriterFact>, &FactError>,
-    timeline: Option<&Arc<Timeline>>,
-) -> Vec<Option<String>> {
-    let follow = service.followers.status(id);
-    let positions = timeline.map(|timeline| timeline.positions());
-    let generation = fact.map(|fact| fact.map_or(Generation::NONE, |fact| fact.generation));
-    let message = match fact {
-        Err(error) => Some(with_causes(error)),
-        Ok(_) => follow.as_ref().and_then(|follow| follow.message.clone()),
-    };
-    let fact = fact.ok().flatten();
-    vec![
-        text(id),
-        generation.ok().and_then(text),
-        fact.and_then(|fact| text(&fact.instance)),
-        fact.and_then(|fact| text(&fact.name)),
-        fact.and_then(|fact| text(fact.held)),
-        fact.and_then(|fact| text(fact.since())),
-        fact.and_then(|fact| text(fact.lsn)),
-        follow.and_then(|follow| text(follow.state.name())),
-        positions.and_then(|positions| text(positions.last_record)),
-        positions.and_then(|positions| text(positions.received)),
-        positions.and_then(|positions| text(positions.flushed)),
-        message,
-    ]
 }
 
 impl PageService {

@@ -1,7 +1,7 @@
 //! Rows about leases.
 
 use super::PageService;
-use super::execute::unix_seconds;
+use super::rows::unix_seconds;
 use super::table::{Rows, text};
 use crate::leases::Lease;
 

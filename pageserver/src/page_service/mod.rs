@@ -1,6 +1,6 @@
 //! The page service: what clients can ask the page server over PostgreSQL's protocol.
 //!
-//! `command_spec` lists the commands, `command` reads one, `execute` answers those that give rows, `pagestream` and
+//! `command_spec` lists the commands, `command` reads one, `execute` answers those that give rows (`rows`, `status`), `pagestream` and
 //! `basebackup` those that copy; `error` says what a client is told when one fails. One handler
 //! serves one connection on a thread of its own.
 
@@ -11,6 +11,8 @@ mod execute;
 mod gc;
 mod leases;
 mod pagestream;
+mod rows;
+mod status;
 mod table;
 mod tags;
 

@@ -2,7 +2,7 @@
 
 use pageserver_client::BranchName;
 
-use super::execute::{DAMAGED, unix_seconds};
+use super::rows::{DAMAGED, unix_seconds};
 use super::table::{Rows, text};
 use crate::repository::{Repository, RepositoryError, Tag, UnusableTag};
 
