@@ -159,3 +159,30 @@ def _stop_page_server(cli: Cli) -> object:
     yield
     if (cli.folder / ".zenith" / "zenith.toml").exists() and processes.within(cli.folder):
         cli.run("stop")
+
+
+def test_deleting_gives_back_what_only_it_held(
+    repo: zenith.Repository, main: zenith.Branch
+) -> None:
+    def held() -> dict[str, int]:
+        """Every file of the repository but logs and what belongs to processes, with its size."""
+        files = [path for path in repo.path.rglob("*") if path.is_file()]
+        names = {str(path.relative_to(repo.path)): path.stat().st_size for path in files}
+        return {name: size for name, size in names.items() if name.startswith(("refs", "timel"))}
+
+    with main.compute() as pg:
+        pg.psql("create table t as select n, repeat('x', 100) x from generate_series(1, 1000) n")
+    main.compact()
+    before = held()
+    child = repo.create_branch("child", at=main)
+    with child.compute() as pg:
+        pg.psql("insert into t select n, repeat('y', 100) from generate_series(1, 20000) n")
+    child.checkpoint()
+    grandchild = repo.create_branch("grandchild", at=child)
+    grandchild.compact()
+    assert sum(held().values()) > sum(before.values()) + 1_000_000
+    child.compute().destroy()
+    child.delete(reparent=True)
+    assert any(child.timeline in name for name in held()), "the other one stands on it"
+    grandchild.delete()
+    assert held() == before
