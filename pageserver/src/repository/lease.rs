@@ -7,6 +7,7 @@ use postgres_formats::{Lsn, TimelineId};
 
 use super::{Repository, RepositoryError, now};
 use crate::leases::{Lease, Leases, Readings};
+use crate::seqwait::WaitError;
 use crate::timeline::Timeline;
 use crate::timeline::error::TimelineError;
 
@@ -40,7 +41,7 @@ impl Repository {
 
     /// Gives out a lease, besides what the same holder has one for on that timeline already. What it needs is
     /// there from then on for as long as it has the lease, whatever crashes. Waits up to `timeout` for the
-    /// LSN to be received.
+    /// LSN to be received; one behind a stop is a compute's to have.
     ///
     /// # Errors
     /// `BeforeBeginning` if it is not there any more; see `RepositoryError`.
@@ -52,11 +53,18 @@ impl Repository {
         let LeaseRequest { timeline: id, lsn, since, lasts, .. } = *request;
         let timeline = self.timeline(id)?;
         timeline.check_lsn(lsn)?;
-        timeline.wait_lsn(lsn, timeout)?;
-        let lsns = needed_for(&timeline, lsn)?;
-        if timeline.flushed_lsn() < lsn {
-            timeline.sync_wal().map_err(TimelineError::from)?;
-        }
+        let lsns = match timeline.wait_lsn(lsn, timeout) {
+            // A compute stands behind a stop, and may be the one that has what is missing. Nothing there is removed
+            // while it is not there; and a compute's base is where a record ends.
+            Err(WaitError::Stopped { .. }) if lasts.is_none() => vec![lsn],
+            Err(error) => return Err(error.into()),
+            Ok(()) => {
+                if timeline.flushed_lsn() < lsn {
+                    timeline.sync_wal().map_err(TimelineError::from)?;
+                }
+                needed_for(&timeline, lsn)?
+            }
+        };
         // What stands on what is asked by whoever removes history.
         let _changing = self.changing.lock();
         for lsn in &lsns {
