@@ -31,6 +31,13 @@ pub struct Lease {
     pub created: u64,
 }
 
+impl Lease {
+    /// Whether it is a reader's, and not a compute's.
+    pub fn ends_by_itself(&self) -> bool {
+        self.lasts.is_some()
+    }
+}
+
 /// The file as it is written.
 #[derive(Serialize, Deserialize)]
 struct Text {

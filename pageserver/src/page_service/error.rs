@@ -152,7 +152,8 @@ fn of_repository(error: &RepositoryError) -> SqlState {
         | RepositoryError::HasTags { .. }
         | RepositoryError::MayHold { .. }
         | RepositoryError::MayBeNeeded { .. }
-        | RepositoryError::CannotDetach { .. } => DEPENDENT_OBJECTS,
+        | RepositoryError::CannotDetach { .. }
+        | RepositoryError::StillRead { .. } => DEPENDENT_OBJECTS,
         RepositoryError::Fact(error) => of_fact(error),
         RepositoryError::IsDefault(_)
         | RepositoryError::Protected(_)

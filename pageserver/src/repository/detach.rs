@@ -41,7 +41,7 @@ impl Repository {
     /// Has a branch detached soon: remembers it durably.
     ///
     /// # Errors
-    /// `CannotDetach` if a tag or a branch needs what is before its beginning by its name; see
+    /// `CannotDetach` if a tag, a compute or a branch needs what is before its beginning by its name; see
     /// `RepositoryError`.
     pub fn begin_detaching(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
         let branch = self.mark_detaching(name)?;
@@ -55,7 +55,7 @@ impl Repository {
     /// Detaches a branch.
     ///
     /// # Errors
-    /// As above. If that happened on the way, it is gone on with in the background.
+    /// As above, and `StillRead`. If that happened on the way, it is gone on with in the background.
     pub fn detach(&self, name: &BranchName) -> Result<Branch, RepositoryError> {
         let branch = self.mark_detaching(name)?;
         if branch.detaching {
@@ -99,6 +99,10 @@ impl Repository {
                 self.registry.write().set_detaching(id, false);
                 return Err(error);
             }
+            if let Some(reader) = self.reads_before(&branch, Lease::ends_by_itself) {
+                let (name, start) = (branch.name, branch.start);
+                return Err(RepositoryError::StillRead { name, reader: reader.name, start });
+            }
             if timeline.finish_detaching()? {
                 self.registry.write().set_detached(id);
                 slog::info!(self.log, "branch detached"; "branch" => %branch.name,
@@ -110,6 +114,15 @@ impl Repository {
             drop(changing);
             timeline.wait_for_layers();
         }
+    }
+
+    /// One of the leases of that kind for what is before the branch's beginning.
+    fn reads_before(&self, branch: &Branch, kind: impl Fn(&Lease) -> bool) -> Option<Lease> {
+        let is_before = |lease: &Lease| {
+            let first = lease.lsns.first();
+            lease.timeline == branch.timeline && first.is_some_and(|lsn| *lsn < branch.start)
+        };
+        self.leases.list().into_iter().find(|lease| is_before(lease) && kind(lease))
     }
 
     /// Whoever names what is before the branch's beginning by its name keeps it attached.
@@ -130,11 +143,7 @@ impl Repository {
                 tag.name, tag.cause
             ));
         }
-        let reads_before = |lease: &Lease| {
-            let first = lease.lsns.first();
-            lease.timeline == branch.timeline && first.is_some_and(|lsn| *lsn < branch.start)
-        };
-        if let Some(lease) = self.leases.list().into_iter().find(reads_before) {
+        if let Some(lease) = self.reads_before(branch, |lease| !lease.ends_by_itself()) {
             let (name, start) = (lease.name, branch.start);
             return refuse(format!(
                 "\"{name}\" reads what is before {start}, where it was made; end that first"
@@ -176,7 +185,10 @@ fn detach_all(repository: &Weak<Repository>, wanted: &Receiver<TimelineId>) {
                 Err(error @ RepositoryError::CannotDetach { .. }) => {
                     slog::warn!(log, "{}", error);
                 }
-                Err(RepositoryError::Layers(FreezeError::GaveWay)) => due.push(id),
+                Err(
+                    RepositoryError::Layers(FreezeError::GaveWay)
+                    | RepositoryError::StillRead { .. },
+                ) => due.push(id),
                 Err(error) => {
                     slog::error!(log, "a branch cannot be detached, tried again soon: {}",
                         with_causes(&error); "timeline" => %id);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use durable_files::FactError;
 use pageserver_client::{BranchName, InstanceId};
-use postgres_formats::TimelineId;
+use postgres_formats::{Lsn, TimelineId};
 
 use crate::layer::import::ImportError;
 use crate::seqwait::WaitError;
@@ -103,6 +103,19 @@ pub enum RepositoryError {
         name: BranchName,
         /// By what.
         why: String,
+    },
+    /// What is before its beginning is being read, by somebody who will have done with it.
+    #[error(
+        "branch \"{name}\" is not detached yet: \"{reader}\" reads what is before {start}, where it was made; \
+         it is done in the background when that ends"
+    )]
+    StillRead {
+        /// The branch.
+        name: BranchName,
+        /// Who reads.
+        reader: BranchName,
+        /// Where the branch begins.
+        start: Lsn,
     },
     /// What is needed cannot be told.
     #[error("nothing can be removed: {by} may need it and cannot be read: {cause}")]

@@ -434,3 +434,30 @@ fn nobody_gets_a_place_in_history_that_is_just_being_removed() {
         });
     }
 }
+
+#[test]
+fn a_detachment_waits_for_readers_and_is_refused_for_computes() {
+    let store = Store::new();
+    let dev = store.branch("dev", 40);
+    let of_dev = |called: &str, lasts| LeaseRequest {
+        timeline: dev.timeline,
+        lasts,
+        ..store.request(called, 10)
+    };
+    let compute = of_dev("pg", None);
+    store.repository.lease(&compute, Duration::ZERO).unwrap();
+    let refused = store.repository.detach(&name("dev"));
+    assert!(matches!(refused, Err(RepositoryError::CannotDetach { .. })));
+    assert!(!store.repository.branch(&name("dev")).unwrap().detaching);
+    store.repository.drop_lease(&compute.holder).unwrap();
+
+    let reader = of_dev("verify", Some(Duration::from_secs(3600)));
+    store.repository.lease(&reader, Duration::ZERO).unwrap();
+    let put_off = store.repository.detach(&name("dev"));
+    assert!(matches!(put_off, Err(RepositoryError::StillRead { .. })));
+    assert!(store.repository.branch(&name("dev")).unwrap().detaching);
+    store.main.check(&store.repository.timeline(dev.timeline).unwrap(), 10);
+    store.repository.drop_lease(&reader.holder).unwrap();
+    assert_eq!(store.repository.detach(&name("dev")).unwrap().ancestor, None);
+    store.main.check(&store.repository.timeline(dev.timeline).unwrap(), 40);
+}
