@@ -164,9 +164,15 @@ class Branch:
         """When the page server may delete it by itself, as in ``2026-11-22T10:00:00Z``."""
     @property
     def retention(self) -> str:
-        """How much of its history is kept: as in ``7d``, ``10GB``, ``7d,10GB``; ``unlimited``, ``default``."""
+        """How much of its history is kept, as in ``7d``, ``10GB``, ``7d,10GB``.
+
+        Or ``unlimited``, or ``default``: what ``zenith.toml`` says.
+        """
     def retain(self, retention: str) -> Branch:
-        """Keeps so much of its history, in words as ``retention`` has them; what is gone stays gone."""
+        """Keeps so much of its history, in words as ``retention`` has them.
+
+        What is gone stays gone.
+        """
     def protect(self, protected: bool = True) -> Branch:
         """Lets nobody delete it, nor let it expire, until that is taken back."""
     def expire_in(self, lifetime: timedelta | None) -> None:
