@@ -26,15 +26,17 @@ pub trait Fact: Serialize + DeserializeOwned {
     /// understand.
     const FORMAT_VERSION: u32;
     /// The last version without the two lines; 0 if there never was one.
-    const LAST_UNFRAMED: u32;
+    const LAST_UNFRAMED: u32 = 0;
     /// What whoever finds the file damaged can do, to stand behind "is damaged: PROBLEM; ".
     const REMEDY: &'static str;
 
-    /// The fact in a file of a version up to `LAST_UNFRAMED`.
+    /// The fact in a file of a version up to `LAST_UNFRAMED`; to be written where that is not 0.
     ///
     /// # Errors
     /// What is wrong with it, in words.
-    fn parse_unframed(text: &str) -> Result<Self, String>;
+    fn parse_unframed(_text: &str) -> Result<Self, String> {
+        Err("there has never been such a version".to_owned())
+    }
 }
 
 /// Why a fact is not known, or cannot be remembered.

@@ -53,13 +53,8 @@ struct Text {
 
 impl Fact for Text {
     const FORMAT_VERSION: u32 = 1;
-    const LAST_UNFRAMED: u32 = 0;
     const REMEDY: &'static str =
         "put it back from a copy, or remove it if its compute is gone, and restart the page server";
-
-    fn parse_unframed(_: &str) -> Result<Text, String> {
-        Err("there has never been such a version".to_owned())
-    }
 }
 
 /// That every compute has a lease.
@@ -70,12 +65,7 @@ struct AllKnown {
 
 impl Fact for AllKnown {
     const FORMAT_VERSION: u32 = 1;
-    const LAST_UNFRAMED: u32 = 0;
     const REMEDY: &'static str = "remove it, and run `zenith start` again";
-
-    fn parse_unframed(_: &str) -> Result<AllKnown, String> {
-        Err("there has never been such a version".to_owned())
-    }
 }
 
 /// The folder of the leases of the repository in `dir`.

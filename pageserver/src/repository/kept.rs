@@ -43,13 +43,8 @@ struct Text {
 
 impl Fact for Text {
     const FORMAT_VERSION: u32 = 1;
-    const LAST_UNFRAMED: u32 = 0;
     const REMEDY: &'static str = "put it back from a copy, or give the timeline a branch again: write its id \
          into a new file in refs/branches";
-
-    fn parse_unframed(_: &str) -> Result<Text, String> {
-        Err("there has never been such a version".to_owned())
-    }
 }
 
 /// The folder of these facts. Not there before there is one.

@@ -51,12 +51,7 @@ struct Text {
 
 impl Fact for Text {
     const FORMAT_VERSION: u32 = 1;
-    const LAST_UNFRAMED: u32 = 0;
     const REMEDY: &'static str = "put it back from a copy, or delete the tag";
-
-    fn parse_unframed(_: &str) -> Result<Text, String> {
-        Err("there has never been such a version".to_owned())
-    }
 }
 
 /// The folder of the tags of the repository in `dir`. Not there before there is one.
