@@ -5,12 +5,12 @@
 //! kept, for whoever asks what holds history back.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use slog::{Logger, error, info, warn};
 
+use crate::background::{Background, Bell};
 use crate::error_text::with_causes;
 use crate::repository::{Repository, Sweep};
 
@@ -25,7 +25,7 @@ const GIVE_WAY_MAX: Duration = Duration::from_secs(60);
 /// Removes what nobody needs any more.
 pub struct Collector {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Background,
 }
 
 /// What it has done and found.
@@ -41,54 +41,40 @@ struct Shared {
     repository: Arc<Repository>,
     every: Duration,
     log: Logger,
+    /// Rings when more may go than was thought.
+    bell: Bell,
     // LOCK ORDER: a leaf; held for a moment.
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    stopped: bool,
-    /// More may go than was thought.
-    changed: bool,
-    found: Collections,
+    found: Mutex<Collections>,
 }
 
 impl Collector {
     /// Starts the thread that does it `every` so often; never if that is zero.
     pub fn start(repository: Arc<Repository>, every: Duration, log: &Logger) -> Collector {
-        let state = Mutex::default();
-        let shared =
-            Arc::new(Shared { repository, every, log: log.clone(), state, wake: Condvar::new() });
+        let (bell, found) = (Bell::default(), Mutex::default());
+        let shared = Arc::new(Shared { repository, every, log: log.clone(), bell, found });
         if every.is_zero() {
-            return Collector { shared, thread: Mutex::new(None) };
+            return Collector { shared, thread: Background::default() };
         }
         let worker = shared.clone();
-        let thread = thread::Builder::new().name("collector".to_owned());
-        let thread = thread.spawn(move || worker.run());
-        let thread = thread.inspect_err(
+        let thread = Background::start("collector", move || worker.run()).inspect_err(
             |error| error!(log, "nothing is removed of history: no thread"; "error" => %error),
         );
-        Collector { shared, thread: Mutex::new(thread.ok()) }
+        Collector { shared, thread: thread.unwrap_or_default() }
     }
 
     /// Looks again soon: less is to be kept than before.
     pub fn look_again(&self) {
-        self.shared.state.lock().changed = true;
-        self.shared.wake.notify_one();
+        self.shared.bell.look_again();
     }
 
     /// What it has done and found so far.
     pub fn found(&self) -> Collections {
-        self.shared.state.lock().found.clone()
+        self.shared.found.lock().clone()
     }
 
     /// Ends it. A collection that is under way is finished.
     pub fn stop(&self) {
-        self.shared.state.lock().stopped = true;
-        self.shared.wake.notify_one();
-        let thread = self.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        if !self.thread.stop(&self.shared.bell) {
             error!(self.shared.log, "the thread that removes history has panicked");
         }
     }
@@ -96,17 +82,7 @@ impl Collector {
 
 impl Shared {
     fn run(&self) {
-        loop {
-            {
-                let mut state = self.state.lock();
-                if !state.stopped && !state.changed {
-                    self.wake.wait_for(&mut state, self.every);
-                }
-                state.changed = false;
-                if state.stopped {
-                    return;
-                }
-            }
+        while self.bell.wait(self.every) {
             self.sweep();
         }
     }
@@ -127,11 +103,11 @@ impl Shared {
             Err(error) => Some(error.clone()),
         };
         let now = problem(&found);
-        let mut state = self.state.lock();
-        let before = state.found.last.as_ref().and_then(problem);
-        state.found.removed_bytes += found.as_ref().map_or(0, |sweep| sweep.bytes);
-        state.found.last = Some(found);
-        drop(state);
+        let mut all = self.found.lock();
+        let before = all.last.as_ref().and_then(problem);
+        all.removed_bytes += found.as_ref().map_or(0, |sweep| sweep.bytes);
+        all.last = Some(found);
+        drop(all);
         if let Some(now) = now.filter(|now| before.as_ref() != Some(now)) {
             warn!(self.log, "not all of history can be removed that nobody needs: {}", now);
         }
@@ -140,25 +116,11 @@ impl Shared {
     /// Rests after a piece of work that took so long, and until WAL is taken in at full speed. `false`: it is over.
     fn rest(&self, took: Duration) -> bool {
         let began = Instant::now();
-        let rest = took.saturating_mul(REST).min(REST_MAX);
-        let mut state = self.state.lock();
-        loop {
-            if state.stopped {
-                return false;
-            }
-            let left = rest.saturating_sub(began.elapsed());
-            if !left.is_zero() {
-                self.wake.wait_for(&mut state, left);
-                continue;
-            }
-            drop(state);
-            let gives_way = began.elapsed() < GIVE_WAY_MAX && self.repository.is_ingest_slowed();
-            state = self.state.lock();
-            if !gives_way {
-                return !state.stopped;
-            }
-            self.wake.wait_for(&mut state, LOOK_EVERY);
+        let mut goes_on = self.bell.rest(took.saturating_mul(REST).min(REST_MAX));
+        while goes_on && began.elapsed() < GIVE_WAY_MAX && self.repository.is_ingest_slowed() {
+            goes_on = self.bell.rest(LOOK_EVERY);
         }
+        goes_on && !self.bell.is_stopped()
     }
 }
 

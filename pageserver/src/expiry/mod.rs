@@ -9,13 +9,13 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use postgres_formats::TimelineId;
 use slog::{Logger, error, info, warn};
 
+use crate::background::{Background, Bell};
 use crate::error_text::with_causes;
 use crate::in_use::InUse;
 use crate::repository::{Branch, Repository, RepositoryError};
@@ -30,7 +30,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Deletes branches whose time has come.
 pub struct Expiry {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Background,
 }
 
 struct Shared {
@@ -39,18 +39,11 @@ struct Shared {
     in_use: Arc<InUse>,
     grace: Duration,
     log: Logger,
-    // LOCK ORDER: a leaf; held for a moment.
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    stopped: bool,
-    /// Something may expire sooner than was thought.
-    changed: bool,
+    /// Rings when something may expire sooner than was thought.
+    bell: Bell,
     /// Why branches that have expired are still there.
-    kept: BTreeMap<TimelineId, String>,
+    // LOCK ORDER: a leaf; held for a moment.
+    kept: Mutex<BTreeMap<TimelineId, String>>,
 }
 
 /// Why a branch that has expired is not deleted.
@@ -75,14 +68,13 @@ impl Expiry {
             in_use: Arc::default(),
             grace,
             log: log.clone(),
-            state: Mutex::default(),
-            wake: Condvar::new(),
+            bell: Bell::default(),
+            kept: Mutex::default(),
         });
         let worker = shared.clone();
-        let thread = thread::Builder::new().name("expiry".to_owned()).spawn(move || worker.run());
-        let thread = thread
+        let thread = Background::start("expiry", move || worker.run())
             .inspect_err(|error| error!(log, "no branch expires: no thread"; "error" => %error));
-        Expiry { shared, thread: Mutex::new(thread.ok()) }
+        Expiry { shared, thread: thread.unwrap_or_default() }
     }
 
     /// Which timelines clients are reading.
@@ -92,21 +84,17 @@ impl Expiry {
 
     /// Looks again at once: an expiry has been set or taken back.
     pub fn look_again(&self) {
-        self.shared.state.lock().changed = true;
-        self.shared.wake.notify_one();
+        self.shared.bell.look_again();
     }
 
     /// Why a branch that has expired is still there.
     pub fn kept_because(&self, timeline: TimelineId) -> Option<String> {
-        self.shared.state.lock().kept.get(&timeline).cloned()
+        self.shared.kept.lock().get(&timeline).cloned()
     }
 
     /// Ends it. A deletion that is under way is finished.
     pub fn stop(&self) {
-        self.shared.state.lock().stopped = true;
-        self.shared.wake.notify_one();
-        let thread = self.thread.lock().take();
-        if thread.is_some_and(|thread| thread.join().is_err()) {
+        if !self.thread.stop(&self.shared.bell) {
             error!(self.shared.log, "the thread that deletes expired branches has panicked");
         }
     }
@@ -115,17 +103,7 @@ impl Expiry {
 impl Shared {
     fn run(&self) {
         let mut watch = Watch::default();
-        loop {
-            let pause = self.look(&mut watch);
-            let mut state = self.state.lock();
-            if !state.stopped && !state.changed {
-                self.wake.wait_for(&mut state, pause);
-            }
-            state.changed = false;
-            if state.stopped {
-                return;
-            }
-        }
+        while self.bell.wait(self.look(&mut watch)) {}
     }
 
     /// Deletes what is due, and says when to look again.
@@ -146,17 +124,17 @@ impl Shared {
             expiring.into_iter().partition(|branch| left(branch).is_zero());
         let ids: Vec<TimelineId> = expired.iter().map(|branch| branch.timeline).collect();
         let due = watch.look(moment, &ids, self.grace);
-        self.state.lock().kept.retain(|id, _| ids.contains(id));
+        self.kept.lock().retain(|id, _| ids.contains(id));
         let mut remain = false;
         for branch in expired {
-            if self.state.lock().stopped {
+            if self.bell.is_stopped() {
                 break;
             }
             let id = branch.timeline;
             let outcome = match due.contains(&id) {
                 true => self.delete(&branch),
                 // The reason why it did not go before is the better one.
-                false if self.state.lock().kept.contains_key(&id) => {
+                false if self.kept.lock().contains_key(&id) => {
                     remain = true;
                     continue;
                 }
@@ -166,7 +144,7 @@ impl Shared {
                 Ok(()) => {
                     info!(self.log, "branch has expired"; "branch" => %branch.name,
                         "timeline" => %id);
-                    self.state.lock().kept.remove(&id);
+                    self.kept.lock().remove(&id);
                 }
                 Err(kept) => {
                     remain = true;
@@ -177,7 +155,7 @@ impl Shared {
                         }
                         Kept::Refused(text) => text,
                     };
-                    let before = self.state.lock().kept.insert(id, text.clone());
+                    let before = self.kept.lock().insert(id, text.clone());
                     if before.as_ref() != Some(&text) {
                         info!(self.log, "branch has expired and is still there: {}", text;
                             "branch" => %branch.name);
