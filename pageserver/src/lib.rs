@@ -16,7 +16,6 @@ mod damage;
 pub mod error_text;
 pub mod expiry;
 mod free_space;
-pub mod in_use;
 pub mod index;
 pub mod ingest;
 pub mod key;

@@ -17,7 +17,6 @@ use slog::{Logger, error, info, warn};
 
 use crate::background::{Background, Bell};
 use crate::error_text::with_causes;
-use crate::in_use::InUse;
 use crate::repository::{Branch, Repository, RepositoryError};
 use crate::wal::followers::{FollowError, Followers};
 use watch::{Moment, Watch};
@@ -36,7 +35,6 @@ pub struct Expiry {
 struct Shared {
     repository: Arc<Repository>,
     followers: Arc<Followers>,
-    in_use: Arc<InUse>,
     grace: Duration,
     log: Logger,
     /// Rings when something may expire sooner than was thought.
@@ -65,7 +63,6 @@ impl Expiry {
         let shared = Arc::new(Shared {
             repository,
             followers,
-            in_use: Arc::default(),
             grace,
             log: log.clone(),
             bell: Bell::default(),
@@ -75,11 +72,6 @@ impl Expiry {
         let thread = Background::start("expiry", move || worker.run())
             .inspect_err(|error| error!(log, "no branch expires: no thread"; "error" => %error));
         Expiry { shared, thread: thread.unwrap_or_default() }
-    }
-
-    /// Which timelines clients are reading.
-    pub fn in_use(&self) -> &Arc<InUse> {
-        &self.shared.in_use
     }
 
     /// Looks again at once: an expiry has been set or taken back.
@@ -171,7 +163,7 @@ impl Shared {
         let id = branch.timeline;
         let refused = |error: RepositoryError| Kept::Refused(with_causes(&error));
         self.repository.check_deletable(&branch.name).map_err(refused)?;
-        if self.in_use.is_read(id) {
+        if self.repository.readings().is_read(id) {
             return Err(Kept::Used("it has expired, but pages of it are being read".to_owned()));
         }
         self.followers.leave_if_gone(id).map_err(|error| match error {

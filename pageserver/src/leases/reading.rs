@@ -1,5 +1,7 @@
 //! `Readings`: which LSNs are being read on connections, in memory only.
 //!
+//! A timeline that a connection reads is in use, and its branch does not expire.
+//!
 //! Whoever has read at an LSN may go on reading there while the connection lasts, as long as no pause is longer than
 //! `LASTS`. The first read at an LSN is no race: it is answered if the history was there when it was begun
 //! and when it was done, and else refused with the horizon.
@@ -57,6 +59,11 @@ impl Readings {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.streams.lock().insert(number, Read { timeline, at: BTreeMap::new() });
         Stream { readings: self.clone(), number, noted: None }
+    }
+
+    /// Whether there is a connection that reads `timeline`.
+    pub fn is_read(&self, timeline: TimelineId) -> bool {
+        self.streams.lock().values().any(|read| read.timeline == timeline)
     }
 
     /// What is being read of which timeline.
@@ -134,5 +141,16 @@ mod tests {
         assert_eq!(readings.list(), [(id, Needed::since(lsn(3)))]);
         drop(stream);
         assert!(readings.list().is_empty());
+    }
+
+    #[test]
+    fn a_timeline_is_read_until_the_last_reader_has_left() {
+        let readings = Arc::new(Readings::default());
+        let id = TimelineId::from_bytes([1; 16]);
+        let (a, b) = (readings.begin(id), readings.begin(id));
+        drop(a);
+        assert!(readings.is_read(id));
+        drop(b);
+        assert!(!readings.is_read(id));
     }
 }

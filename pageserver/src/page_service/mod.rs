@@ -122,22 +122,20 @@ impl Connection {
         match command {
             Command::PageStream { timeline, generation } => {
                 let (id, timeline) = self.service.timeline(&timeline)?;
-                let _reader = self.service.expiry.in_use().enter(id);
+                let reading = self.service.repository.readings().begin(id);
                 let compute = match generation {
                     Some(generation) => self.service.compute(id, generation),
                     None => None,
                 };
                 let mut copy = out.copy_both()?;
                 let timeout = self.service.lsn_timeout;
-                let reading = self.service.repository.readings().begin(id);
                 pagestream::serve(&timeline, compute, reading, timeout, &self.log, &mut copy)?;
                 out.complete("PAGESTREAM")?;
             }
             Command::BaseBackup { timeline, lsn, form } => {
                 let (id, timeline) = self.service.timeline(&timeline)?;
-                let _reader = self.service.expiry.in_use().enter(id);
-                let began = Instant::now();
                 let mut reading = self.service.repository.readings().begin(id);
+                let began = Instant::now();
                 if let Some(lsn) = lsn {
                     reading.reads_on(lsn);
                 }
