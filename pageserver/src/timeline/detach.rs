@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::freeze::FreezeError;
-use super::manifest::{Layered, Manifest, Origin};
+use super::manifest::Origin;
 use super::{Below, Timeline, control_file_in};
 use crate::work::WorkKind;
 
@@ -28,13 +28,7 @@ impl Timeline {
     /// `Manifest`.
     pub(crate) fn set_detaching(&self, detaching: bool) -> Result<(), FreezeError> {
         let layered = self.layered.lock();
-        Manifest {
-            layered: Layered::clone(&layered),
-            origin: self.origin(),
-            detaching,
-            ..self.manifest.clone()
-        }
-        .write(&self.dir)?;
+        self.write_manifest(&layered, self.origin(), detaching)?;
         self.detaching.store(detaching, Ordering::Relaxed);
         Ok(())
     }
@@ -47,7 +41,7 @@ impl Timeline {
         let _reshaping = self.reshaping.lock();
         let Below::Ancestor(ancestor, at) = &*self.below() else { return Ok(()) };
         // What counts is what is there for those that read, which is the ancestor's until the end.
-        match self.has_image_at(*at) || self.image_of(ancestor, *at, WorkKind::Detaching)? {
+        match self.image_of(ancestor, *at, WorkKind::Detaching)? {
             true => Ok(()),
             false => Err(FreezeError::ShutDown),
         }
@@ -68,13 +62,7 @@ impl Timeline {
         durable_files::write_file(&path, &self.cluster.control_file_bytes)
             .map_err(|source| FreezeError::Io { path, source })?;
         let layered = self.layered.lock();
-        Manifest {
-            layered: Layered::clone(&layered),
-            origin: Origin::OwnImage,
-            detaching: false,
-            ..self.manifest.clone()
-        }
-        .write(&self.dir)?;
+        self.write_manifest(&layered, Origin::OwnImage, false)?;
         self.detaching.store(false, Ordering::Relaxed);
         let before = self.history.write().stand_alone();
         drop(layered);

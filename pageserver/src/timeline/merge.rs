@@ -12,7 +12,7 @@ use postgres_formats::{Lsn, PageImage};
 use super::Timeline;
 use super::freeze::{FreezeError, delta_name};
 use super::get_page::{GetPageError, PageRequest};
-use super::manifest::{Layered, Manifest};
+use super::manifest::{Layered, Manifest, Origin};
 use crate::error_text::with_causes;
 use crate::layer::delta::{DeltaLayer, MergeError, Merged, write_merged};
 use crate::layer::file::make_file;
@@ -139,14 +139,20 @@ impl Timeline {
         layered: &mut Layered,
         next: Layered,
     ) -> Result<(), FreezeError> {
-        Manifest {
-            layered: next.clone(),
-            origin: self.origin(),
-            detaching: self.is_detaching(),
-            ..self.manifest.clone()
-        }
-        .write(&self.dir)?;
+        self.write_manifest(&next, self.origin(), self.is_detaching())?;
         *layered = next;
+        Ok(())
+    }
+
+    /// Writes the manifest, of which only this ever changes. Whoever calls holds the lock `layered`.
+    pub(super) fn write_manifest(
+        &self,
+        layered: &Layered,
+        origin: Origin,
+        detaching: bool,
+    ) -> Result<(), FreezeError> {
+        let layered = layered.clone();
+        Manifest { layered, origin, detaching, ..self.manifest.clone() }.write(&self.dir)?;
         Ok(())
     }
 
