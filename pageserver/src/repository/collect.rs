@@ -3,7 +3,7 @@
 use pageserver_client::RetentionSpec;
 use postgres_formats::{Lsn, TimelineId};
 
-use super::holds::Hold;
+use super::holds::{Hold, needed_by};
 use super::{Repository, RepositoryError};
 use crate::timeline::{Collected, LayerFile, Needed, Span, Timeline};
 
@@ -87,9 +87,8 @@ impl Repository {
     pub fn collect(&self, id: TimelineId) -> Result<Collected, RepositoryError> {
         let timeline = self.timeline(id)?;
         loop {
-            let removal = self.with_holds(&timeline, |holds| {
-                timeline.collect(&holds.iter().map(|hold| hold.needed).collect::<Vec<_>>())
-            })??;
+            let removal =
+                self.with_holds(&timeline, |holds| timeline.collect(&needed_by(holds)))??;
             match removal {
                 Some(removal) => return Ok(removal.finish()),
                 // Branches can be made while somebody else is about the layers.
@@ -105,8 +104,7 @@ impl Repository {
     pub fn outlook(&self, id: TimelineId) -> Result<Outlook, RepositoryError> {
         let timeline = self.timeline(id)?;
         let holds = self.with_holds(&timeline, <[Hold]>::to_vec)?;
-        let needed: Vec<Needed> = holds.iter().map(|hold| hold.needed).collect();
-        let collected = timeline.unneeded(&needed);
+        let collected = timeline.unneeded(&needed_by(&holds));
         Ok(Outlook::of(&timeline.layer_files(), holds, collected))
     }
 

@@ -11,10 +11,11 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use postgres_formats::{Lsn, TimelineId, Timestamp};
 
+use super::holds::needed_by;
 use super::scan::timeline_dir;
 use super::{Outlook, Repository};
 use crate::timeline::manifest::{Manifest, Origin};
-use crate::timeline::{Collected, LayerFile, Needed, unneeded};
+use crate::timeline::{Collected, LayerFile, Needed, horizon_of, unneeded};
 
 /// What a manifest says about layers.
 pub(super) struct Glance {
@@ -125,9 +126,8 @@ impl Repository {
             }
         };
         let holds = self.holds(id, windows, tags, beginning);
-        let needed: Vec<Needed> = holds.iter().map(|hold| hold.needed).collect();
-        let horizon = needed.iter().filter(|all| all.to == Lsn::MAX).map(|all| all.from).min();
-        let horizon = horizon.unwrap_or(Lsn::MAX);
+        let needed = needed_by(&holds);
+        let horizon = horizon_of(&needed);
         let collected = Collected { horizon, layers: unneeded(&files, &needed) };
         Some(Outlook::of(&files, holds, collected))
     }

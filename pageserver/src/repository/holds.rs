@@ -63,6 +63,11 @@ pub struct Hold {
     pub holder: Holder,
 }
 
+/// Which parts are needed.
+pub(super) fn needed_by(holds: &[Hold]) -> Vec<Needed> {
+    holds.iter().map(|hold| hold.needed).collect()
+}
+
 /// A branch of which a timeline is the history, or a part of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Reader {
@@ -250,9 +255,9 @@ impl Repository {
             }
         }
         for lease in self.leases.list() {
-            let holder = match lease.lasts {
-                None => Holder::Compute(lease.name),
-                Some(_) => Holder::Reader(lease.name),
+            let holder = match lease.ends_by_itself() {
+                false => Holder::Compute(lease.name),
+                true => Holder::Reader(lease.name),
             };
             let all = match lease.since {
                 true => lease.lsns.first().copied().map(Needed::since).into_iter().collect(),

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::MutexGuard;
 use postgres_formats::Lsn;
+use postgres_formats::lsn::WalSegmentSize;
 
 use super::error::TimelineError;
 use super::freeze::FreezeError;
@@ -40,6 +41,12 @@ impl Needed {
     /// Every LSN from one on.
     pub fn since(lsn: Lsn) -> Needed {
         Needed { from: lsn, to: Lsn::MAX }
+    }
+
+    /// Whether `lsn` is one of them, or names the same place as one.
+    fn has(&self, lsn: Lsn, size: WalSegmentSize) -> bool {
+        let lsn = lsn.normalized(size);
+        self.from.normalized(size) <= lsn && lsn <= self.to.normalized(size)
     }
 }
 
@@ -165,10 +172,8 @@ impl Timeline {
     pub(super) fn is_retained(&self, lsn: Lsn) -> bool {
         let size = self.cluster.segment_size;
         let lsn = lsn.normalized(size);
-        let is_in =
-            |all: Needed| all.from.normalized(size) <= lsn && lsn <= all.to.normalized(size);
         let retained = self.retained.read();
-        lsn >= retained.horizon || retained.all().any(is_in)
+        lsn >= retained.horizon || retained.all().any(|all| all.has(lsn, size))
     }
 
     /// The oldest LSN from which on all can be asked for.
@@ -179,13 +184,10 @@ impl Timeline {
     /// The same up to `end`, which can be asked for.
     fn oldest_before(&self, end: Lsn) -> Lsn {
         let size = self.cluster.segment_size;
-        let end_normalized = end.normalized(size);
-        let has_end = |all: &Needed| {
-            all.from.normalized(size) <= end_normalized && end_normalized <= all.to.normalized(size)
-        };
         let oldest = {
             let retained = self.retained.read();
-            let oldest = retained.all().filter(has_end).map(|all| all.from).min();
+            let has_end = retained.all().filter(|all| all.has(end, size));
+            let oldest = has_end.map(|all| all.from).min();
             oldest.unwrap_or(end.min(retained.horizon))
         };
         if oldest > self.start_lsn() {
@@ -202,8 +204,7 @@ impl Timeline {
 impl Retained {
     /// All that is in `kept`.
     fn of(kept: BTreeSet<Needed>) -> Retained {
-        let open = kept.iter().filter(|all| all.to == Lsn::MAX);
-        let horizon = open.map(|all| all.from).min().unwrap_or(Lsn::MAX);
+        let horizon = horizon_of(&kept);
         let before = kept.into_iter().filter(|all| all.from < horizon);
         let (points, ranges): (Vec<Needed>, _) = before.partition(|all| all.from == all.to);
         Retained { horizon, points: points.into_iter().map(|point| point.from).collect(), ranges }
@@ -215,6 +216,12 @@ impl Retained {
         let since = Some(Needed::since(self.horizon)).filter(|since| since.from < Lsn::MAX);
         since.into_iter().chain(points).chain(self.ranges.iter().copied())
     }
+}
+
+/// From where on all that will ever be is `needed`; `Lsn::MAX`: from nowhere.
+pub(crate) fn horizon_of<'a>(needed: impl IntoIterator<Item = &'a Needed>) -> Lsn {
+    let open = needed.into_iter().filter(|all| all.to == Lsn::MAX);
+    open.map(|all| all.from).min().unwrap_or(Lsn::MAX)
 }
 
 /// The layers without which each of `needed` is still answered.

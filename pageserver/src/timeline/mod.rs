@@ -59,7 +59,7 @@ use manifest::{Layered, Manifest, Origin, Retained};
 
 pub use checkpoint_at::StateAt;
 pub use collect::{Collected, Needed};
-pub(crate) use collect::{Span, unneeded};
+pub(crate) use collect::{Span, horizon_of, unneeded};
 pub use compact::Compacted;
 pub use debt::Debt;
 pub(crate) use debt::look_after;
