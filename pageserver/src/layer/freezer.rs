@@ -84,7 +84,7 @@ pub struct LayerShared {
     /// The options.
     pub options: LayerOptions,
     /// Layers that are open, and blocks of them that were read.
-    pub blocks: LayerFiles,
+    pub files: LayerFiles,
     /// What is being done about layers just now.
     pub works: Works,
     /// WAL segments that are open.
@@ -131,7 +131,7 @@ impl LayerShared {
         });
         Arc::new(LayerShared {
             options,
-            blocks: LayerFiles::new(options.open_files_max, options.cache_bytes),
+            files: LayerFiles::new(options.open_files_max, options.cache_bytes),
             works: Works::default(),
             segments: OpenSegments::new(options.open_files_max),
             to_write: Mutex::new(to_write.flatten()),

@@ -142,7 +142,7 @@ impl Repository {
 
     /// How many layers are kept open, over all timelines.
     pub fn open_layers(&self) -> usize {
-        self.layers.blocks.open_count()
+        self.layers.files.open_count()
     }
 
     /// The slots, so that no shard is locked while one of them is.

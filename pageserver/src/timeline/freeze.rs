@@ -196,7 +196,7 @@ impl Timeline {
     }
 
     pub(super) fn open_layer(&self, path: &Path) -> Result<DeltaLayer, LayerError> {
-        DeltaLayer::open(path, self.id(), self.cluster.segment_size, &self.layers.blocks)
+        DeltaLayer::open(path, self.id(), self.cluster.segment_size, &self.layers.files)
     }
 }
 

@@ -124,7 +124,7 @@ impl Timeline {
             "entries" => summary.entry_count, "raw_bytes" => summary.raw_bytes,
             "bytes" => summary.file_bytes, "milliseconds" => began.elapsed().as_millis() as u64);
         let piece =
-            ImagedLayer::open(&path, self.id(), self.cluster.segment_size, &self.layers.blocks)?;
+            ImagedLayer::open(&path, self.id(), self.cluster.segment_size, &self.layers.files)?;
         let mut layered = self.layered.lock();
         let mut next = Layered::clone(&layered);
         next.images.push(name);

@@ -160,7 +160,7 @@ impl Timeline {
     pub(super) fn remove_layers(&self, names: &[String]) {
         for name in names {
             let path = self.dir.join("layers").join(name);
-            let kept_open = self.layers.blocks.keep_open(&path);
+            let kept_open = self.layers.files.keep_open(&path);
             if let Err(error) = kept_open.and_then(|()| durable_files::unlink(&path)) {
                 // It does not count, and goes when the timeline is opened.
                 slog::warn!(self.log, "a layer that is not needed cannot be removed";

@@ -218,12 +218,12 @@ impl Timeline {
             .map_err(|source| TimelineError::Io { path: folder.clone(), source })?;
         let open = |name| {
             let path = folder.join(name);
-            DeltaLayer::open(&path, manifest.id, cluster.segment_size, &layers.blocks)
+            DeltaLayer::open(&path, manifest.id, cluster.segment_size, &layers.files)
         };
         let deltas = manifest.layered.deltas.iter().map(open).collect::<Result<_, _>>()?;
         let open = |name| {
             let path = folder.join(name);
-            ImagedLayer::open(&path, manifest.id, cluster.segment_size, &layers.blocks)
+            ImagedLayer::open(&path, manifest.id, cluster.segment_size, &layers.files)
         };
         let images = manifest.layered.images.iter().map(open).collect::<Result<_, _>>()?;
         let start = manifest.layered.end.normalized(cluster.segment_size);
