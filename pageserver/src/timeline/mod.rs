@@ -26,6 +26,7 @@ mod load;
 pub mod manifest;
 mod merge;
 mod objects;
+mod page_plan;
 mod retire_wal;
 mod tidy;
 mod times;
