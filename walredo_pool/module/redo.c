@@ -91,10 +91,27 @@ static RedoTarget target;
 static Buffer target_buffer = InvalidBuffer;
 static int	other_blocks;
 
+/*
+ * The map pages that were put into buffers last: records of one page mostly
+ * need the same two again.
+ */
+static struct
+{
+	BlockNumber fsm;
+	BlockNumber vm;
+}			last_maps[STAND_INS];
+
 static RelLocator
 stand_in_locator(StandIn which)
 {
 	return stand_in[which]->smgr_rnode.node;
+}
+
+static void
+forget_maps(void)
+{
+	for (int i = 0; i < STAND_INS; i++)
+		last_maps[i].fsm = last_maps[i].vm = InvalidBlockNumber;
 }
 
 /*
@@ -118,6 +135,7 @@ redo_startup(void)
 		}
 	}
 
+	forget_maps();
 	reader = ALLOCATE_READER();
 	if (reader == NULL)
 		elog(FATAL, "out of memory");
@@ -158,9 +176,12 @@ lock_block(StandIn which, ForkNumber fork, BlockNumber block)
  * map as needed.  See to it that it need not look for them in a file.
  */
 static void
-put_map_page(StandIn which, ForkNumber fork, BlockNumber block)
+put_map_page(StandIn which, ForkNumber fork, BlockNumber block, BlockNumber *last)
 {
+	if (*last == block)
+		return;
 	UnlockReleaseBuffer(lock_block(which, fork, block));
+	*last = block;
 }
 
 /*
@@ -185,6 +206,7 @@ forget_blocks(void)
 	DROP_RELATIONS_BUFFERS(stand_in, STAND_INS);
 	target_buffer = InvalidBuffer;
 	other_blocks = 0;
+	forget_maps();
 }
 
 /*
@@ -410,8 +432,10 @@ rewrite_blocks(int target_id)
 
 			if (!blk->in_use || blk->forknum != MAIN_FORKNUM || !decoded->blocks[0].in_use)
 				continue;
-			put_map_page(places[id], FSM_FORKNUM, fsm_block(blk->blkno));
-			put_map_page(places[0], VISIBILITYMAP_FORKNUM, blk->blkno / HEAP_BLOCKS_PER_VM_PAGE);
+			put_map_page(places[id], FSM_FORKNUM, fsm_block(blk->blkno),
+						 &last_maps[places[id]].fsm);
+			put_map_page(places[0], VISIBILITYMAP_FORKNUM, blk->blkno / HEAP_BLOCKS_PER_VM_PAGE,
+						 &last_maps[places[0]].vm);
 		}
 	}
 }
