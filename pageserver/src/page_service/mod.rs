@@ -6,6 +6,7 @@
 
 pub mod command;
 mod command_spec;
+mod counts;
 mod error;
 mod execute;
 mod gc;
@@ -30,6 +31,7 @@ use crate::expiry::Expiry;
 use crate::repository::Repository;
 use crate::wal::followers::Followers;
 use command::{Command, CommandSpec, ignored_tag};
+use counts::StreamCounts;
 use error::CommandError;
 use table::Rows;
 
@@ -41,6 +43,7 @@ pub struct PageService {
     collector: Arc<Collector>,
     lsn_timeout: Duration,
     started: Instant,
+    streams: StreamCounts,
     log: Logger,
 }
 
@@ -61,6 +64,7 @@ impl PageService {
             collector,
             lsn_timeout,
             started: Instant::now(),
+            streams: StreamCounts::default(),
             log: log.clone(),
         }
     }
@@ -128,8 +132,10 @@ impl Connection {
                     None => None,
                 };
                 let mut copy = out.copy_both()?;
-                let timeout = self.service.lsn_timeout;
-                pagestream::serve(&timeline, compute, reading, timeout, &self.log, &mut copy)?;
+                let (timeout, counts) = (self.service.lsn_timeout, &self.service.streams);
+                pagestream::serve(
+                    &timeline, compute, reading, timeout, counts, &self.log, &mut copy,
+                )?;
                 out.complete("PAGESTREAM")?;
             }
             Command::BaseBackup { timeline, lsn, form } => {

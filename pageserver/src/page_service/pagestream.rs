@@ -20,6 +20,7 @@ use postgres_wire::server::{CopyBoth, QueryError};
 use postgres_wire::{ConnectionError, SqlState};
 use slog::{Logger, warn};
 
+use super::counts::StreamCounts;
 use crate::error_text::with_causes;
 use crate::key::PageKey;
 use crate::leases::Stream;
@@ -47,10 +48,11 @@ pub(super) fn serve(
     compute: Option<Compute>,
     reading: Stream,
     lsn_timeout: Duration,
+    counts: &StreamCounts,
     log: &Logger,
     copy: &mut CopyBoth<'_>,
 ) -> Result<(), QueryError> {
-    let mut stream = PageStream { timeline, compute, reading, lsn_timeout, log, copy };
+    let mut stream = PageStream { timeline, compute, reading, lsn_timeout, counts, log, copy };
     while let Some(first) = stream.copy.recv()? {
         let batch = stream.gather(first)?;
         stream.answer(batch)?;
@@ -64,6 +66,7 @@ struct PageStream<'a, 'c> {
     /// What it reads is kept while it does.
     reading: Stream,
     lsn_timeout: Duration,
+    counts: &'a StreamCounts,
     log: &'a Logger,
     copy: &'a mut CopyBoth<'c>,
 }
@@ -83,6 +86,7 @@ impl PageStream<'_, '_> {
             let full = pages >= BATCH_PAGES_MAX || batch.len() >= BATCH_REQUESTS_MAX;
             next = if full { None } else { self.copy.try_recv_buffered() };
         }
+        self.counts.add_batch(batch.len(), pages);
         Ok(batch)
     }
 
