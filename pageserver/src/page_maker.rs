@@ -3,17 +3,15 @@
 //! One for all timelines of a repository: a version of a page is the same for every branch that
 //! sees it, so the cache is keyed by the version, not by who asks.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use cache::Cache;
 use parking_lot::Mutex;
-use postgres_formats::wal::{DecodedRecord, WalRecord};
+use postgres_formats::wal::{DecodedRecord, RecordParseError, WalRecord};
 use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, TimelineId};
-use walredo_pool::{
-    CustomManagers, PendingRedo, RedoError, RedoRecord, RedoRequest, WalRedoConfig, WalRedoPool,
-};
+use walredo_pool::{CustomManagers, RedoBatch, RedoError, RedoRecords, WalRedoConfig, WalRedoPool};
 
 use crate::ingest;
 use crate::key::PageKey;
@@ -74,50 +72,74 @@ impl MakeError {
 /// Records to be applied to one page, all by the same means.
 enum Run {
     /// By PostgreSQL's redo, to a page of this relation.
-    Postgres(RelTag, BlockNumber, Vec<RedoRecord>),
+    Postgres(RelTag, BlockNumber, RedoRecords),
     /// By our own code, to the page of this name.
     Native(PageKey, Vec<(WalRecord, DecodedRecord)>),
 }
 
 /// A page in the making.
 pub(crate) struct Job {
-    image: Option<PageImage>,
-    /// What is still to be applied, the next one last.
-    runs: Vec<Run>,
+    /// `None`: zeros.
+    image: Option<Arc<PageImage>>,
+    /// What is still to be applied, in order.
+    runs: VecDeque<Run>,
+    /// How much is expected, to make room once: records, and their bytes together.
+    expected: (usize, usize),
 }
 
 impl Job {
-    /// `base`: the page before the first record, `None` for zeros. `records`: oldest first, each
-    /// with the name it has for the page and whether our own code applies it.
-    pub(crate) fn new(
-        base: Option<PageImage>,
-        records: impl IntoIterator<Item = (ObjectPage, WalRecord, DecodedRecord, bool)>,
-    ) -> Job {
-        let mut runs: Vec<Run> = Vec::new();
-        for (page, record, decoded, native) in records {
-            match (page.object, native) {
-                (ObjectTag::Rel(rel), false) => match runs.last_mut() {
-                    Some(Run::Postgres(r, b, list)) if *r == rel && *b == page.block => {
-                        list.push(redo_record(&record));
-                    }
-                    _ => runs.push(Run::Postgres(rel, page.block, vec![redo_record(&record)])),
-                },
-                _ => {
-                    let key = PageKey::from(page);
-                    match runs.last_mut() {
-                        Some(Run::Native(k, list)) if *k == key => list.push((record, decoded)),
-                        _ => runs.push(Run::Native(key, vec![(record, decoded)])),
-                    }
-                }
-            }
-        }
-        runs.reverse();
-        Job { image: base, runs }
+    /// `base`: the page before the first record, `None` for zeros.
+    pub(crate) fn new(base: Option<Arc<PageImage>>, expected: (usize, usize)) -> Job {
+        Job { image: base, runs: VecDeque::new(), expected }
     }
-}
 
-fn redo_record(record: &WalRecord) -> RedoRecord {
-    RedoRecord { end: record.end, bytes: Bytes::clone(&record.bytes) }
+    /// The page is so, whatever was to be done before.
+    pub(crate) fn begin_with(&mut self, image: PageImage) {
+        self.image = Some(Arc::new(image));
+        self.runs.clear();
+    }
+
+    /// Then PostgreSQL's redo is to apply a record, which knows the page by that name; our own code, if
+    /// it is no page of a relation.
+    ///
+    /// # Errors
+    /// That the record, which has to be our own code's, makes no sense.
+    pub(crate) fn redo(
+        &mut self,
+        page: ObjectPage,
+        record: WalRecord,
+    ) -> Result<(), RecordParseError> {
+        let ObjectTag::Rel(rel) = page.object else { return self.apply(page, record) };
+        if let Some(Run::Postgres(r, b, records)) = self.runs.back_mut()
+            && (*r, *b) == (rel, page.block)
+        {
+            records.push(record.end, &record.bytes);
+            return Ok(());
+        }
+        let (count, bytes) = std::mem::take(&mut self.expected);
+        let mut records = RedoRecords::with_capacity(count, bytes);
+        records.push(record.end, &record.bytes);
+        self.runs.push_back(Run::Postgres(rel, page.block, records));
+        Ok(())
+    }
+
+    /// Then our own code is to apply a record, which knows the page by that name.
+    ///
+    /// # Errors
+    /// That the record makes no sense.
+    pub(crate) fn apply(
+        &mut self,
+        page: ObjectPage,
+        record: WalRecord,
+    ) -> Result<(), RecordParseError> {
+        let key = PageKey::from(page);
+        let decoded = DecodedRecord::parse(&record.bytes)?;
+        match self.runs.back_mut() {
+            Some(Run::Native(k, records)) if *k == key => records.push((record, decoded)),
+            _ => self.runs.push_back(Run::Native(key, vec![(record, decoded)])),
+        }
+        Ok(())
+    }
 }
 
 /// Makes pages and remembers them.
@@ -192,62 +214,88 @@ impl PageMaker {
         Some(format!("no redo process can be started: {failure}{remedy}"))
     }
 
-    /// Does the jobs, the redo processes working on as many of them at once as they can. The
-    /// results are in the order of the jobs.
-    pub(crate) fn make_all(
-        &self,
-        jobs: Vec<Job>,
-        control_file: &[u8],
-    ) -> Vec<Result<PageImage, MakeError>> {
-        // Everything is handed in before anything is waited for.
-        let started: Vec<_> = jobs.into_iter().map(|job| self.advance(job, control_file)).collect();
-        let finish = |mut step: Result<Step, MakeError>| loop {
-            match step? {
-                Step::Done(page) => return Ok(page),
-                Step::Waiting(mut job, pending) => {
-                    step = match pending.wait() {
-                        Ok(page) => {
-                            job.image = Some(page);
-                            self.advance(job, control_file)
-                        }
-                        Err(error) => Err(error.into()),
-                    }
-                }
-            }
-        };
-        started.into_iter().map(finish).collect()
+    /// Makes pages for one who gives jobs and takes pages.
+    pub(crate) fn workshop<'a>(&'a self, control_file: &'a [u8]) -> Workshop<'a> {
+        Workshop {
+            maker: self,
+            control_file,
+            batch: RedoBatch::default(),
+            waiting: HashMap::new(),
+            done: VecDeque::new(),
+        }
     }
 
-    /// Goes on with a job up to the next request to PostgreSQL's redo.
-    fn advance(&self, mut job: Job, control_file: &[u8]) -> Result<Step, MakeError> {
+    /// Makes a page.
+    pub(crate) fn make(&self, job: Job, control_file: &[u8]) -> Result<PageImage, MakeError> {
+        let mut workshop = self.workshop(control_file);
+        workshop.add(0, job);
+        workshop.take().map_or_else(|| unreachable!("one job has one result"), |(_, made)| made)
+    }
+}
+
+/// Pages in the making. Redo of one begins when its job is added, and goes on while the next job is
+/// being thought of.
+pub(crate) struct Workshop<'a> {
+    maker: &'a PageMaker,
+    control_file: &'a [u8],
+    batch: RedoBatch,
+    /// Jobs of which redo has a part, and that have others behind it.
+    waiting: HashMap<usize, Job>,
+    done: VecDeque<(usize, Result<PageImage, MakeError>)>,
+}
+
+impl Workshop<'_> {
+    /// Begins with a job. `number` is the caller's name for it.
+    pub(crate) fn add(&mut self, number: usize, job: Job) {
+        if let Some(made) = self.advance(number, job).transpose() {
+            self.done.push_back((number, made));
+        }
+    }
+
+    /// Waits for any of the pages; `None` if all have been taken.
+    pub(crate) fn take(&mut self) -> Option<(usize, Result<PageImage, MakeError>)> {
         loop {
-            match job.runs.pop() {
-                None => return Ok(Step::Done(job.image.unwrap_or_else(PageImage::zeroed))),
+            if let Some(done) = self.done.pop_front() {
+                return Some(done);
+            }
+            let (number, result) = self.batch.take()?;
+            match (result, self.waiting.remove(&number)) {
+                (Ok(page), Some(mut job)) => {
+                    job.image = Some(Arc::new(page));
+                    self.add(number, job);
+                }
+                (result, _) => return Some((number, result.map_err(MakeError::from))),
+            }
+        }
+    }
+
+    /// Goes on with a job up to the next request to PostgreSQL's redo; gives the page if there is none.
+    fn advance(&mut self, number: usize, mut job: Job) -> Result<Option<PageImage>, MakeError> {
+        loop {
+            match job.runs.pop_front() {
+                None => {
+                    let image = job.image.map(Arc::unwrap_or_clone);
+                    return Ok(Some(image.unwrap_or_else(PageImage::zeroed)));
+                }
                 Some(Run::Native(key, records)) => {
-                    let mut image = job.image.take().unwrap_or_else(PageImage::zeroed);
+                    let image = job.image.get_or_insert_with(|| Arc::new(PageImage::zeroed()));
+                    let image = Arc::make_mut(image);
                     for (record, decoded) in &records {
-                        ingest::native::apply(record, decoded, &key, &mut image).map_err(
-                            |error| MakeError::Native {
-                                end: record.end,
-                                message: error.to_string(),
-                            },
-                        )?;
+                        ingest::native::apply(record, decoded, &key, image).map_err(|error| {
+                            MakeError::Native { end: record.end, message: error.to_string() }
+                        })?;
                     }
-                    job.image = Some(image);
                 }
                 Some(Run::Postgres(rel, block, records)) => {
-                    let pool = self.start_pool(control_file)?;
+                    let pool = self.maker.start_pool(self.control_file)?;
                     let base = job.image.take();
-                    let pending = pool.submit(RedoRequest { rel, block, base, records });
-                    return Ok(Step::Waiting(job, pending));
+                    self.batch.submit(pool, number, (rel, block), base.as_deref(), records);
+                    if !job.runs.is_empty() {
+                        self.waiting.insert(number, job);
+                    }
+                    return Ok(None);
                 }
             }
         }
     }
-}
-
-/// How far a job is.
-enum Step {
-    Done(PageImage),
-    Waiting(Job, PendingRedo),
 }

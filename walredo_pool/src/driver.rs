@@ -18,14 +18,14 @@ use postgres_formats::Lsn;
 use slog::Logger;
 
 use crate::error::RedoError;
-use crate::job::{Job, Work};
+use crate::job::Job;
 use crate::limits::{
     DEATHS_PER_REQUEST_MAX, FAILED_STARTS_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_REQUESTS_MAX,
     START_PAUSE_MAX, START_PAUSE_MIN, WRITE_AHEAD_BYTES_MAX,
 };
 use crate::poison::save_poisoned;
 use crate::process::{Exchanged, RedoProcess, StartError};
-use crate::protocol::{Reply, encode_mask, encode_redo};
+use crate::protocol::Reply;
 use crate::shared::Shared;
 
 /// One process's driver.
@@ -93,11 +93,11 @@ impl Driver {
     fn fail_waiting(&mut self, message: String) {
         let failure = RedoError::CannotStart { message };
         for job in self.again.drain(..) {
-            let _ = job.result.send(Err(failure.clone()));
+            job.answer.give(Err(failure.clone()));
         }
         while self.shared.ready.load(Ordering::SeqCst) == 0 {
             let Ok(job) = self.queue.try_recv() else { break };
-            let _ = job.result.send(Err(failure.clone()));
+            job.answer.give(Err(failure.clone()));
         }
     }
 
@@ -207,14 +207,7 @@ impl Driver {
     }
 
     fn send(&self, process: &mut RedoProcess, in_flight: &mut VecDeque<Job>, job: Job) {
-        match &job.work {
-            Work::Redo { request, verify } => {
-                encode_redo(&mut process.outbox, job.id, request, *verify);
-            }
-            Work::Mask { kind, block, page } => {
-                encode_mask(&mut process.outbox, job.id, *kind, *block, page);
-            }
-        }
+        process.outbox.append_all(&job.messages);
         in_flight.push_back(job);
     }
 
@@ -243,7 +236,7 @@ impl Driver {
             match result {
                 Ok(page) => {
                     self.count(&job);
-                    let _ = job.result.send(Ok(page));
+                    job.answer.give(Ok(page));
                 }
                 Err((record, message)) => self.refused(process, job, record, message),
             }
@@ -253,9 +246,9 @@ impl Driver {
 
     fn count(&self, job: &Job) {
         let counters = &self.shared.counters;
-        if let Work::Redo { request, .. } = &job.work {
+        if job.rel.is_some() {
             counters.pages.fetch_add(1, Ordering::Relaxed);
-            counters.records.fetch_add(request.records.len() as u64, Ordering::Relaxed);
+            counters.records.fetch_add(job.records, Ordering::Relaxed);
         }
     }
 
@@ -264,7 +257,7 @@ impl Driver {
         let saved = self.save(&job);
         slog::warn!(process.log(), "redo refused: {message}";
             "record" => %record, "page" => job.name(), "saved" => ?saved);
-        let _ = job.result.send(Err(RedoError::Refused { record, message, saved }));
+        job.answer.give(Err(RedoError::Refused { record, message, saved }));
     }
 
     /// The process has ended: sees to its jobs.
@@ -280,7 +273,7 @@ impl Driver {
                 let saved = self.save(&job);
                 slog::error!(process.log(), "redo processes die of this request";
                     "page" => job.name(), "saved" => ?saved);
-                let _ = job.result.send(Err(RedoError::Died { message, saved }));
+                job.answer.give(Err(RedoError::Died { message, saved }));
             }
         }
         self.keep(in_flight);
@@ -295,7 +288,7 @@ impl Driver {
             let saved = self.save(&job);
             slog::error!(process.log(), "redo took longer than {timeout:?}, process was killed";
                 "page" => job.name(), "saved" => ?saved, "end" => message);
-            let _ = job.result.send(Err(RedoError::Timeout { timeout, saved }));
+            job.answer.give(Err(RedoError::Timeout { timeout, saved }));
         }
         self.keep(in_flight);
     }
@@ -307,14 +300,6 @@ impl Driver {
     }
 
     fn save(&self, job: &Job) -> Option<PathBuf> {
-        match &job.work {
-            Work::Redo { request, verify } => save_poisoned(
-                &self.shared.config.work_dir.join("poisoned"),
-                job.id,
-                request,
-                *verify,
-            ),
-            Work::Mask { .. } => None,
-        }
+        save_poisoned(&self.shared.config.work_dir.join("poisoned"), job)
     }
 }

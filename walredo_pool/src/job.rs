@@ -1,49 +1,102 @@
 //! `Job`: what a redo process is asked, and who waits for the answer.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crossbeam::channel::Sender;
-use postgres_formats::{BlockNumber, PageImage};
+use postgres_formats::{BlockNumber, PageImage, RelTag};
 
 use crate::error::RedoError;
-use crate::request::{MaskKind, RedoRequest};
+use crate::outbox::{Outbox, Sealed};
+use crate::protocol::{BEGIN_SIZE, HEADER_SIZE, encode_begin, encode_finish, encode_mask};
+use crate::records::RedoRecords;
+use crate::request::MaskKind;
 
-/// What a process can be asked.
-pub enum Work {
-    /// A page.
-    Redo {
-        /// Which, and from what.
-        request: RedoRequest,
-        /// Compare with images for consistency checking.
-        verify: bool,
-    },
-    /// A masked page.
-    Mask {
-        /// The mask.
-        kind: MaskKind,
-        /// The page's block number.
-        block: BlockNumber,
-        /// The page.
-        page: PageImage,
-    },
-}
+/// What came of a job, and the number by which the one who waits knows it.
+pub type Answered = (usize, Result<PageImage, RedoError>);
 
-/// Work and who waits for it.
+/// Messages for a process and who waits for its answer.
 pub struct Job {
-    /// Distinguishes the jobs of a pool.
+    /// Distinguishes all jobs.
     pub id: u64,
-    /// What to do.
-    pub work: Work,
-    /// Where the result goes. Sending fails if nobody waits any more, which is fine.
-    pub result: Sender<Result<PageImage, RedoError>>,
+    /// Of which relation the page is; `None` for one that is to be masked.
+    pub rel: Option<RelTag>,
+    /// The page's block number.
+    pub block: BlockNumber,
+    /// Number of its records.
+    pub records: u64,
+    /// What the process is to read.
+    pub messages: Sealed,
+    /// Where the result goes.
+    pub answer: Answer,
     /// Processes that died on it.
     pub deaths: u32,
 }
 
 impl Job {
+    /// A page to be made: from `base`, or from zeros, by `records`.
+    pub fn redo(
+        (rel, block): (RelTag, BlockNumber),
+        base: Option<&PageImage>,
+        mut records: RedoRecords,
+        verify: bool,
+        answer: Answer,
+    ) -> Job {
+        let (id, count) = (next_id(), records.count());
+        let base_bytes = base.map_or(0, |base| base.len());
+        let mut out = Outbox::with_capacity(HEADER_SIZE + BEGIN_SIZE + base_bytes);
+        encode_begin(&mut out, id, rel, block, base, verify);
+        encode_finish(&mut records.messages);
+        out.append_all(&records.messages.sealed());
+        let messages = out.sealed();
+        Job { id, rel: Some(rel), block, records: count, messages, answer, deaths: 0 }
+    }
+
+    /// A page to be masked.
+    pub fn mask(kind: MaskKind, block: BlockNumber, page: &PageImage, answer: Answer) -> Job {
+        let id = next_id();
+        let mut out = Outbox::default();
+        encode_mask(&mut out, id, kind, block, page);
+        Job { id, rel: None, block, records: 0, messages: out.sealed(), answer, deaths: 0 }
+    }
+
     /// The page, for messages.
     pub fn name(&self) -> String {
-        match &self.work {
-            Work::Redo { request, .. } => format!("{} block {}", request.rel, request.block),
-            Work::Mask { block, .. } => format!("block {block} to be masked"),
+        match self.rel {
+            Some(rel) => format!("{rel} block {}", self.block),
+            None => format!("block {} to be masked", self.block),
+        }
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Who waits for a job. Told that the pool is shutting down when it is dropped unused.
+pub struct Answer {
+    to: Sender<Answered>,
+    number: usize,
+    given: bool,
+}
+
+impl Answer {
+    /// The result goes to `to`, with that number.
+    pub fn new(to: Sender<Answered>, number: usize) -> Answer {
+        Answer { to, number, given: false }
+    }
+
+    /// Hands over the result. Nobody may wait any more, which is fine.
+    pub fn give(mut self, result: Result<PageImage, RedoError>) {
+        self.given = true;
+        let _ = self.to.send((self.number, result));
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.given {
+            let _ = self.to.send((self.number, Err(RedoError::ShuttingDown)));
         }
     }
 }

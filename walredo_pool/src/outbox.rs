@@ -20,6 +20,11 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// An empty one with room for so many bytes that will be copied.
+    pub fn with_capacity(bytes: usize) -> Outbox {
+        Outbox { tail: BytesMut::with_capacity(bytes), ..Outbox::default() }
+    }
+
     /// Bytes not yet written.
     pub fn len(&self) -> usize {
         self.len
@@ -45,6 +50,17 @@ impl Outbox {
             self.len += bytes.len();
             self.pieces.push_back(bytes.clone());
         }
+    }
+
+    /// Appends all that is in `other`, without copying it where it is much.
+    pub fn append_all(&mut self, other: &Sealed) {
+        other.0.iter().for_each(|piece| self.append(piece));
+    }
+
+    /// What is in it, to be appended to others as often as one likes.
+    pub fn sealed(mut self) -> Sealed {
+        self.seal();
+        Sealed(self.pieces.into())
     }
 
     fn seal(&mut self) {
@@ -85,15 +101,20 @@ impl Outbox {
             self.pieces.pop_front();
         }
     }
+}
 
-    /// Everything not yet written, as one piece.
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        self.seal();
-        let mut all = Vec::with_capacity(self.len);
-        for piece in self.pieces {
-            all.extend_from_slice(&piece);
-        }
-        all
+/// Bytes that do not change any more.
+pub struct Sealed(Vec<Bytes>);
+
+impl Sealed {
+    /// Their number.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// A copy as one piece.
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.0.concat()
     }
 }
 

@@ -7,10 +7,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use postgres_formats::RelTag;
 
+use crate::job::Job;
 use crate::limits::{POISONED_FILE_BYTES_MAX, POISONED_FILES_MAX};
-use crate::outbox::Outbox;
-use crate::protocol::{ProtocolError, decode_redo, encode_redo};
+use crate::protocol::{ProtocolError, decode_redo};
 use crate::request::RedoRequest;
 
 /// A saved request cannot be read back.
@@ -30,32 +31,31 @@ pub fn load_poisoned(path: &Path) -> Result<RedoRequest, LoadError> {
     Ok(decode_redo(&bytes)?.0)
 }
 
-/// Saves the request in `dir`. `None` if there are enough files, or it is too large, or saving
-/// failed: a report of the failure must not depend on it.
-pub fn save_poisoned(dir: &Path, id: u64, request: &RedoRequest, verify: bool) -> Option<PathBuf> {
-    let mut messages = Outbox::default();
-    encode_redo(&mut messages, id, request, verify);
-    if messages.len() > POISONED_FILE_BYTES_MAX {
+/// Saves the job's request in `dir`. `None` if it is for no page, if there are enough files, or it is
+/// too large, or saving failed: a report of the failure must not depend on it.
+pub fn save_poisoned(dir: &Path, job: &Job) -> Option<PathBuf> {
+    let rel = job.rel?;
+    if job.messages.len() > POISONED_FILE_BYTES_MAX {
         return None;
     }
-    save(dir, id, request, &messages.into_bytes()).ok().flatten()
+    save(dir, rel, job).ok().flatten()
 }
 
-fn save(dir: &Path, id: u64, request: &RedoRequest, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
+fn save(dir: &Path, rel: RelTag, job: &Job) -> io::Result<Option<PathBuf>> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     if fs::read_dir(dir)?.count() >= POISONED_FILES_MAX {
         return Ok(None);
     }
-    let rel = request.rel;
     let path = dir.join(format!(
-        "{}-{}-{}-{}-{}-{}-{id}.redo",
+        "{}-{}-{}-{}-{}-{}-{}.redo",
         rel.spc,
         rel.db,
         rel.rel,
         rel.fork,
-        request.block,
-        std::process::id()
+        job.block,
+        std::process::id(),
+        job.id
     ));
-    File::create_new(&path)?.write_all(bytes)?;
+    File::create_new(&path)?.write_all(&job.messages.to_vec())?;
     Ok(Some(path))
 }

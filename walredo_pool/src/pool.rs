@@ -5,7 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,16 +13,17 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Receiver, Sender};
 use nix::fcntl::{Flock, FlockArg};
 use postgres_formats::control_file::{ControlFile, ControlFileError};
-use postgres_formats::{BlockNumber, PageImage};
+use postgres_formats::{BlockNumber, PageImage, RelTag};
 use slog::Logger;
 
 use crate::config::WalRedoConfig;
 use crate::datadir::{DataDirError, make_folder};
 use crate::driver::Driver;
 use crate::error::RedoError;
-use crate::job::{Job, Work};
-use crate::limits::{QUEUED_REQUESTS_MAX, RECORD_BYTES_MAX};
+use crate::job::{Answer, Answered, Job};
+use crate::limits::QUEUED_REQUESTS_MAX;
 use crate::managers::CustomManagers;
+use crate::records::RedoRecords;
 use crate::request::{MaskKind, RedoRequest};
 use crate::shared::Shared;
 use crate::stats::{Counters, WalRedoStats};
@@ -62,19 +63,58 @@ pub struct WalRedoPool {
     stop: UnixStream,
     drivers: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
-    next_id: AtomicU64,
     /// Held as long as the pool uses its folder.
     _lock: Flock<File>,
 }
 
 /// A page that is being made.
-pub struct PendingRedo(Receiver<Result<PageImage, RedoError>>);
+pub struct PendingRedo(Receiver<Answered>);
 
 impl PendingRedo {
     /// Waits for the page. Bounded by the pool's timeouts, not by the caller.
     pub fn wait(self) -> Result<PageImage, RedoError> {
-        // Nobody is left to answer only if the pool's threads have ended.
-        self.0.recv().unwrap_or(Err(RedoError::ShuttingDown))
+        self.0.recv().map_or(Err(RedoError::ShuttingDown), |(_, result)| result)
+    }
+}
+
+/// Pages that are asked for together, by one thread that takes them as they come.
+pub struct RedoBatch {
+    answers: Sender<Answered>,
+    answered: Receiver<Answered>,
+    unanswered: usize,
+}
+
+impl Default for RedoBatch {
+    fn default() -> RedoBatch {
+        let (answers, answered) = channel::unbounded();
+        RedoBatch { answers, answered, unanswered: 0 }
+    }
+}
+
+impl RedoBatch {
+    /// Asks for the page that `records` make of `base`, or of zeros. `number` is the caller's name for
+    /// it. Waits only when very many requests wait already.
+    pub fn submit(
+        &mut self,
+        pool: &WalRedoPool,
+        number: usize,
+        page: (RelTag, BlockNumber),
+        base: Option<&PageImage>,
+        records: RedoRecords,
+    ) {
+        self.unanswered += 1;
+        pool.send_redo(page, base, records, false, Answer::new(self.answers.clone(), number));
+    }
+
+    /// Waits for any of the pages asked for and not yet taken; `None` if there is none. Bounded by the
+    /// pool's timeouts.
+    pub fn take(&mut self) -> Option<(usize, Result<PageImage, RedoError>)> {
+        if self.unanswered == 0 {
+            return None;
+        }
+        self.unanswered -= 1;
+        // Each request is answered, be it by its end.
+        self.answered.recv().ok()
     }
 }
 
@@ -94,14 +134,8 @@ impl WalRedoPool {
             failure: Mutex::default(),
             counters: Counters::default(),
         });
-        let mut pool = WalRedoPool {
-            queue: Some(queue),
-            stop,
-            drivers: Vec::new(),
-            shared,
-            next_id: AtomicU64::new(1),
-            _lock: lock,
-        };
+        let mut pool =
+            WalRedoPool { queue: Some(queue), stop, drivers: Vec::new(), shared, _lock: lock };
         for n in 0..pool.shared.config.processes {
             let driver = Driver {
                 shared: Arc::clone(&pool.shared),
@@ -140,12 +174,14 @@ impl WalRedoPool {
         page: &PageImage,
         block: BlockNumber,
     ) -> Result<PageImage, RedoError> {
-        self.submit_mask(kind, page.clone(), block).wait()
+        self.submit_mask(kind, page, block).wait()
     }
 
     /// As `mask_page`, without waiting for it.
-    pub fn submit_mask(&self, kind: MaskKind, page: PageImage, block: BlockNumber) -> PendingRedo {
-        self.send(Work::Mask { kind, block, page })
+    pub fn submit_mask(&self, kind: MaskKind, page: &PageImage, block: BlockNumber) -> PendingRedo {
+        let (answer, pending) = pending();
+        self.send(Job::mask(kind, block, page, answer));
+        pending
     }
 
     /// Waits until all processes are ready, or for `timeout`; returns whether they are.
@@ -187,24 +223,38 @@ impl WalRedoPool {
     }
 
     fn submit_redo(&self, request: RedoRequest, verify: bool) -> PendingRedo {
-        if let Some(long) = request.records.iter().find(|r| r.bytes.len() > RECORD_BYTES_MAX) {
-            let (record, bytes) = (long.end, long.bytes.len());
-            let (result, pending) = channel::bounded(1);
-            let _ = result.send(Err(RedoError::RecordTooLarge { record, bytes }));
-            return PendingRedo(pending);
-        }
-        self.send(Work::Redo { request, verify })
+        let (answer, pending) = pending();
+        let RedoRequest { rel, block, base, records } = request;
+        let records = records.iter().collect();
+        self.send_redo((rel, block), base.as_ref(), records, verify, answer);
+        pending
     }
 
-    fn send(&self, work: Work) -> PendingRedo {
-        let (result, pending) = channel::bounded(1);
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+    fn send_redo(
+        &self,
+        page: (RelTag, BlockNumber),
+        base: Option<&PageImage>,
+        records: RedoRecords,
+        verify: bool,
+        answer: Answer,
+    ) {
+        match records.too_large {
+            Some((record, bytes)) => answer.give(Err(RedoError::RecordTooLarge { record, bytes })),
+            None => self.send(Job::redo(page, base, records, verify, answer)),
+        }
+    }
+
+    fn send(&self, job: Job) {
         if let Some(queue) = &self.queue {
             // If no driver is left, the job is dropped, which tells the one who waits.
-            let _ = queue.send(Job { id, work, result, deaths: 0 });
+            let _ = queue.send(job);
         }
-        PendingRedo(pending)
     }
+}
+
+fn pending() -> (Answer, PendingRedo) {
+    let (to, answered) = channel::bounded(1);
+    (Answer::new(to, 0), PendingRedo(answered))
 }
 
 impl Drop for WalRedoPool {

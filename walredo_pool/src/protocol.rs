@@ -106,11 +106,18 @@ fn padding(length: usize) -> usize {
     length.next_multiple_of(ALIGNMENT) - length
 }
 
-/// Writes a request as the messages `BEGIN`, `RECORD` for each record, `FINISH`.
-pub fn encode_redo(out: &mut Outbox, id: u64, request: &RedoRequest, verify: bool) {
+/// Writes the message `BEGIN`. Without a `base` the page begins with zeros.
+pub fn encode_begin(
+    out: &mut Outbox,
+    id: u64,
+    rel: RelTag,
+    block: BlockNumber,
+    base: Option<&PageImage>,
+    verify: bool,
+) {
     let mut flags = 0;
     let mut length = BEGIN_SIZE;
-    if request.base.is_some() {
+    if base.is_some() {
         flags |= BEGIN_HAS_BASE;
         length += BLCKSZ;
     }
@@ -119,20 +126,33 @@ pub fn encode_redo(out: &mut Outbox, id: u64, request: &RedoRequest, verify: boo
     }
     out.copy(&header(BEGIN, flags, length));
     out.copy(&id.to_ne_bytes());
-    let RelTag { spc, db, rel, fork } = request.rel;
-    for number in [spc.0, db.0, rel.0, u32::from(fork as u8), request.block.0, 0] {
+    let RelTag { spc, db, rel, fork } = rel;
+    for number in [spc.0, db.0, rel.0, u32::from(fork as u8), block.0, 0] {
         out.copy(&number.to_ne_bytes());
     }
-    if let Some(base) = &request.base {
+    if let Some(base) = base {
         out.copy(&base[..]);
     }
-    for record in &request.records {
-        let length = RECORD_SIZE + record.bytes.len();
-        out.copy(&header(RECORD, 0, length));
-        out.copy(&record.end.as_u64().to_ne_bytes());
-        out.append(&record.bytes);
-        out.copy(&[0; ALIGNMENT][..padding(length)]);
-    }
+}
+
+/// Length in bytes of the message `RECORD` for a record of that length.
+pub fn record_message_bytes(record_bytes: usize) -> usize {
+    HEADER_SIZE + (RECORD_SIZE + record_bytes).next_multiple_of(ALIGNMENT)
+}
+
+/// Writes the message `RECORD`. Only a record that is long is shared, not copied.
+pub fn encode_record(out: &mut Outbox, end: Lsn, record: &Bytes) {
+    let length = RECORD_SIZE + record.len();
+    let mut head = [0; HEADER_SIZE + RECORD_SIZE];
+    head[..HEADER_SIZE].copy_from_slice(&header(RECORD, 0, length));
+    head[HEADER_SIZE..].copy_from_slice(&end.as_u64().to_ne_bytes());
+    out.copy(&head);
+    out.append(record);
+    out.copy(&[0; ALIGNMENT][..padding(length)]);
+}
+
+/// Writes the message `FINISH`.
+pub fn encode_finish(out: &mut Outbox) {
     out.copy(&header(FINISH, 0, 0));
 }
 
@@ -250,7 +270,7 @@ pub fn decode_reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, ProtocolErro
     Ok(Some((reply, used)))
 }
 
-/// Reads back what `encode_redo` wrote: the request, and whether it asked for verification.
+/// Reads back the messages of a request, and whether it asked for verification.
 pub fn decode_redo(bytes: &Bytes) -> Result<(RedoRequest, bool), ProtocolError> {
     let payload_bytes_max = RECORD_SIZE + crate::limits::RECORD_BYTES_MAX;
     let cut = || ProtocolError("request is cut off".to_owned());
@@ -313,9 +333,15 @@ mod tests {
             if !base {
                 sent.base = None;
             }
+            let RedoRequest { rel, block, ref base, ref records } = sent;
             let mut out = Outbox::default();
-            encode_redo(&mut out, 9, &sent, verify);
-            let bytes = Bytes::from(out.into_bytes());
+            encode_begin(&mut out, 9, rel, block, base.as_ref(), verify);
+            let begin_bytes = out.len();
+            records.iter().for_each(|r| encode_record(&mut out, r.end, &r.bytes));
+            let said = records.iter().map(|r| record_message_bytes(r.bytes.len())).sum::<usize>();
+            assert_eq!(out.len(), begin_bytes + said);
+            encode_finish(&mut out);
+            let bytes = Bytes::from(out.sealed().to_vec());
             assert_eq!(bytes.len() % ALIGNMENT, 0);
             let (read, read_verify) = decode_redo(&bytes).unwrap();
             assert_eq!(read_verify, verify);

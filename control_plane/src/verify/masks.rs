@@ -51,7 +51,7 @@ impl Masks {
 
     /// Begins to mask two versions of a page.
     pub fn begin(&self, pair: Pair<'_>) -> MaskedPair {
-        let begin = |page: &PageImage| self.0.submit_mask(pair.mask, page.clone(), pair.block);
+        let begin = |page: &PageImage| self.0.submit_mask(pair.mask, page, pair.block);
         let (ours, theirs) = (begin(pair.ours), begin(pair.theirs));
         MaskedPair { ours, theirs, explained: pair.explain() }
     }

@@ -3,6 +3,7 @@
 //! A request is planned (`page_plan.rs`), under short read locks. Only then are records read, and the pages
 //! made, without any lock.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,8 +101,9 @@ impl Timeline {
         timeout: Duration,
     ) -> Vec<Result<Arc<PageImage>, GetPageError>> {
         let mut results: Vec<Option<Result<Arc<PageImage>, GetPageError>>> = Vec::new();
-        let mut jobs = Vec::new();
-        let mut guards = Vec::new();
+        // A page is made while the next ones are planned.
+        let mut workshop = self.maker.workshop(&self.cluster.control_file_bytes);
+        let mut guards = HashMap::new();
         let mut waiting: Vec<(usize, Waiter<VersionKey, PageImage>)> = Vec::new();
         // Before anything is begun: nobody shall wait for pages of ours while we wait for WAL.
         let ready: Vec<_> =
@@ -110,8 +112,8 @@ impl Timeline {
             let result = match ready.and_then(|()| self.begin(request)) {
                 Ok(Begun::Done(page)) => Some(Ok(page)),
                 Ok(Begun::Make(guard, job)) => {
-                    jobs.push(job);
-                    guards.push((number, guard));
+                    guards.insert(number, guard);
+                    workshop.add(number, job);
                     None
                 }
                 Ok(Begun::Wait(waiter)) => {
@@ -127,10 +129,10 @@ impl Timeline {
                 *slot = Some(result);
             }
         };
-        let made = self.maker.make_all(jobs, &self.cluster.control_file_bytes);
-        for ((number, guard), made) in guards.into_iter().zip(made) {
-            let request = &requests[number];
-            set(number, self.finish(request, guard, made));
+        while let Some((number, made)) = workshop.take() {
+            if let (Some(request), Some(guard)) = (requests.get(number), guards.remove(&number)) {
+                set(number, self.finish(request, guard, made));
+            }
         }
         // Only now, when nothing of our own is in the making any more: two batches that wait for
         // each other's pages must not wait for ever.
@@ -223,9 +225,7 @@ impl Timeline {
                 Lookup::Wait(waiter) => lookup = waiter.wait(),
                 Lookup::Make(guard) => {
                     let job = self.job(self.plan(request.page, request.lsn)?, request)?;
-                    let made = self.maker.make_all(vec![job], &self.cluster.control_file_bytes);
-                    let made = made.into_iter().next();
-                    let made = made.unwrap_or_else(|| unreachable!("one job has one result"));
+                    let made = self.maker.make(job, &self.cluster.control_file_bytes);
                     return self.finish(request, guard, made);
                 }
             }

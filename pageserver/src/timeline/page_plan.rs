@@ -20,6 +20,8 @@ use crate::page_maker::{Job, VersionKey};
 
 /// Raw bytes read first for a record; most are shorter.
 const RECORD_READ_FIRST: usize = 512;
+/// What a record in the WAL is taken to be as long as, to make room for many at once.
+const RECORD_BYTES_EXPECTED: usize = 128;
 
 /// What a page's oldest needed version is built on.
 pub(super) enum Base {
@@ -179,35 +181,45 @@ impl Plan {
 
     /// Reads what the plan names.
     pub(super) fn job(self) -> Result<Job, GetPageError> {
-        let mut base = self.base.read()?.map(|page| PageImage::clone(&page));
-        let mut records = Vec::with_capacity(self.versions.len());
+        let kept_bytes = |version: &PlannedVersion| match &version.kept {
+            Some(KeptVersion::Record(record)) => record.bytes.len(),
+            Some(KeptVersion::Image(_)) => 0,
+            None => RECORD_BYTES_EXPECTED,
+        };
+        let bytes = self.versions.iter().map(kept_bytes).sum();
+        let mut job = Job::new(self.base.read()?, (self.versions.len(), bytes));
         for PlannedVersion { timeline, version, kept, page } in self.versions {
             let record = match kept {
                 Some(KeptVersion::Image(image)) => {
                     let mut page = PageImage::zeroed();
                     page.copy_from_slice(&image);
-                    base = Some(page);
+                    job.begin_with(page);
                     continue;
                 }
                 Some(KeptVersion::Record(record)) => record,
                 None => timeline.read_record(version)?,
             };
+            let start = record.start;
             let damaged = |source| TimelineError::DamagedRecord {
                 timeline: timeline.id(),
-                lsn: record.start,
+                lsn: start,
                 source,
             };
-            let decoded = DecodedRecord::parse(&record.bytes).map_err(damaged)?;
-            // An image mostly answers without any redo.
-            if version.will_init()
-                && !version.is_native()
-                && let Some(image) = restored_image(&decoded, page, &record)
-            {
-                base = Some(image);
-                continue;
+            // An image mostly answers without any redo. Nothing else of a record is looked into that
+            // PostgreSQL's redo will take apart itself.
+            if version.will_init() && !version.is_native() {
+                let decoded = DecodedRecord::parse(&record.bytes).map_err(damaged)?;
+                if let Some(image) = restored_image(&decoded, page, &record) {
+                    job.begin_with(image);
+                    continue;
+                }
             }
-            records.push((page, record, decoded, version.is_native()));
+            match version.is_native() {
+                true => job.apply(page, record),
+                false => job.redo(page, record),
+            }
+            .map_err(damaged)?;
         }
-        Ok(Job::new(base, records))
+        Ok(job)
     }
 }
