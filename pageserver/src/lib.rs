@@ -8,6 +8,7 @@
 
 mod background;
 pub mod basebackup;
+mod cached_upto;
 pub mod cluster;
 pub mod collector;
 pub mod config;

@@ -13,6 +13,7 @@ use postgres_formats::wal::{DecodedRecord, RecordParseError, WalRecord};
 use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, TimelineId};
 use walredo_pool::{CustomManagers, RedoBatch, RedoError, RedoRecords, WalRedoConfig, WalRedoPool};
 
+use crate::cached_upto::CachedUpto;
 use crate::ingest;
 use crate::key::PageKey;
 use crate::object::{ObjectPage, ObjectTag};
@@ -146,6 +147,8 @@ impl Job {
 pub struct PageMaker {
     /// Pages made, by version.
     pub cache: Cache<VersionKey, PageImage>,
+    /// Up to where pages have versions in it.
+    pub(crate) cached_upto: CachedUpto,
     config: WalRedoConfig,
     log: slog::Logger,
     pool: OnceLock<WalRedoPool>,
@@ -160,6 +163,7 @@ impl PageMaker {
     pub fn new(cache_bytes: u64, config: WalRedoConfig, log: slog::Logger) -> Arc<PageMaker> {
         Arc::new(PageMaker {
             cache: Cache::new(cache_bytes),
+            cached_upto: CachedUpto::default(),
             config,
             log,
             pool: OnceLock::new(),

@@ -13,6 +13,7 @@ use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, page_checksum};
 use super::Timeline;
 use super::error::TimelineError;
 use super::page_plan::Plan;
+use super::wal_pages::WalPages;
 use crate::damage;
 use crate::layer::image::LayerError;
 use crate::object::{ObjectPage, ObjectTag};
@@ -103,13 +104,14 @@ impl Timeline {
         let mut results: Vec<Option<Result<Arc<PageImage>, GetPageError>>> = Vec::new();
         // A page is made while the next ones are planned.
         let mut workshop = self.maker.workshop(&self.cluster.control_file_bytes);
+        let mut wal = WalPages::for_requests(requests.len());
         let mut guards = HashMap::new();
         let mut waiting: Vec<(usize, Waiter<VersionKey, PageImage>)> = Vec::new();
         // Before anything is begun: nobody shall wait for pages of ours while we wait for WAL.
         let ready: Vec<_> =
             requests.iter().map(|request| self.await_lsn(request.lsn, timeout)).collect();
         for (number, (request, ready)) in requests.iter().zip(ready).enumerate() {
-            let result = match ready.and_then(|()| self.begin(request)) {
+            let result = match ready.and_then(|()| self.begin(request, &mut wal)) {
                 Ok(Begun::Done(page)) => Some(Ok(page)),
                 Ok(Begun::Make(guard, job)) => {
                     guards.insert(number, guard);
@@ -163,7 +165,11 @@ impl Timeline {
     }
 
     /// Begins with a page whose LSN has been received.
-    fn begin(self: &Arc<Self>, request: &PageRequest) -> Result<Begun, GetPageError> {
+    fn begin(
+        self: &Arc<Self>,
+        request: &PageRequest,
+        wal: &mut WalPages,
+    ) -> Result<Begun, GetPageError> {
         let PageRequest { page, lsn } = *request;
         let size = self.object_size(page.object, lsn)?;
         if size.is_none_or(|size| size <= page.block.0) {
@@ -178,16 +184,21 @@ impl Timeline {
         match self.maker.cache.lookup(newest) {
             Lookup::Hit(page) => Ok(Begun::Done(page)),
             Lookup::Wait(waiter) => Ok(Begun::Wait(waiter)),
-            Lookup::Make(guard) => Ok(Begun::Make(guard, self.job(plan, request)?)),
+            Lookup::Make(guard) => Ok(Begun::Make(guard, self.job(plan, request, wal)?)),
         }
     }
 
     /// Reads what the plan for a request names. WAL goes when a layer has taken its place: then a new plan
     /// names that.
-    fn job(self: &Arc<Self>, plan: Plan, request: &PageRequest) -> Result<Job, GetPageError> {
-        match plan.job() {
+    fn job(
+        self: &Arc<Self>,
+        plan: Plan,
+        request: &PageRequest,
+        wal: &mut WalPages,
+    ) -> Result<Job, GetPageError> {
+        match plan.job(wal) {
             Err(GetPageError::Timeline(TimelineError::MissingWal { .. })) => {
-                self.plan(request.page, request.lsn)?.job()
+                self.plan(request.page, request.lsn)?.job(wal)
             }
             other => other,
         }
@@ -202,6 +213,8 @@ impl Timeline {
         let PageRequest { page, lsn } = *request;
         let mut image = made.map_err(|source| GetPageError::Make { page, lsn, source })?;
         self.set_checksum(page, &mut image);
+        let VersionKey { timeline, page, end } = *guard.key();
+        self.maker.cached_upto.add(timeline, page, end);
         Ok(guard.fill(image, postgres_formats::BLCKSZ as u64))
     }
 
@@ -224,7 +237,8 @@ impl Timeline {
                 Lookup::Hit(page) => return Ok(page),
                 Lookup::Wait(waiter) => lookup = waiter.wait(),
                 Lookup::Make(guard) => {
-                    let job = self.job(self.plan(request.page, request.lsn)?, request)?;
+                    let plan = self.plan(request.page, request.lsn)?;
+                    let job = self.job(plan, request, &mut WalPages::for_requests(1))?;
                     let made = self.maker.make(job, &self.cluster.control_file_bytes);
                     return self.finish(request, guard, made);
                 }

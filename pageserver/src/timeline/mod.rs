@@ -32,6 +32,7 @@ mod tidy;
 mod times;
 mod tip;
 mod unload;
+mod wal_pages;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

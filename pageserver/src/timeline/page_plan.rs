@@ -11,6 +11,7 @@ use postgres_formats::{Lsn, PageImage};
 
 use super::error::TimelineError;
 use super::get_page::GetPageError;
+use super::wal_pages::WalPages;
 use super::{Below, Timeline};
 use crate::index::{FoundVersion, Foundation, PageHistory, Version};
 use crate::layer::delta::{KeptVersion, restored_image};
@@ -161,11 +162,14 @@ impl Plan {
         page: ObjectPage,
         history: PageHistory,
     ) -> Option<Ground> {
+        let cached_upto = timeline.maker.cached_upto.bound(timeline.id(), page);
         for FoundVersion { version, kept } in history.versions {
             let key = VersionKey { timeline: timeline.id(), page, end: version.end() };
             if self.newest.is_none() {
                 self.newest = Some(key);
-            } else if let Some(cached) = timeline.maker.cache.peek(&key) {
+            } else if key.end <= cached_upto
+                && let Some(cached) = timeline.maker.cache.peek(&key)
+            {
                 // An older version that is at hand spares everything before it.
                 return Some(Ground::Base(Base::Cached(cached)));
             }
@@ -180,7 +184,7 @@ impl Plan {
     }
 
     /// Reads what the plan names.
-    pub(super) fn job(self) -> Result<Job, GetPageError> {
+    pub(super) fn job(self, wal: &mut WalPages) -> Result<Job, GetPageError> {
         let kept_bytes = |version: &PlannedVersion| match &version.kept {
             Some(KeptVersion::Record(record)) => record.bytes.len(),
             Some(KeptVersion::Image(_)) => 0,
@@ -197,7 +201,7 @@ impl Plan {
                     continue;
                 }
                 Some(KeptVersion::Record(record)) => record,
-                None => timeline.read_record(version)?,
+                None => wal.record(&timeline, version)?,
             };
             let start = record.start;
             let damaged = |source| TimelineError::DamagedRecord {

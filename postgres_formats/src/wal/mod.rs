@@ -23,7 +23,7 @@ pub use page_header::{
     PageHeader, SegmentHeader, XLOG_PAGE_MAGIC, XLP_BKP_REMOVABLE, XLP_FIRST_IS_CONTRECORD,
     XLP_FIRST_IS_OVERWRITE_CONTRECORD, XLP_LONG_HEADER,
 };
-pub use reassemble::{Reassembled, raw_len, reassemble};
+pub use reassemble::{Reassembled, raw_len, reassemble, record_within_page};
 pub use record::{BlockRef, DecodedRecord, RecordParseError};
 pub use record_header::{RECORD_HEADER_SIZE, RECORD_SIZE_MAX, RecordHeader, record_crc};
 pub use stream::{WalRecord, WalStreamDecoder};

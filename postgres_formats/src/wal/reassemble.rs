@@ -1,7 +1,9 @@
 //! `reassemble`: one record from the raw WAL bytes at its start, for reading a record again.
 
+use bytes::Bytes;
+
 use super::error::{WalDecodeError, WalDecodeErrorKind};
-use super::record_header::{RECORD_HEADER_SIZE, check_length};
+use super::record_header::{RECORD_HEADER_SIZE, RecordHeader, check_length, record_crc};
 use super::stream::{WalRecord, WalStreamDecoder};
 use crate::Lsn;
 use crate::lsn::{WalSegmentSize, XLOG_BLCKSZ};
@@ -44,6 +46,24 @@ pub fn reassemble(
         None if raw.len() < need_header => Reassembled::NeedMore(need_header),
         None => Reassembled::NeedMore(need.max(raw.len() + 1)),
     })
+}
+
+/// The record that begins at `start`, if all of it lies within one page of WAL and holds what is checked
+/// by [`reassemble`]. `page` is that page's bytes from its beginning on, perhaps not all of them; the
+/// record shares their memory. `None` for any other record: ask `reassemble`, which knows why.
+pub fn record_within_page(start: Lsn, page: &Bytes) -> Option<WalRecord> {
+    let at = start.page_offset() as usize;
+    let tot_len = u32::from_le_bytes(*page.get(at..)?.first_chunk()?);
+    let end = at.checked_add(usize::try_from(tot_len).ok()?)?;
+    let bytes = page.get(at..end).filter(|_| end <= XLOG_BLCKSZ as usize)?;
+    let header = RecordHeader::decode(bytes).ok()?;
+    header.check(start, None).ok()?;
+    // A switch ends elsewhere.
+    if header.is_switch() || record_crc(bytes)? != header.crc {
+        return None;
+    }
+    let behind = start.checked_add(u64::from(tot_len))?;
+    Some(WalRecord { start, end: behind.align_up(), bytes: page.slice(at..end) })
 }
 
 /// Bytes from the start of a record of `tot_len` bytes to its last byte, page headers included.

@@ -9,6 +9,7 @@ use super::*;
 use crate::wal::page_header::XLP_LONG_HEADER;
 use crate::wal::{
     Reassembled, WalDecodeErrorKind, WalOrigin, WalWriter, encode_record, reassemble,
+    record_within_page,
 };
 
 const SEG: u32 = 1 << 20;
@@ -259,6 +260,22 @@ fn a_record_can_be_read_again_by_its_start() {
             }
         }
         assert!(rounds <= 2, "{rounds} rounds");
+
+        let page_at = at - record.start.page_offset() as usize;
+        let page = writer.bytes().get(page_at..page_at + XLOG_BLCKSZ as usize);
+        let page = Bytes::copy_from_slice(page.unwrap_or(&writer.bytes()[page_at..]));
+        let fits = at + record.bytes.len() <= page_at + XLOG_BLCKSZ as usize;
+        let is_switch = RecordHeader::decode(&record.bytes).unwrap().is_switch();
+        let found = record_within_page(record.start, &page);
+        assert_eq!(found.as_ref(), (fits && !is_switch).then_some(record));
+        // One that is damaged or cut off is not found.
+        if found.is_some() {
+            let end = record.start.page_offset() as usize + record.bytes.len();
+            assert_eq!(record_within_page(record.start, &page.slice(..end - 1)), None);
+            let mut damaged = page.to_vec();
+            damaged[end - 1] ^= 1;
+            assert_eq!(record_within_page(record.start, &damaged.into()), None);
+        }
     }
 }
 
@@ -310,7 +327,9 @@ proptest! {
         let start = Lsn::new(0x1000000 + start).normalized(origin().seg_size);
         decode(start, &bytes, 997);
         let _ = reassemble(start, &bytes, origin().seg_size);
-        let _ = crate::wal::DecodedRecord::parse(&Bytes::from(bytes));
+        let bytes = Bytes::from(bytes);
+        let _ = record_within_page(start, &bytes);
+        let _ = crate::wal::DecodedRecord::parse(&bytes);
     }
 }
 
