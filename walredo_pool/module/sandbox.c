@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "walredo.h"
 
@@ -66,13 +67,20 @@ static struct sock_filter filter[] = {
 	ALLOW(exit_group),
 	ALLOW(getpid),
 	ALLOW(gettid),
-	ALLOW(tgkill),
 	ALLOW(rt_sigaction),
 	ALLOW(rt_sigprocmask),
 	ALLOW(rt_sigreturn),
 
+	/* Signals to itself; others of the same account are none of its business. */
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_tgkill, 0, 3),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0 /* our process id */ , 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 };
+
+/* Which of these compares with our process id. */
+#define FILTER_PROCESS_ID (lengthof(filter) - 3)
 #endif
 
 static void
@@ -97,6 +105,9 @@ sandbox_enter(void)
 {
 	limit(RLIMIT_CORE, "core files", 0);
 	limit(RLIMIT_NPROC, "processes", 0);
+	/* What is open stays open; nothing is added, and no file grows. */
+	limit(RLIMIT_NOFILE, "open files", 0);
+	limit(RLIMIT_FSIZE, "sizes of files", 0);
 	limit(RLIMIT_AS, "memory", ADDRESS_SPACE_BYTES_MAX);
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
@@ -105,6 +116,7 @@ sandbox_enter(void)
 	{
 		struct sock_fprog program = {lengthof(filter), filter};
 
+		filter[FILTER_PROCESS_ID].k = getpid();
 		if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) != 0)
 			elog(WARNING, "redo process runs without a system call filter: %m");
 	}

@@ -28,24 +28,30 @@ fn killed_in_the_middle_of_many_requests() {
     let dir = scratch();
     let pool = pool(dir.path(), 2);
     assert!(pool.wait_ready(Duration::from_secs(60)));
-    let total = 3000;
+    let mut total = 0;
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let killer = scope.spawn(|| {
             // Far enough apart that no request meets two of them.
             for kill in 1..=5 {
-                wait_until("some pages are made", || pool.stats().pages >= kill * 400);
+                let before = pool.stats().pages;
+                wait_until("some pages are made", || pool.stats().pages >= before + 400);
                 for pid in redo_pids(dir.path()) {
                     signal(pid, Signal::SIGKILL);
                 }
+                wait_until("that is noticed", || pool.stats().deaths >= kill);
             }
         });
-        for (block, pending) in submit_many(&pool, total) {
-            assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+        // There is work all the time.
+        while !killer.is_finished() {
+            for (block, pending) in submit_many(&pool, 1000) {
+                assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+            }
+            total += 1000;
         }
     });
     let stats = pool.stats();
     assert!(stats.deaths >= 5, "{stats:?}");
-    assert_eq!(stats.pages, u64::from(total));
+    assert_eq!(stats.pages, total);
 }
 
 #[test]

@@ -136,6 +136,11 @@ fn block_header(rel: RelTag, block: u32, flags: u8, data_len: u16, image: &[u8])
     bytes
 }
 
+/// A record of the resource manager that makes a page anew and says nothing of it.
+pub fn init_record(rmid: u8, rel: RelTag, block: u32, end: u64) -> RedoRecord {
+    record(rmid, 0, end, &block_header(rel, block, BLOCK_WILL_INIT, 0, &[]))
+}
+
 /// A record that inserts the tuple `offset` of `text` into a heap page.
 pub fn heap_insert(rel: RelTag, block: u32, offset: u16, text: &str, end: u64) -> RedoRecord {
     let first = offset == 1;
