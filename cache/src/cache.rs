@@ -1,19 +1,14 @@
 //! `Cache`: the map from keys to entries, and the count of bytes.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use dashmap::DashMap;
+use std::hash::Hash;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::clock::{Clock, Victim};
 use crate::entry::{Entry, Found, Swept};
 use crate::guard::{Lookup, MakeGuard, Waiter};
 use crate::stats::{Counters, Stats};
-
-/// Number of clocks; a power of two. More would only split the order of eviction further.
-const RINGS: usize = 16;
+use crate::sync::{Arc, AtomicU64, Map, RINGS};
 
 /// How often a value looks for room before it is given up on; others may take what it freed.
 const ROOM_ATTEMPTS: usize = 4;
@@ -40,7 +35,7 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
     pub fn new(bytes_max: u64) -> Cache<K, V> {
         Cache {
             shared: Arc::new(Shared {
-                map: DashMap::new(),
+                map: Map::new(),
                 rings: std::array::from_fn(|_| Part::default()),
                 bytes: AtomicU64::new(0),
                 bytes_max,
@@ -55,7 +50,7 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
 
     /// The value of `key` if it is there. Makes nothing and waits for nothing.
     pub fn peek(&self, key: &K) -> Option<Arc<V>> {
-        let entry = self.shared.find(key)?;
+        let entry = self.shared.map.get(key)?;
         let value = entry.peek()?;
         self.shared.part(&entry).counters.hit();
         Some(value)
@@ -129,7 +124,7 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
 pub(crate) struct Shared<K: Hash + Eq + Clone, V> {
     /// LOCK ORDER: a shard's lock is held inside of this type's methods only, and no other lock with
     /// it.
-    map: DashMap<K, Arc<Entry<V>>>,
+    map: Map<K, Entry<V>>,
     rings: [Part<K, V>; RINGS],
     /// Sum of the sizes of all kept values, and of reservations for those about to be kept.
     bytes: AtomicU64,
@@ -151,11 +146,11 @@ impl<K, V> Default for Part<K, V> {
 impl<K: Hash + Eq + Clone, V> Shared<K, V> {
     pub(crate) fn lookup(shared: &Arc<Shared<K, V>>, key: K) -> Lookup<K, V> {
         loop {
-            let entry = match shared.find(&key) {
+            let entry = match shared.map.get(&key) {
                 Some(entry) => entry,
                 None => {
                     let fresh = Arc::new(Entry::new(shared.ring_of(&key)));
-                    let entry = shared.map.entry(key.clone()).or_insert(fresh.clone()).clone();
+                    let entry = shared.map.get_or_insert(key.clone(), &fresh);
                     if Arc::ptr_eq(&entry, &fresh) {
                         shared.count_miss(&entry);
                         return Lookup::Make(MakeGuard::new(shared.clone(), key, entry));
@@ -183,14 +178,8 @@ impl<K: Hash + Eq + Clone, V> Shared<K, V> {
         }
     }
 
-    /// The entry of `key`; the shard's lock is free again on return.
-    fn find(&self, key: &K) -> Option<Arc<Entry<V>>> {
-        self.map.get(key).map(|entry| entry.value().clone())
-    }
-
     fn ring_of(&self, key: &K) -> usize {
-        // The map takes the upper bits for its shards.
-        (self.map.hasher().hash_one(key) as usize) & (RINGS - 1)
+        self.map.hash_low(key) & (RINGS - 1)
     }
 
     fn part(&self, entry: &Entry<V>) -> &Part<K, V> {
@@ -203,7 +192,7 @@ impl<K: Hash + Eq + Clone, V> Shared<K, V> {
 
     /// Takes exactly this entry out of the map, not a later one of the same key.
     pub(crate) fn forget(&self, key: &K, entry: &Arc<Entry<V>>) {
-        self.map.remove_if(key, |_, there| Arc::ptr_eq(there, entry));
+        self.map.remove(key, entry);
     }
 
     pub(crate) fn abandon(&self, key: &K, entry: &Arc<Entry<V>>) {

@@ -1,11 +1,8 @@
 //! `Clock`: which value to drop when room is needed (CLOCK, Corbató 1968: one reference bit per
 //! value, and a hand that gives each a second chance).
 
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-
 use crate::entry::{Entry, Swept};
+use crate::sync::{Arc, Mutex};
 
 /// A ring of kept values with a hand. A cache has several, each for a part of the keys.
 #[derive(Debug)]

@@ -1,10 +1,9 @@
 //! `Entry`: the place of one key, from the moment somebody asks for it until it is dropped.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Arc, AtomicBool, Condvar, Mutex};
 
 /// The place of one key. Its own `Arc` is its reference count: the map, the clock, the maker and the
 /// waiters each hold one.

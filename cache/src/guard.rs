@@ -1,11 +1,11 @@
 //! What a lookup gives: a value, the duty to make it, or a place in the queue.
 
 use std::hash::Hash;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::Shared;
 use crate::entry::{Entry, Found};
+use crate::sync::Arc;
 
 /// The answer to a lookup.
 #[must_use]

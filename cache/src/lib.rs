@@ -8,6 +8,7 @@ mod clock;
 mod entry;
 mod guard;
 mod stats;
+mod sync;
 
 pub use cache::Cache;
 pub use guard::{Lookup, MakeGuard, Waiter};
