@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::Account;
 
@@ -13,12 +14,35 @@ const POSTGRES_MAJOR_VERSION: &str = "15\n";
 /// Folders that PostgreSQL scans at start-up. Nothing is ever put into them but into `global`.
 const FOLDERS: [&str; 3] = ["global", "pg_dynshmem", "pg_notify"];
 
+/// How the names of data directories begin.
+const PREFIX: &str = "data-";
+
 /// A file or folder could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make {path}: {source}")]
 pub struct DataDirError {
     path: PathBuf,
     source: io::Error,
+}
+
+/// The data directories of `count` processes. No two pools ever give them the same names: a process that is
+/// only just starting when its owner is killed may live on for a moment, and lock and fill its own.
+pub fn data_dirs(work_dir: &Path, count: usize) -> Vec<PathBuf> {
+    // An earlier owner may have had our process id, though hardly at this moment.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let owner = format!("{PREFIX}{}-{}", std::process::id(), now.as_nanos());
+    (0..count).map(|n| work_dir.join(format!("{owner}-{n}"))).collect()
+}
+
+/// Removes the data directories of earlier pools. One whose process is still ending may resist; the next
+/// pool removes it.
+pub fn remove_left_over(work_dir: &Path) {
+    let Ok(entries) = fs::read_dir(work_dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Makes the folder `dir` anew, removing what was there.

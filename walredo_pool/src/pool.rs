@@ -17,7 +17,7 @@ use postgres_formats::{BlockNumber, PageImage, RelTag};
 use slog::Logger;
 
 use crate::config::WalRedoConfig;
-use crate::datadir::{DataDirError, make_folder};
+use crate::datadir::{DataDirError, data_dirs, make_folder, remove_left_over};
 use crate::driver::Driver;
 use crate::error::RedoError;
 use crate::job::{Answer, Answered, Job};
@@ -136,11 +136,14 @@ impl WalRedoPool {
         });
         let mut pool =
             WalRedoPool { queue: Some(queue), stop, drivers: Vec::new(), shared, _lock: lock };
-        for n in 0..pool.shared.config.processes {
+        let work_dir = &pool.shared.config.work_dir;
+        remove_left_over(work_dir);
+        let dirs = data_dirs(work_dir, pool.shared.config.processes);
+        for (n, dir) in dirs.into_iter().enumerate() {
             let driver = Driver {
                 shared: Arc::clone(&pool.shared),
                 queue: jobs.clone(),
-                dir: pool.shared.config.work_dir.join(n.to_string()),
+                dir,
                 log: log.clone(),
                 again: Default::default(),
             };

@@ -134,7 +134,9 @@ fn the_highest_block_touches_no_file() {
         let page = pool.request_redo(heap_request(block, 135)).unwrap();
         assert!(is_heap_page(&page, block, 135), "block {block}");
     }
-    for entry in std::fs::read_dir(dir.path().join("walredo/0/global")).unwrap() {
+    let work = std::fs::read_dir(dir.path().join("walredo")).unwrap().map(|e| e.unwrap().path());
+    let [data] = work.filter(|path| path.is_dir()).collect::<Vec<_>>().try_into().unwrap();
+    for entry in std::fs::read_dir(data.join("global")).unwrap() {
         let entry = entry.unwrap();
         let expected = if entry.file_name() == "pg_control" { 8192 } else { 0 };
         assert_eq!(entry.metadata().unwrap().len(), expected, "{entry:?}");

@@ -7,6 +7,7 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::wal::{control_file, heap_request, is_heap_page};
@@ -62,6 +63,36 @@ fn one_that_dies_while_idle_is_replaced() {
     signal(redo_pids(dir.path())[0], Signal::SIGKILL);
     wait_until("it is replaced", || pool.stats().starts == 2);
     assert!(is_heap_page(&pool.request_redo(heap_request(1, 5)).unwrap(), 1, 5));
+}
+
+/// Bug: an owner that is killed may leave a process that is only just starting, and does not know yet that it has to die
+/// with its owner. Before it finds out it locked the data directory of the next owner's process, which had the
+/// same name, and that process ended with "lock file postmaster.pid already exists".
+#[test]
+fn what_an_earlier_owner_left_behind_is_in_nobodys_way() {
+    let dir = scratch();
+    let work = dir.path().join("walredo");
+    drop(pool(dir.path(), 1));
+    let mut folders: Vec<_> =
+        std::fs::read_dir(&work).unwrap().map(|e| e.unwrap().path()).collect();
+    folders.retain(|path| path.is_dir());
+    assert_eq!(folders.len(), 1);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                let _ = std::fs::create_dir(&folders[0]);
+                let _ = std::fs::write(folders[0].join("postmaster.pid"), "");
+            }
+        });
+        let pool = pool(dir.path(), 1);
+        let is_ready = pool.wait_ready(Duration::from_secs(20));
+        over.store(true, Relaxed);
+        assert!(is_ready, "{:?}", pool.start_failure());
+    });
+    // Nor does it stay for ever.
+    let _third = pool(dir.path(), 1);
+    assert!(!folders[0].exists());
 }
 
 #[test]
