@@ -31,6 +31,11 @@ impl<K: Hash + Eq + Clone, V> fmt::Debug for Cache<K, V> {
 }
 
 impl<K: Hash + Eq + Clone, V> Cache<K, V> {
+    /// What a kept value needs beside its own memory, in bytes: its key twice, its entry, and its places in
+    /// the map and in a clock, of which either may be half empty.
+    pub const OVERHEAD_BYTES: u64 =
+        (size_of::<Entry<V>>() + 4 * (size_of::<K>() + size_of::<usize>())) as u64;
+
     /// An empty cache that keeps values of at most `bytes_max` bytes together.
     pub fn new(bytes_max: u64) -> Cache<K, V> {
         Cache {
@@ -93,7 +98,8 @@ impl<K: Hash + Eq + Clone, V> Cache<K, V> {
             !remove
         });
         for entry in &removed {
-            if let Swept::Evicted { size_bytes, .. } = entry.remove() {
+            if let Swept::Evicted { value, size_bytes } = entry.remove() {
+                drop(value);
                 self.shared.give_back(size_bytes);
             }
         }
@@ -249,8 +255,10 @@ impl<K: Hash + Eq + Clone, V> Shared<K, V> {
             freed += part.clock.evict(wanted - freed, &mut victims);
             part.counters.evict((victims.len() - before) as u64);
         }
-        for victim in &victims {
+        for victim in victims {
             self.forget(&victim.key, &victim.entry);
+            // First gone, then not counted: else another value would be in memory beside it.
+            drop(victim.value);
             self.give_back(victim.size_bytes);
         }
         freed

@@ -24,7 +24,7 @@ pub(crate) struct Victim<K, V> {
     pub(crate) entry: Arc<Entry<V>>,
     pub(crate) size_bytes: u64,
     /// Kept until no lock is held, for dropping it may take long.
-    pub(crate) _value: Arc<V>,
+    pub(crate) value: Arc<V>,
 }
 
 impl<K, V> Default for Clock<K, V> {
@@ -63,7 +63,7 @@ impl<K, V> Clock<K, V> {
                 Some(Swept::Evicted { value, size_bytes }) => {
                     let (key, entry) = ring.places.swap_remove(at);
                     freed += size_bytes;
-                    victims.push(Victim { key, entry, size_bytes, _value: value });
+                    victims.push(Victim { key, entry, size_bytes, value });
                 }
             }
         }

@@ -40,7 +40,7 @@ impl<K: Hash + Eq + Clone, V> MakeGuard<K, V> {
     }
 
     /// Hands over the value to all who wait for it, and keeps it if room can be made for
-    /// `size_bytes`, which should count all the memory that it needs.
+    /// `size_bytes`, which should count all the memory that it needs, `Cache::OVERHEAD_BYTES` included.
     pub fn fill(mut self, value: V, size_bytes: u64) -> Arc<V> {
         self.filled = true;
         let value = Arc::new(value);

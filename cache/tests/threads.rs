@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,6 +143,30 @@ fn values_in_use_are_not_evicted() {
     let before = cache.stats().entries;
     cache.get_or_make(1001, || Ok::<_, ()>((5, 101))).unwrap();
     assert_eq!(cache.stats().entries, before);
+}
+
+/// A value that sees, when it goes, that it is still counted, so that no other takes its room before.
+struct Counted(Arc<OnceLock<Cache<u32, Counted>>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0.get() {
+            assert_eq!(cache.stats().bytes, 60);
+        }
+    }
+}
+
+#[test]
+fn bytes_count_until_they_are_free() {
+    let cache = Cache::new(100);
+    let handle = Arc::new(OnceLock::new());
+    let put = |key| drop(cache.get_or_make(key, || Ok::<_, ()>((Counted(handle.clone()), 60))));
+    put(1);
+    handle.set(cache.clone()).ok().unwrap();
+    put(2);
+    assert_eq!(cache.stats().evictions, 1);
+    assert_eq!(cache.remove_if(|_| true), 1);
+    assert_eq!(cache.stats().bytes, 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cache::Cache;
 use parking_lot::Mutex;
 use postgres_formats::wal::{DecodedRecord, RecordParseError, WalRecord};
-use postgres_formats::{BlockNumber, Lsn, PageImage, RelTag, TimelineId};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, PageImage, RelTag, TimelineId};
 use walredo_pool::{CustomManagers, RedoBatch, RedoError, RedoRecords, WalRedoConfig, WalRedoPool};
 
 use crate::cached_upto::CachedUpto;
@@ -31,6 +31,10 @@ pub struct VersionKey {
     /// End of the record.
     pub end: Lsn,
 }
+
+/// What a page counts for in the cache, in bytes.
+pub(crate) const CACHED_PAGE_BYTES: u64 =
+    BLCKSZ as u64 + Cache::<VersionKey, PageImage>::OVERHEAD_BYTES;
 
 /// Why a page could not be made.
 #[derive(Debug, Clone, thiserror::Error)]

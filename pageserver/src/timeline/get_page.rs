@@ -17,7 +17,7 @@ use super::wal_pages::WalPages;
 use crate::damage;
 use crate::layer::image::LayerError;
 use crate::object::{ObjectPage, ObjectTag};
-use crate::page_maker::{Job, MakeError, VersionKey};
+use crate::page_maker::{CACHED_PAGE_BYTES, Job, MakeError, VersionKey};
 use crate::seqwait::WaitError;
 
 /// A page that is asked for.
@@ -215,7 +215,7 @@ impl Timeline {
         self.set_checksum(page, &mut image);
         let VersionKey { timeline, page, end } = *guard.key();
         self.maker.cached_upto.add(timeline, page, end);
-        Ok(guard.fill(image, postgres_formats::BLCKSZ as u64))
+        Ok(guard.fill(image, CACHED_PAGE_BYTES))
     }
 
     /// Gives a page the checksum that PostgreSQL expects in it.
