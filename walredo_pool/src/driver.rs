@@ -20,8 +20,8 @@ use slog::Logger;
 use crate::error::RedoError;
 use crate::job::Job;
 use crate::limits::{
-    DEATHS_PER_REQUEST_MAX, FAILED_STARTS_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_REQUESTS_MAX,
-    START_PAUSE_MAX, START_PAUSE_MIN, WRITE_AHEAD_BYTES_MAX,
+    DEATHS_PER_REQUEST_MAX, FAILED_STARTS_MAX, IDLE_CHECK_INTERVAL, IN_FLIGHT_BYTES_MAX,
+    IN_FLIGHT_REQUESTS_MAX, START_PAUSE_MAX, START_PAUSE_MIN,
 };
 use crate::poison::save_poisoned;
 use crate::process::{Exchanged, RedoProcess, StartError};
@@ -124,7 +124,7 @@ impl Driver {
                     Err(RecvTimeoutError::Timeout) => {}
                 }
             }
-            while let Some(job) = self.further_job(&process, &in_flight) {
+            while let Some(job) = self.further_job(&in_flight) {
                 self.send(&mut process, &mut in_flight, job);
             }
             process.write_requests();
@@ -187,11 +187,11 @@ impl Driver {
     }
 
     /// A job to be written behind those in flight, if there should be one.
-    fn further_job(&mut self, process: &RedoProcess, in_flight: &VecDeque<Job>) -> Option<Job> {
+    fn further_job(&mut self, in_flight: &VecDeque<Job>) -> Option<Job> {
         let alone = in_flight.front().is_none_or(|job| job.deaths > 0);
         if alone
             || in_flight.len() >= IN_FLIGHT_REQUESTS_MAX
-            || process.outbox.len() >= WRITE_AHEAD_BYTES_MAX
+            || in_flight.iter().map(Job::bytes).sum::<usize>() >= IN_FLIGHT_BYTES_MAX
         {
             return None;
         }

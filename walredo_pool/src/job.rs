@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::BytesMut;
 use crossbeam::channel::Sender;
 use postgres_formats::{BlockNumber, PageImage, RelTag};
 
 use crate::error::RedoError;
-use crate::outbox::{Outbox, Sealed};
-use crate::protocol::{BEGIN_SIZE, HEADER_SIZE, encode_begin, encode_finish, encode_mask};
+use crate::outbox::Sealed;
+use crate::protocol::{begin, encode_mask};
 use crate::records::RedoRecords;
 use crate::request::MaskKind;
 
@@ -37,26 +38,28 @@ impl Job {
     pub fn redo(
         (rel, block): (RelTag, BlockNumber),
         base: Option<&PageImage>,
-        mut records: RedoRecords,
+        records: RedoRecords,
         verify: bool,
         answer: Answer,
     ) -> Job {
         let (id, count) = (next_id(), records.count());
-        let base_bytes = base.map_or(0, |base| base.len());
-        let mut out = Outbox::with_capacity(HEADER_SIZE + BEGIN_SIZE + base_bytes);
-        encode_begin(&mut out, id, rel, block, base, verify);
-        encode_finish(&mut records.messages);
-        out.append_all(&records.messages.sealed());
-        let messages = out.sealed();
+        let begin = begin(id, rel, block, base.is_some(), verify);
+        let messages = records.finished(&begin, base);
         Job { id, rel: Some(rel), block, records: count, messages, answer, deaths: 0 }
     }
 
     /// A page to be masked.
     pub fn mask(kind: MaskKind, block: BlockNumber, page: &PageImage, answer: Answer) -> Job {
         let id = next_id();
-        let mut out = Outbox::default();
+        let mut out = BytesMut::new();
         encode_mask(&mut out, id, kind, block, page);
-        Job { id, rel: None, block, records: 0, messages: out.sealed(), answer, deaths: 0 }
+        let messages = Sealed::new(out.freeze(), None);
+        Job { id, rel: None, block, records: 0, messages, answer, deaths: 0 }
+    }
+
+    /// Bytes that the process is to read.
+    pub fn bytes(&self) -> usize {
+        self.messages.len()
     }
 
     /// The page, for messages.

@@ -22,6 +22,7 @@ pub mod protocol;
 mod records;
 pub mod request;
 mod shared;
+mod spare;
 mod stats;
 mod stderr;
 

@@ -6,15 +6,23 @@ use std::time::Duration;
 /// (`XLogRecordMaxSize`). A longer one is refused before anything is written.
 pub const RECORD_BYTES_MAX: usize = 1020 * 1024 * 1024;
 
-/// Requests that wait for a free process; `submit` blocks when there are as many.
-pub const QUEUED_REQUESTS_MAX: usize = 1024;
+/// Requests that wait for a free process; `submit` blocks when there are as many. Whoever plans need not
+/// be further ahead, and their memory is used again while it is in the processor's cache.
+pub const QUEUED_REQUESTS_MAX: usize = 128;
+
+/// Buffers of requests that were answered, kept for new ones.
+pub const SPARE_BUFFERS_MAX: usize = 128;
+
+/// Largest buffer in bytes that is kept for a new request.
+pub const SPARE_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// Requests written to one process ahead of their replies. More hides no more latency, and makes
 /// more requests wait behind a slow one.
-pub const IN_FLIGHT_REQUESTS_MAX: usize = 8;
+pub const IN_FLIGHT_REQUESTS_MAX: usize = 32;
 
-/// Bytes encoded but not yet taken by the process; further requests wait until there are fewer.
-pub const WRITE_AHEAD_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of requests written to one process ahead of their replies, beyond which no further one is: long
+/// chains should not wait for one process while another has none.
+pub const IN_FLIGHT_BYTES_MAX: usize = 128 * 1024;
 
 /// Times that a process may die with the same request in its hands before that request fails. The
 /// first deaths may have another cause (an administrator, the out-of-memory killer).

@@ -5,11 +5,32 @@ use std::io::{self, IoSlice, Write};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::spare;
+
 /// Shorter pieces are copied together: one system call for many beats a call's argument for each.
-const COPY_BYTES_MAX: usize = 4096;
+pub const COPY_BYTES_MAX: usize = 4096;
 
 /// Pieces given to one `writev`; the system's limit is higher, more do not help.
 const WRITE_PIECES_MAX: usize = 64;
+
+/// What messages are written to.
+pub trait Out {
+    /// Appends a copy of `bytes`.
+    fn copy(&mut self, bytes: &[u8]);
+
+    /// Appends `bytes`, perhaps without copying them if they are many.
+    fn append(&mut self, bytes: &Bytes);
+}
+
+impl Out for BytesMut {
+    fn copy(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn append(&mut self, bytes: &Bytes) {
+        self.extend_from_slice(bytes);
+    }
+}
 
 /// A queue of bytes: short pieces are copied, long ones shared.
 #[derive(Default)]
@@ -20,11 +41,6 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An empty one with room for so many bytes that will be copied.
-    pub fn with_capacity(bytes: usize) -> Outbox {
-        Outbox { tail: BytesMut::with_capacity(bytes), ..Outbox::default() }
-    }
-
     /// Bytes not yet written.
     pub fn len(&self) -> usize {
         self.len
@@ -35,32 +51,9 @@ impl Outbox {
         self.len == 0
     }
 
-    /// Appends a copy of `bytes`.
-    pub fn copy(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    /// Appends `bytes`, without copying them if they are many.
-    pub fn append(&mut self, bytes: &Bytes) {
-        if bytes.len() <= COPY_BYTES_MAX {
-            self.copy(bytes);
-        } else {
-            self.seal();
-            self.len += bytes.len();
-            self.pieces.push_back(bytes.clone());
-        }
-    }
-
     /// Appends all that is in `other`, without copying it where it is much.
     pub fn append_all(&mut self, other: &Sealed) {
         other.0.iter().for_each(|piece| self.append(piece));
-    }
-
-    /// What is in it, to be appended to others as often as one likes.
-    pub fn sealed(mut self) -> Sealed {
-        self.seal();
-        Sealed(self.pieces.into())
     }
 
     fn seal(&mut self) {
@@ -103,10 +96,37 @@ impl Outbox {
     }
 }
 
-/// Bytes that do not change any more.
+impl Out for Outbox {
+    fn copy(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    fn append(&mut self, bytes: &Bytes) {
+        if bytes.len() <= COPY_BYTES_MAX {
+            self.copy(bytes);
+        } else {
+            self.seal();
+            self.len += bytes.len();
+            self.pieces.push_back(bytes.clone());
+        }
+    }
+}
+
+/// Bytes that do not change any more. Their memory is used again afterwards.
 pub struct Sealed(Vec<Bytes>);
 
 impl Sealed {
+    /// A piece, and what comes behind it.
+    pub fn new(first: Bytes, rest: Option<Outbox>) -> Sealed {
+        let mut pieces = vec![first];
+        if let Some(mut rest) = rest {
+            rest.seal();
+            pieces.extend(rest.pieces);
+        }
+        Sealed(pieces)
+    }
+
     /// Their number.
     pub fn len(&self) -> usize {
         self.0.iter().map(Bytes::len).sum()
@@ -115,6 +135,12 @@ impl Sealed {
     /// A copy as one piece.
     pub fn to_vec(&self) -> Vec<u8> {
         self.0.concat()
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(spare::give_back);
     }
 }
 

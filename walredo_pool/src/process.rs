@@ -5,6 +5,7 @@
 //! waits for us to read an answer while we wait to write, would wait for ever.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus};
@@ -18,7 +19,7 @@ use slog::Logger;
 use crate::command::command;
 use crate::config::WalRedoConfig;
 use crate::datadir::{DataDirError, make_data_dir};
-use crate::limits::START_TIMEOUT;
+use crate::limits::{ERROR_TEXT_BYTES_MAX, START_TIMEOUT};
 use crate::managers::CustomManagers;
 use crate::outbox::Outbox;
 use crate::protocol::{PROTOCOL_VERSION, ProtocolError, Reply, decode_reply};
@@ -27,8 +28,12 @@ use crate::stderr::StderrLog;
 /// Wished capacity of the pipes to and from a process. What the system grants is good enough.
 const PIPE_BYTES: i32 = 512 * 1024;
 
-/// Bytes read from a pipe at once.
-const READ_BYTES: usize = 64 * 1024;
+/// Bytes of answers kept until they are taken. The longest answer fits twice.
+const RECEIVED_BYTES: usize = 256 * 1024;
+const _: () = assert!(RECEIVED_BYTES >= 2 * (ERROR_TEXT_BYTES_MAX + BLCKSZ));
+
+/// Bytes read from standard error at once.
+const STDERR_BYTES: usize = 64 * 1024;
 
 /// No usable process.
 #[derive(Debug, thiserror::Error)]
@@ -82,13 +87,13 @@ pub struct RedoProcess {
     stderr: ChildStderr,
     stdin_broken: bool,
     stderr_ended: bool,
-    /// Bytes of answers; those before `received_used` are already taken.
+    /// Room for answers, and where those stand in it that were read and not yet taken.
     received: Vec<u8>,
-    received_used: usize,
+    untaken: Range<usize>,
     /// Bytes of requests still to be written.
     pub outbox: Outbox,
     stderr_log: StderrLog,
-    read_buffer: Vec<u8>,
+    stderr_buffer: Vec<u8>,
     custom: CustomManagers,
     log: Logger,
 }
@@ -122,11 +127,11 @@ impl RedoProcess {
             stderr,
             stdin_broken: false,
             stderr_ended: false,
-            received: Vec::new(),
-            received_used: 0,
+            received: vec![0; RECEIVED_BYTES],
+            untaken: 0..0,
             outbox: Outbox::default(),
             stderr_log: StderrLog::new(log.clone()),
-            read_buffer: vec![0; READ_BYTES],
+            stderr_buffer: vec![0; STDERR_BYTES],
             custom: CustomManagers::default(),
             log,
         };
@@ -184,14 +189,10 @@ impl RedoProcess {
 
     /// Takes the next whole answer that has been read.
     pub fn next_reply(&mut self) -> Result<Option<Reply>, ProtocolError> {
-        let unread = self.received.get(self.received_used..).unwrap_or_default();
-        if let Some((reply, used)) = decode_reply(unread)? {
-            self.received_used += used;
-            return Ok(Some(reply));
-        }
-        self.received.drain(..self.received_used);
-        self.received_used = 0;
-        Ok(None)
+        let unread = self.received.get(self.untaken.clone()).unwrap_or_default();
+        let Some((reply, used)) = decode_reply(unread)? else { return Ok(None) };
+        self.untaken.start += used;
+        Ok(Some(reply))
     }
 
     /// Waits until a pipe can be used, and uses it.
@@ -249,9 +250,17 @@ impl RedoProcess {
     }
 
     fn read_replies(&mut self) -> io::Result<usize> {
-        match self.stdout.read(&mut self.read_buffer) {
+        // What is left of an answer goes to the front when there is room for not much more.
+        if self.untaken.is_empty() {
+            self.untaken = 0..0;
+        } else if self.untaken.start > RECEIVED_BYTES / 2 {
+            self.received.copy_within(self.untaken.clone(), 0);
+            self.untaken = 0..self.untaken.len();
+        }
+        let room = self.received.get_mut(self.untaken.end..).unwrap_or_default();
+        match self.stdout.read(room) {
             Ok(count) => {
-                self.received.extend_from_slice(self.read_buffer.get(..count).unwrap_or_default());
+                self.untaken.end += count;
                 Ok(count)
             }
             Err(error) if is_temporary(&error) => Ok(1),
@@ -260,10 +269,10 @@ impl RedoProcess {
     }
 
     fn read_stderr(&mut self) -> io::Result<()> {
-        match self.stderr.read(&mut self.read_buffer) {
+        match self.stderr.read(&mut self.stderr_buffer) {
             Ok(0) => self.stderr_ended = true,
             Ok(count) => {
-                self.stderr_log.push(self.read_buffer.get(..count).unwrap_or_default());
+                self.stderr_log.push(self.stderr_buffer.get(..count).unwrap_or_default());
             }
             Err(error) if is_temporary(&error) => {}
             Err(error) => return Err(error),
@@ -277,9 +286,9 @@ impl RedoProcess {
         // All that a dead process wrote is in the pipe; another holder of its end could write for
         // ever, hence the bound.
         for _ in 0..16 {
-            match self.stderr.read(&mut self.read_buffer) {
+            match self.stderr.read(&mut self.stderr_buffer) {
                 Ok(count) if count > 0 => {
-                    self.stderr_log.push(self.read_buffer.get(..count).unwrap_or_default());
+                    self.stderr_log.push(self.stderr_buffer.get(..count).unwrap_or_default());
                 }
                 _ => break,
             }

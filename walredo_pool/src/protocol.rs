@@ -7,7 +7,7 @@ use bytes::Bytes;
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, PageImage, RelTag};
 
 use crate::managers::CustomManagers;
-use crate::outbox::Outbox;
+use crate::outbox::Out;
 use crate::request::{MaskKind, RedoRecord, RedoRequest};
 
 /// The version of the protocol that a process must speak.
@@ -106,33 +106,27 @@ fn padding(length: usize) -> usize {
     length.next_multiple_of(ALIGNMENT) - length
 }
 
-/// Writes the message `BEGIN`. Without a `base` the page begins with zeros.
-pub fn encode_begin(
-    out: &mut Outbox,
+/// The message `BEGIN` but for the base page, which follows if there is one; otherwise the page begins
+/// with zeros.
+pub fn begin(
     id: u64,
     rel: RelTag,
     block: BlockNumber,
-    base: Option<&PageImage>,
+    has_base: bool,
     verify: bool,
-) {
-    let mut flags = 0;
-    let mut length = BEGIN_SIZE;
-    if base.is_some() {
-        flags |= BEGIN_HAS_BASE;
-        length += BLCKSZ;
-    }
-    if verify {
-        flags |= BEGIN_VERIFY;
-    }
-    out.copy(&header(BEGIN, flags, length));
-    out.copy(&id.to_ne_bytes());
+) -> [u8; HEADER_SIZE + BEGIN_SIZE] {
+    let flags = if has_base { BEGIN_HAS_BASE } else { 0 } | if verify { BEGIN_VERIFY } else { 0 };
+    let length = BEGIN_SIZE + if has_base { BLCKSZ } else { 0 };
+    let mut bytes = [0; HEADER_SIZE + BEGIN_SIZE];
     let RelTag { spc, db, rel, fork } = rel;
-    for number in [spc.0, db.0, rel.0, u32::from(fork as u8), block.0, 0] {
-        out.copy(&number.to_ne_bytes());
+    bytes[..HEADER_SIZE].copy_from_slice(&header(BEGIN, flags, length));
+    bytes[HEADER_SIZE..HEADER_SIZE + 8].copy_from_slice(&id.to_ne_bytes());
+    let numbers = [spc.0, db.0, rel.0, u32::from(fork as u8), block.0, 0];
+    for (n, number) in numbers.into_iter().enumerate() {
+        let at = HEADER_SIZE + 8 + 4 * n;
+        bytes[at..at + 4].copy_from_slice(&number.to_ne_bytes());
     }
-    if let Some(base) = base {
-        out.copy(&base[..]);
-    }
+    bytes
 }
 
 /// Length in bytes of the message `RECORD` for a record of that length.
@@ -141,7 +135,7 @@ pub fn record_message_bytes(record_bytes: usize) -> usize {
 }
 
 /// Writes the message `RECORD`. Only a record that is long is shared, not copied.
-pub fn encode_record(out: &mut Outbox, end: Lsn, record: &Bytes) {
+pub fn encode_record(out: &mut impl Out, end: Lsn, record: &Bytes) {
     let length = RECORD_SIZE + record.len();
     let mut head = [0; HEADER_SIZE + RECORD_SIZE];
     head[..HEADER_SIZE].copy_from_slice(&header(RECORD, 0, length));
@@ -152,13 +146,13 @@ pub fn encode_record(out: &mut Outbox, end: Lsn, record: &Bytes) {
 }
 
 /// Writes the message `FINISH`.
-pub fn encode_finish(out: &mut Outbox) {
+pub fn encode_finish(out: &mut impl Out) {
     out.copy(&header(FINISH, 0, 0));
 }
 
 /// Writes the message `MASK`.
 pub fn encode_mask(
-    out: &mut Outbox,
+    out: &mut impl Out,
     id: u64,
     kind: MaskKind,
     block: BlockNumber,
@@ -313,6 +307,7 @@ pub fn decode_redo(bytes: &Bytes) -> Result<(RedoRequest, bool), ProtocolError> 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::records::RedoRecords;
 
     fn request() -> RedoRequest {
         let rel = RelTag { spc: Oid(1663), db: Oid(5), rel: Oid(16384), fork: ForkNumber::Vm };
@@ -334,14 +329,12 @@ mod tests {
                 sent.base = None;
             }
             let RedoRequest { rel, block, ref base, ref records } = sent;
-            let mut out = Outbox::default();
-            encode_begin(&mut out, 9, rel, block, base.as_ref(), verify);
-            let begin_bytes = out.len();
-            records.iter().for_each(|r| encode_record(&mut out, r.end, &r.bytes));
+            let begin = begin(9, rel, block, base.is_some(), verify);
+            let base_bytes = base.as_ref().map_or(0, |base| base.len());
             let said = records.iter().map(|r| record_message_bytes(r.bytes.len())).sum::<usize>();
-            assert_eq!(out.len(), begin_bytes + said);
-            encode_finish(&mut out);
-            let bytes = Bytes::from(out.sealed().to_vec());
+            let records: RedoRecords = records.iter().collect();
+            let bytes = Bytes::from(records.finished(&begin, base.as_ref()).to_vec());
+            assert_eq!(bytes.len(), begin.len() + base_bytes + said + HEADER_SIZE);
             assert_eq!(bytes.len() % ALIGNMENT, 0);
             let (read, read_verify) = decode_redo(&bytes).unwrap();
             assert_eq!(read_verify, verify);
