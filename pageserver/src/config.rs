@@ -30,6 +30,8 @@ const EXPIRY_GRACE_DEFAULT: Duration = Duration::from_secs(60);
 const LSN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const LSN_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
 const REDO_PROCESSES_MAX: usize = 256;
+const REDO_PROCESSES_MIN_DEFAULT: usize = 1;
+const REDO_IDLE_DEFAULT: Duration = Duration::from_secs(60);
 
 /// The settings of a repository's page server.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,10 +42,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The branch that commands mean when none is named.
     pub default_branch: String,
-    /// How many redo processes are kept; `None`: as many as there are processors.
-    pub redo_processes: Option<usize>,
-    /// Libraries of extensions that write WAL of their own; the redo processes load them.
-    pub redo_libraries: Vec<String>,
+    /// The redo processes.
+    pub redo: RedoOptions,
     /// Bound of the page cache, in bytes.
     pub cache_bytes: u64,
     /// How history is put into layers.
@@ -58,6 +58,19 @@ pub struct Config {
     pub lsn_timeout: Duration,
     /// Top-level keys of the file that mean nothing to this program.
     pub unknown_keys: Vec<String>,
+}
+
+/// Settings of the redo processes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RedoOptions {
+    /// How many there are at most; `None`: as many as there are processors.
+    pub processes: Option<usize>,
+    /// How many are kept however little there is to do.
+    pub processes_min: usize,
+    /// How long one has nothing to do before it is ended.
+    pub idle_after: Duration,
+    /// Libraries of extensions that write WAL of their own; the processes load them.
+    pub libraries: Vec<String>,
 }
 
 /// Why `zenith.toml` cannot be used.
@@ -140,6 +153,8 @@ struct File {
 #[derive(Deserialize, Default)]
 struct WalRedoTable {
     processes: Option<usize>,
+    processes_min: Option<usize>,
+    idle_seconds: Option<u64>,
     #[serde(default)]
     libraries: Vec<String>,
 }
@@ -234,6 +249,12 @@ impl Config {
             let problem = format!("is {n}: expected 1 to {REDO_PROCESSES_MAX}");
             return Err(value("walredo.processes", problem));
         }
+        if let Some(n) = file.walredo.processes_min
+            && !(1..=REDO_PROCESSES_MAX).contains(&n)
+        {
+            let problem = format!("is {n}: expected 1 to {REDO_PROCESSES_MAX}");
+            return Err(value("walredo.processes_min", problem));
+        }
         let is_bad = |name: &&String| name.is_empty() || name.contains(['"', '\\', '\n', '\0']);
         if let Some(name) = file.walredo.libraries.iter().find(is_bad) {
             let problem = format!("has {name:?}: expected the name of a library");
@@ -290,8 +311,15 @@ impl Config {
             pg_bin_dir: file.pg_bin_dir,
             listen,
             default_branch: file.default_branch.unwrap_or_else(|| "main".to_owned()),
-            redo_processes: file.walredo.processes,
-            redo_libraries: file.walredo.libraries,
+            redo: RedoOptions {
+                processes: file.walredo.processes,
+                processes_min: file.walredo.processes_min.unwrap_or(REDO_PROCESSES_MIN_DEFAULT),
+                idle_after: file
+                    .walredo
+                    .idle_seconds
+                    .map_or(REDO_IDLE_DEFAULT, Duration::from_secs),
+                libraries: file.walredo.libraries,
+            },
             cache_bytes,
             layers,
             unload,
@@ -334,7 +362,8 @@ mod tests {
         assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
         assert_eq!(config.default_branch, "main");
         assert_eq!(config.lsn_timeout, Duration::from_secs(30));
-        assert_eq!(config.redo_processes, None);
+        assert_eq!((config.redo.processes, config.redo.processes_min), (None, 1));
+        assert_eq!(config.redo.idle_after, Duration::from_secs(60));
         // Nothing but the last WAL that is in layers.
         assert_eq!(config.layers.keep_wal_bytes, Some(0));
     }
@@ -344,7 +373,7 @@ mod tests {
         let config = parse(
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
-             [walredo]\nprocesses = 3\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
+             [walredo]\nprocesses = 3\nprocesses_min = 2\nidle_seconds = 4\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
              [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\nimage_piece_bytes = 9\nchain_max = 4\n\
              memory_bytes = 7\nage_seconds = 8\nreserve_bytes = 6\n[wal]\nkeep = 5\n\
              [retention]\nwindow_bytes = 7\nwindow_seconds = 8\ncheck_seconds = 9\n\
@@ -358,8 +387,12 @@ mod tests {
                 pg_bin_dir: Some("/pg".into()),
                 listen: "127.0.0.1:6400".parse().unwrap(),
                 default_branch: "trunk".into(),
-                redo_processes: Some(3),
-                redo_libraries: vec!["a".into(), "/b c".into()],
+                redo: RedoOptions {
+                    processes: Some(3),
+                    processes_min: 2,
+                    idle_after: Duration::from_secs(4),
+                    libraries: vec!["a".into(), "/b c".into()],
+                },
                 cache_bytes: 2 << 20,
                 layers: LayerOptions {
                     stretch_bytes: 100_000,
@@ -399,6 +432,7 @@ mod tests {
             ("format_version = 1\nlisten = \"here\"", "listen"),
             ("format_version = 1\nlsn_timeout_seconds = 0", "lsn_timeout_seconds"),
             ("format_version = 1\n[walredo]\nprocesses = 0", "walredo.processes"),
+            ("format_version = 1\n[walredo]\nprocesses_min = 0", "walredo.processes_min"),
             ("format_version = 1\n[walredo]\nlibraries = ['a\"b']", "walredo.libraries"),
             ("format_version = 1\n[cache]\nbytes = 1", "cache.bytes"),
             ("format_version = 1\n[cache]\nbytes = \"x\"", "bytes"),

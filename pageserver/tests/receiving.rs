@@ -62,6 +62,8 @@ impl Source {
             work_dir: dir.join("walredo"),
             control_file: Vec::new(),
             processes: 1,
+            processes_min: 1,
+            idle_after: Duration::MAX,
             account: None,
             request_timeout: Duration::from_secs(1),
         };

@@ -28,8 +28,13 @@ pub struct WalRedoConfig {
     /// The cluster's `global/pg_control`, 8192 bytes. The processes take the WAL segment size and
     /// whether data checksums are on from it.
     pub control_file: Vec<u8>,
-    /// Number of processes, at least 1.
+    /// Number of processes at most, at least 1. So many are started at first, and again when there is
+    /// more to do than those have that run.
     pub processes: usize,
+    /// Number of processes that are kept however little there is to do; at least 1 is.
+    pub processes_min: usize,
+    /// How long a process has nothing to do before it is ended.
+    pub idle_after: Duration,
     /// Run the processes as this account; only root can. `None`: as the caller is.
     pub account: Option<Account>,
     /// How long one request may keep a process busy before the process is killed and the request

@@ -1,9 +1,10 @@
-//! The thread that drives one redo process: takes jobs from the pool's queue, writes them ahead of
-//! the answers, replaces the process when it dies.
+//! The thread that drives one redo process: takes jobs from the pool's queues, writes them ahead of
+//! the answers, replaces the process when it dies, and ends it when there is nothing to do.
 //!
 //! The process answers in order and each answer at once, so the process's end is the fault of the
 //! oldest job without an answer, or of no job. That job is run again alone, at most
-//! `DEATHS_PER_REQUEST_MAX` times; the others are run again as if nothing had happened.
+//! `DEATHS_PER_REQUEST_MAX` times; the others are run again as if nothing had happened. Whichever
+//! process is free takes them, so that nobody waits for the new process where there is another.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::Receiver;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use postgres_formats::Lsn;
 use slog::Logger;
@@ -26,31 +27,31 @@ use crate::limits::{
 use crate::poison::save_poisoned;
 use crate::process::{Exchanged, RedoProcess, StartError};
 use crate::protocol::Reply;
+use crate::queues::Waited;
 use crate::shared::Shared;
 
 /// One process's driver.
 pub struct Driver {
     /// What all drivers share.
     pub shared: Arc<Shared>,
-    /// The pool's queue; disconnected when the pool is dropped.
-    pub queue: Receiver<Job>,
+    /// A message comes when a driver without a process is needed; disconnected when the pool is dropped.
+    pub needed: Receiver<()>,
     /// Folder of the process's data directory.
     pub dir: PathBuf,
     /// Logger with the pool's name.
     pub log: Logger,
-    /// Jobs that a dead process left behind, oldest first.
-    pub again: VecDeque<Job>,
 }
 
 /// Why a process is used no longer.
 enum Parting {
     Stopped,
     Died,
+    Idle,
 }
 
 impl Driver {
     /// Serves until the pool is dropped.
-    pub fn run(mut self) {
+    pub fn run(self) {
         let mut failed_starts = 0;
         let mut pause = START_PAUSE_MIN;
         loop {
@@ -65,8 +66,10 @@ impl Driver {
                     shared.set_failure(None);
                     let parting = self.serve(process);
                     shared.ready.fetch_sub(1, Ordering::SeqCst);
-                    if let Parting::Stopped = parting {
-                        return;
+                    match parting {
+                        Parting::Died => {}
+                        Parting::Idle if self.needed.recv().is_ok() => {}
+                        Parting::Idle | Parting::Stopped => return,
                     }
                 }
                 Err(StartError::Stopped) => return,
@@ -90,13 +93,10 @@ impl Driver {
 
     /// Without a process of its own a driver leaves the queue to the others; if there are none,
     /// those who wait must be told.
-    fn fail_waiting(&mut self, message: String) {
+    fn fail_waiting(&self, message: String) {
         let failure = RedoError::CannotStart { message };
-        for job in self.again.drain(..) {
-            job.answer.give(Err(failure.clone()));
-        }
         while self.shared.ready.load(Ordering::SeqCst) == 0 {
-            let Ok(job) = self.queue.try_recv() else { break };
+            let Some(job) = self.shared.queues.any() else { break };
             job.answer.give(Err(failure.clone()));
         }
     }
@@ -107,21 +107,25 @@ impl Driver {
         poll(&mut fds, timeout).is_ok_and(|ready| ready > 0)
     }
 
-    fn serve(&mut self, mut process: RedoProcess) -> Parting {
+    fn serve(&self, mut process: RedoProcess) -> Parting {
         let shared = Arc::clone(&self.shared);
         let mut in_flight: VecDeque<Job> = VecDeque::new();
-        // When the oldest job in flight became the oldest.
+        // When the oldest job in flight became the oldest; without any, when the last was done.
         let mut since = Instant::now();
         loop {
             if in_flight.is_empty() {
-                match self.wait_for_job() {
-                    Ok(Some(job)) => {
+                match shared.queues.wait(IDLE_CHECK_INTERVAL) {
+                    Waited::Job(job) => {
                         since = Instant::now();
                         self.send(&mut process, &mut in_flight, job);
                     }
-                    Ok(None) => {}
-                    Err(RecvTimeoutError::Disconnected) => return Parting::Stopped,
-                    Err(RecvTimeoutError::Timeout) => {}
+                    Waited::Nothing => {
+                        if since.elapsed() >= shared.config.idle_after && shared.retire() {
+                            slog::debug!(process.log(), "a redo process has nothing to do");
+                            return Parting::Idle;
+                        }
+                    }
+                    Waited::Stopped => return Parting::Stopped,
                 }
             }
             while let Some(job) = self.further_job(&in_flight) {
@@ -168,26 +172,8 @@ impl Driver {
         }
     }
 
-    /// Waits for the first job of an idle process; `None` says to have a look at the process.
-    fn wait_for_job(&mut self) -> Result<Option<Job>, RecvTimeoutError> {
-        if let Some(job) = self.again.pop_front() {
-            return Ok(Some(job));
-        }
-        if let Ok(job) = self.queue.try_recv() {
-            return Ok(Some(job));
-        }
-        self.shared.idle.fetch_add(1, Ordering::SeqCst);
-        let received = self.queue.recv_timeout(IDLE_CHECK_INTERVAL);
-        self.shared.idle.fetch_sub(1, Ordering::SeqCst);
-        match received {
-            Ok(job) => Ok(Some(job)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(disconnected) => Err(disconnected),
-        }
-    }
-
     /// A job to be written behind those in flight, if there should be one.
-    fn further_job(&mut self, in_flight: &VecDeque<Job>) -> Option<Job> {
+    fn further_job(&self, in_flight: &VecDeque<Job>) -> Option<Job> {
         let alone = in_flight.front().is_none_or(|job| job.deaths > 0);
         if alone
             || in_flight.len() >= IN_FLIGHT_REQUESTS_MAX
@@ -195,15 +181,7 @@ impl Driver {
         {
             return None;
         }
-        if let Some(next) = self.again.front() {
-            return if next.deaths > 0 { None } else { self.again.pop_front() };
-        }
-        // What an idle process can begin at once should not wait behind our process's work.
-        if self.queue.len() > self.shared.idle.load(Ordering::SeqCst) {
-            self.queue.try_recv().ok()
-        } else {
-            None
-        }
+        self.shared.queues.further()
     }
 
     fn send(&self, process: &mut RedoProcess, in_flight: &mut VecDeque<Job>, job: Job) {
@@ -261,7 +239,7 @@ impl Driver {
     }
 
     /// The process has ended: sees to its jobs.
-    fn died(&mut self, process: &mut RedoProcess, mut in_flight: VecDeque<Job>) {
+    fn died(&self, process: &mut RedoProcess, mut in_flight: VecDeque<Job>) {
         self.shared.counters.deaths.fetch_add(1, Ordering::Relaxed);
         let message = process.end();
         slog::warn!(process.log(), "redo process died: {message}"; "unanswered" => in_flight.len());
@@ -276,11 +254,11 @@ impl Driver {
                 job.answer.give(Err(RedoError::Died { message, saved }));
             }
         }
-        self.keep(in_flight);
+        in_flight.into_iter().for_each(|job| self.shared.queues.put_back(job));
     }
 
     /// The process has not answered in time: sees to its end, and to its jobs.
-    fn timed_out(&mut self, process: &mut RedoProcess, mut in_flight: VecDeque<Job>) {
+    fn timed_out(&self, process: &mut RedoProcess, mut in_flight: VecDeque<Job>) {
         self.shared.counters.timeouts.fetch_add(1, Ordering::Relaxed);
         let message = process.end();
         let timeout = self.shared.config.request_timeout;
@@ -290,13 +268,7 @@ impl Driver {
                 "page" => job.name(), "saved" => ?saved, "end" => message);
             job.answer.give(Err(RedoError::Timeout { timeout, saved }));
         }
-        self.keep(in_flight);
-    }
-
-    fn keep(&mut self, in_flight: VecDeque<Job>) {
-        for job in in_flight.into_iter().rev() {
-            self.again.push_front(job);
-        }
+        in_flight.into_iter().for_each(|job| self.shared.queues.put_back(job));
     }
 
     fn save(&self, job: &Job) -> Option<PathBuf> {

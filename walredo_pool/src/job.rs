@@ -9,6 +9,7 @@ use postgres_formats::{BlockNumber, PageImage, RelTag};
 use crate::error::RedoError;
 use crate::outbox::Sealed;
 use crate::protocol::{begin, encode_mask};
+use crate::queues::Permit;
 use crate::records::RedoRecords;
 use crate::request::MaskKind;
 
@@ -31,6 +32,8 @@ pub struct Job {
     pub answer: Answer,
     /// Processes that died on it.
     pub deaths: u32,
+    /// Held while a process works on it ahead of demand.
+    pub ahead: Option<Permit>,
 }
 
 impl Job {
@@ -45,7 +48,7 @@ impl Job {
         let (id, count) = (next_id(), records.count());
         let begin = begin(id, rel, block, base.is_some(), verify);
         let messages = records.finished(&begin, base);
-        Job { id, rel: Some(rel), block, records: count, messages, answer, deaths: 0 }
+        Job { id, rel: Some(rel), block, records: count, messages, answer, deaths: 0, ahead: None }
     }
 
     /// A page to be masked.
@@ -54,7 +57,7 @@ impl Job {
         let mut out = BytesMut::new();
         encode_mask(&mut out, id, kind, block, page);
         let messages = Sealed::new(out.freeze(), None);
-        Job { id, rel: None, block, records: 0, messages, answer, deaths: 0 }
+        Job { id, rel: None, block, records: 0, messages, answer, deaths: 0, ahead: None }
     }
 
     /// Bytes that the process is to read.

@@ -10,6 +10,9 @@ pub const RECORD_BYTES_MAX: usize = 1020 * 1024 * 1024;
 /// be further ahead, and their memory is used again while it is in the processor's cache.
 pub const QUEUED_REQUESTS_MAX: usize = 128;
 
+/// Work ahead of demand that waits for an idle process; whoever has more waits.
+pub const QUEUED_AHEAD_MAX: usize = 4;
+
 /// Buffers of requests that were answered, kept for new ones.
 pub const SPARE_BUFFERS_MAX: usize = 128;
 

@@ -5,12 +5,12 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::channel::{self, Sender};
 use nix::fcntl::{Flock, FlockArg};
 use postgres_formats::control_file::{ControlFile, ControlFileError};
 use postgres_formats::{BlockNumber, PageImage, RelTag};
@@ -20,13 +20,15 @@ use crate::config::WalRedoConfig;
 use crate::datadir::{DataDirError, data_dirs, make_folder, remove_left_over};
 use crate::driver::Driver;
 use crate::error::RedoError;
-use crate::job::{Answer, Answered, Job};
-use crate::limits::QUEUED_REQUESTS_MAX;
+use crate::job::{Answer, Job};
+use crate::limits::{QUEUED_AHEAD_MAX, QUEUED_REQUESTS_MAX};
 use crate::managers::CustomManagers;
+use crate::pending::PendingRedo;
+use crate::queues::Queues;
 use crate::records::RedoRecords;
 use crate::request::{MaskKind, RedoRequest};
 use crate::shared::Shared;
-use crate::stats::{Counters, WalRedoStats};
+use crate::stats::WalRedoStats;
 
 /// A pool cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +61,7 @@ pub enum PoolError {
 /// A pool of redo processes. Dropping it kills them, and fails what still waits.
 pub struct WalRedoPool {
     /// Taken when the pool is dropped.
-    queue: Option<Sender<Job>>,
+    senders: Option<Senders>,
     stop: UnixStream,
     drivers: Vec<JoinHandle<()>>,
     shared: Arc<Shared>,
@@ -67,55 +69,22 @@ pub struct WalRedoPool {
     _lock: Flock<File>,
 }
 
-/// A page that is being made.
-pub struct PendingRedo(Receiver<Answered>);
-
-impl PendingRedo {
-    /// Waits for the page. Bounded by the pool's timeouts, not by the caller.
-    pub fn wait(self) -> Result<PageImage, RedoError> {
-        self.0.recv().map_or(Err(RedoError::ShuttingDown), |(_, result)| result)
-    }
+/// How a page is to be made.
+#[derive(Clone, Copy)]
+pub(crate) struct How {
+    /// Compared with images for consistency checking.
+    pub(crate) verify: bool,
+    /// By processes that have nothing else to do.
+    pub(crate) ahead: bool,
 }
 
-/// Pages that are asked for together, by one thread that takes them as they come.
-pub struct RedoBatch {
-    answers: Sender<Answered>,
-    answered: Receiver<Answered>,
-    unanswered: usize,
-}
-
-impl Default for RedoBatch {
-    fn default() -> RedoBatch {
-        let (answers, answered) = channel::unbounded();
-        RedoBatch { answers, answered, unanswered: 0 }
-    }
-}
-
-impl RedoBatch {
-    /// Asks for the page that `records` make of `base`, or of zeros. `number` is the caller's name for
-    /// it. Waits only when very many requests wait already.
-    pub fn submit(
-        &mut self,
-        pool: &WalRedoPool,
-        number: usize,
-        page: (RelTag, BlockNumber),
-        base: Option<&PageImage>,
-        records: RedoRecords,
-    ) {
-        self.unanswered += 1;
-        pool.send_redo(page, base, records, false, Answer::new(self.answers.clone(), number));
-    }
-
-    /// Waits for any of the pages asked for and not yet taken; `None` if there is none. Bounded by the
-    /// pool's timeouts.
-    pub fn take(&mut self) -> Option<(usize, Result<PageImage, RedoError>)> {
-        if self.unanswered == 0 {
-            return None;
-        }
-        self.unanswered -= 1;
-        // Each request is answered, be it by its end.
-        self.answered.recv().ok()
-    }
+/// The ends of channels that drivers listen to.
+struct Senders {
+    requests: Sender<Job>,
+    /// Work ahead of demand.
+    ahead: Sender<Job>,
+    /// Wakes a driver without a process.
+    needed: Sender<()>,
 }
 
 impl WalRedoPool {
@@ -123,29 +92,23 @@ impl WalRedoPool {
     pub fn new(config: WalRedoConfig, log: Logger) -> Result<WalRedoPool, PoolError> {
         check(&config)?;
         let lock = lock_work_dir(&config)?;
-        let (queue, jobs) = channel::bounded(QUEUED_REQUESTS_MAX);
+        let (requests, requested) = channel::bounded(QUEUED_REQUESTS_MAX);
+        let (ahead, wished) = channel::bounded(QUEUED_AHEAD_MAX);
+        let (needed, called) = channel::bounded(config.processes);
         let (stop, stopped) = UnixStream::pair()?;
-        let shared = Arc::new(Shared {
-            config,
-            stop: stopped,
-            ready: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
-            custom: OnceLock::new(),
-            failure: Mutex::default(),
-            counters: Counters::default(),
-        });
-        let mut pool =
-            WalRedoPool { queue: Some(queue), stop, drivers: Vec::new(), shared, _lock: lock };
+        let queues = Queues::new(requested, wished, config.processes);
+        let shared = Arc::new(Shared::new(config, stopped, queues));
+        let senders = Some(Senders { requests, ahead, needed });
+        let mut pool = WalRedoPool { senders, stop, drivers: Vec::new(), shared, _lock: lock };
         let work_dir = &pool.shared.config.work_dir;
         remove_left_over(work_dir);
         let dirs = data_dirs(work_dir, pool.shared.config.processes);
         for (n, dir) in dirs.into_iter().enumerate() {
             let driver = Driver {
                 shared: Arc::clone(&pool.shared),
-                queue: jobs.clone(),
+                needed: called.clone(),
                 dir,
                 log: log.clone(),
-                again: Default::default(),
             };
             let thread = thread::Builder::new().name(format!("walredo {n}"));
             pool.drivers.push(thread.spawn(move || driver.run())?);
@@ -182,15 +145,15 @@ impl WalRedoPool {
 
     /// As `mask_page`, without waiting for it.
     pub fn submit_mask(&self, kind: MaskKind, page: &PageImage, block: BlockNumber) -> PendingRedo {
-        let (answer, pending) = pending();
-        self.send(Job::mask(kind, block, page, answer));
+        let (answer, pending) = PendingRedo::new();
+        self.send(Job::mask(kind, block, page, answer), false);
         pending
     }
 
-    /// Waits until all processes are ready, or for `timeout`; returns whether they are.
+    /// Waits until all processes are ready that are to run, or for `timeout`; returns whether they are.
     pub fn wait_ready(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        while self.shared.ready.load(Ordering::SeqCst) < self.drivers.len() {
+        while self.shared.ready.load(Ordering::SeqCst) < self.shared.running() {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -220,51 +183,57 @@ impl WalRedoPool {
         self.shared.start_failure()
     }
 
+    /// How many processes there are at the moment.
+    pub fn processes(&self) -> usize {
+        self.shared.ready.load(Ordering::SeqCst)
+    }
+
     /// Totals since the pool was made.
     pub fn stats(&self) -> WalRedoStats {
         self.shared.counters.totals()
     }
 
     fn submit_redo(&self, request: RedoRequest, verify: bool) -> PendingRedo {
-        let (answer, pending) = pending();
+        let (answer, pending) = PendingRedo::new();
         let RedoRequest { rel, block, base, records } = request;
-        let records = records.iter().collect();
-        self.send_redo((rel, block), base.as_ref(), records, verify, answer);
+        let how = How { verify, ahead: false };
+        self.send_redo((rel, block), base.as_ref(), records.iter().collect(), how, answer);
         pending
     }
 
-    fn send_redo(
+    pub(crate) fn send_redo(
         &self,
         page: (RelTag, BlockNumber),
         base: Option<&PageImage>,
         records: RedoRecords,
-        verify: bool,
+        how: How,
         answer: Answer,
     ) {
         match records.too_large {
             Some((record, bytes)) => answer.give(Err(RedoError::RecordTooLarge { record, bytes })),
-            None => self.send(Job::redo(page, base, records, verify, answer)),
+            None => self.send(Job::redo(page, base, records, how.verify, answer), how.ahead),
         }
     }
 
-    fn send(&self, job: Job) {
-        if let Some(queue) = &self.queue {
-            // If no driver is left, the job is dropped, which tells the one who waits.
-            let _ = queue.send(job);
+    fn send(&self, job: Job, ahead: bool) {
+        let Some(senders) = &self.senders else { return };
+        // If no driver is left, the job is dropped, which tells the one who waits.
+        if ahead {
+            let _ = senders.ahead.send(job);
+            return;
+        }
+        let _ = senders.requests.send(job);
+        if self.shared.queues.is_behind() && self.shared.enlist() {
+            let _ = senders.needed.try_send(());
         }
     }
-}
-
-fn pending() -> (Answer, PendingRedo) {
-    let (to, answered) = channel::bounded(1);
-    (Answer::new(to, 0), PendingRedo(answered))
 }
 
 impl Drop for WalRedoPool {
     fn drop(&mut self) {
         // Wakes the drivers that wait for a process, then those that wait for a job.
         let _ = self.stop.shutdown(Shutdown::Both);
-        self.queue = None;
+        self.senders = None;
         for driver in self.drivers.drain(..) {
             let _ = driver.join();
         }

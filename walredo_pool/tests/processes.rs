@@ -10,11 +10,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::wal::{control_file, heap_request, is_heap_page};
+use common::wal::{TABLE, control_file, heap_request, is_heap_page};
 use common::{bin_dir, config, log, pool, redo_pids, scratch, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use walredo_pool::{PendingRedo, RedoError, WalRedoPool, load_poisoned};
+use postgres_formats::BlockNumber;
+use walredo_pool::{PendingRedo, RedoBatch, RedoError, WalRedoPool, load_poisoned};
 
 fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
@@ -93,6 +94,81 @@ fn what_an_earlier_owner_left_behind_is_in_nobodys_way() {
     // Nor does it stay for ever.
     let _third = pool(dir.path(), 1);
     assert!(!folders[0].exists());
+}
+
+#[test]
+fn others_take_over_what_a_dead_one_had() {
+    let dir = scratch();
+    let pool = pool(dir.path(), 2);
+    assert!(pool.wait_ready(Duration::from_secs(60)));
+    let pids = redo_pids(dir.path());
+    // None can be started any more; so what the dead one had is not done by its successor.
+    std::fs::remove_file(dir.path().join("zenith_walredo.so")).unwrap();
+    signal(pids[0], Signal::SIGSTOP);
+    let pending = submit_many(&pool, 500);
+    // The other one has done all but what the first one has.
+    wait_until("one waits for the other", || pool.stats().pages >= 500 - 32);
+    signal(pids[0], Signal::SIGKILL);
+    for (block, pending) in pending {
+        assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+    }
+    assert_eq!((pool.stats().deaths, pool.stats().starts), (1, 2));
+    assert_eq!(redo_pids(dir.path()), pids[1..]);
+}
+
+#[test]
+fn idle_ones_are_ended_and_come_back() {
+    let dir = scratch();
+    let mut config = config(dir.path(), control_file(), 3);
+    config.idle_after = Duration::from_millis(50);
+    let pool = WalRedoPool::new(config, log()).unwrap();
+    wait_until("all are ahead of the first request", || pool.stats().starts == 3);
+    wait_until("one is left", || redo_pids(dir.path()).len() == 1);
+    // The one that is left has more to do than it can at once.
+    let starts = pool.stats().starts;
+    signal(redo_pids(dir.path())[0], Signal::SIGSTOP);
+    let pending = submit_many(&pool, 500);
+    wait_until("others have come", || pool.stats().starts > starts);
+    wait_until("they do its work", || pool.stats().pages >= 500 - 32);
+    redo_pids(dir.path()).into_iter().for_each(|pid| signal(pid, Signal::SIGCONT));
+    for (block, pending) in pending {
+        assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+    }
+    wait_until("one is left", || pool.processes() == 1 && redo_pids(dir.path()).len() == 1);
+    assert!(is_heap_page(&pool.request_redo(heap_request(1, 5)).unwrap(), 1, 5));
+    assert_eq!(pool.stats().deaths, 0);
+}
+
+#[test]
+fn work_ahead_of_demand_is_done_by_idle_ones() {
+    let dir = scratch();
+    let pool = pool(dir.path(), 2);
+    let mut batch = RedoBatch::ahead_of_demand();
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let page = |block: u32| (TABLE, BlockNumber(block));
+            for block in 0..100u32 {
+                let request = heap_request(block, 50);
+                batch.submit(
+                    &pool,
+                    block as usize,
+                    page(block),
+                    None,
+                    request.records.iter().collect(),
+                );
+            }
+            std::iter::from_fn(|| batch.take())
+                .map(|(block, page)| (block, page.unwrap()))
+                .collect()
+        });
+        for (block, pending) in submit_many(&pool, 500) {
+            assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
+        }
+        let made: Vec<_> = worker.join().unwrap();
+        assert_eq!(made.len(), 100);
+        assert!(made.iter().all(|(block, page)| is_heap_page(page, *block as u32, 50)));
+    });
+    assert_eq!(pool.stats().pages, 600);
 }
 
 #[test]

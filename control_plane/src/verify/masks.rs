@@ -34,6 +34,8 @@ impl Masks {
             },
             control_file,
             processes: 1,
+            processes_min: 1,
+            idle_after: Duration::MAX,
             account: repository.account().must_switch().then_some(Account { uid, gid }),
             request_timeout: MASK_TIMEOUT,
         };

@@ -160,11 +160,13 @@ fn redo_config(repo: &Path, config: &Config) -> anyhow::Result<WalRedoConfig> {
     Ok(WalRedoConfig {
         postgres_bin_dir: postgres_bin_dir(config)?,
         module_path: redo_module(repo)?,
-        libraries: config.redo_libraries.clone(),
+        libraries: config.redo.libraries.clone(),
         work_dir: repo.join("walredo"),
         // Taken from the first cluster that needs redo.
         control_file: Vec::new(),
-        processes: config.redo_processes.unwrap_or(processors),
+        processes: config.redo.processes.unwrap_or(processors),
+        processes_min: config.redo.processes_min,
+        idle_after: config.redo.idle_after,
         // This process has given up root already.
         account: None,
         request_timeout: REDO_TIMEOUT,

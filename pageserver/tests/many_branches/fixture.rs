@@ -48,6 +48,8 @@ impl Folder {
             work_dir: self.0.path().join("walredo"),
             control_file: Vec::new(),
             processes: 1,
+            processes_min: 1,
+            idle_after: Duration::MAX,
             account: None,
             request_timeout: Duration::from_secs(1),
         };

@@ -47,6 +47,8 @@ pub fn open(dir: tempfile::TempDir, cache_bytes: u64) -> Opened {
         work_dir,
         control_file: Vec::new(),
         processes: 2,
+        processes_min: 1,
+        idle_after: Duration::MAX,
         account: account().map(|(uid, gid)| Account { uid, gid }),
         request_timeout: TIMEOUT,
     };

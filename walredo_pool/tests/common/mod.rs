@@ -86,6 +86,8 @@ pub fn config(dir: &Path, control_file: Vec<u8>, processes: usize) -> WalRedoCon
         work_dir: dir.join("walredo"),
         control_file,
         processes,
+        processes_min: 1,
+        idle_after: Duration::MAX,
         account: account(),
         request_timeout: Duration::from_secs(60),
     }

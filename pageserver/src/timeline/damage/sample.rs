@@ -48,6 +48,8 @@ pub(crate) fn pages_of_images() -> Arc<PageMaker> {
         work_dir: "/none".into(),
         control_file: Vec::new(),
         processes: 1,
+        processes_min: 1,
+        idle_after: Duration::MAX,
         account: None,
         request_timeout: Duration::from_secs(1),
     };
