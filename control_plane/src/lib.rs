@@ -29,8 +29,8 @@ pub use branch::{Ancestor, Branch, Branches, DamagedBranch, Stop};
 pub use checkpoint::{Checkpoint, Layer};
 pub use compact::{Compacted, Work};
 pub use compute::{
-    Advance, Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, Mode, Replaced,
-    unpack_base_backup,
+    Advance, Compute, ComputeOptions, ComputeState, ComputeStatus, Durability, HydrateProgress,
+    Hydrated, Mode, Replaced, unpack_base_backup,
 };
 pub use config::Config;
 pub use control::ServerAddress;

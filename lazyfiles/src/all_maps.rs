@@ -10,7 +10,7 @@ use crate::presence::{BootId, Map};
 use crate::report;
 
 /// The paths of all maps, relative to `presence`. What cannot be listed is left out.
-fn relative_paths(presence: &Path) -> Vec<PathBuf> {
+pub(crate) fn relative_paths(presence: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![presence.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -12,9 +12,10 @@ use postgres_formats::BLCKSZ;
 
 use crate::segment_file::Object;
 
-/// The most pages that may be on their way or in memory. Their responses fit the buffers of a
-/// socket or nearly so: a process that goes idle leaves the server with little to hold for it.
-const PAGES_MAX: usize = 64;
+/// The most pages that may be on their way to, or in the memory of, a server process. Their responses
+/// fit the buffers of a socket or nearly so: a process that goes idle leaves the page server with little
+/// to hold for it.
+pub(crate) const HINTED_PAGES_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Hint {
@@ -45,19 +46,26 @@ pub(crate) enum Hinted {
 }
 
 /// The hints of one connection, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hints {
     hints: VecDeque<Hint>,
+    /// The most pages that may be on their way or in memory.
+    pages_max: usize,
 }
 
 impl Hints {
+    /// None yet, and never more than `pages_max` pages.
+    pub(crate) fn new(pages_max: usize) -> Hints {
+        Hints { hints: VecDeque::new(), pages_max }
+    }
+
     /// Whether to ask for so many pages from `first` on; makes room for them by dropping what came
     /// and was never demanded.
     pub(crate) fn admit(&mut self, object: Object, first: u32, count: u16) -> bool {
         if self.hints.iter().any(|hint| hint.covers(object, first)) {
             return false;
         }
-        while self.pages() + usize::from(count) > PAGES_MAX {
+        while self.pages() + usize::from(count) > self.pages_max {
             match self.hints.front() {
                 Some(oldest) if oldest.pages.is_some() => self.hints.pop_front(),
                 _ => return false,
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_hinted_page_is_found_on_its_way_and_here() {
-        let mut hints = Hints::default();
+        let mut hints = Hints::new(HINTED_PAGES_MAX);
         assert!(hints.admit(REL, 10, 4));
         hints.asked(1, REL, 10, 4);
         assert!(!hints.admit(REL, 13, 1));
@@ -146,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_forgotten() {
-        let mut hints = Hints::default();
+        let mut hints = Hints::new(HINTED_PAGES_MAX);
         hints.asked(1, REL, 10, 4);
         assert!(hints.arrived(1, &pages(3)));
         assert_eq!(hints.take(REL, 10), Hinted::No);
@@ -154,8 +162,8 @@ mod tests {
 
     #[test]
     fn there_is_a_bound() {
-        let mut hints = Hints::default();
-        for n in 0..PAGES_MAX as u32 {
+        let mut hints = Hints::new(HINTED_PAGES_MAX);
+        for n in 0..HINTED_PAGES_MAX as u32 {
             assert!(hints.admit(REL, n, 1));
             hints.asked(u64::from(n), REL, n, 1);
         }

@@ -3,6 +3,7 @@
 //! The argument why this is right, whatever other processes do meanwhile and wherever this one is
 //! killed, is in SAFETY.md; the comments here name its rules (R1 to R9).
 
+use std::fs::File;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
@@ -52,10 +53,13 @@ pub struct LazyFile {
     file: SegmentFile,
     map: Map,
     read_ahead: ReadAhead,
+    /// The map's file, locked while a page is brought in by a process that is none of the server's (R10).
+    outside: Option<File>,
 }
 
 impl LazyFile {
-    /// Wraps the open descriptor `fd` of `file` if there is a presence map at `map_path`.
+    /// Wraps the open descriptor `fd` of `file` if there is a presence map at `map_path` that has
+    /// anything to say.
     pub fn new(
         fd: RawFd,
         writable: bool,
@@ -64,7 +68,11 @@ impl LazyFile {
         boot: BootId,
     ) -> Result<Option<LazyFile>, PresenceError> {
         let Some(map) = Map::open(map_path, boot)? else { return Ok(None) };
-        let lazy = LazyFile { fd, writable, file, map, read_ahead: ReadAhead::new() };
+        if map.is_complete() {
+            return Ok(None);
+        }
+        let read_ahead = ReadAhead::new();
+        let lazy = LazyFile { fd, writable, file, map, read_ahead, outside: None };
         // R5: a process may have been killed between truncating the file and saying so.
         if let Ok(blocks) = lazy.blocks_on_disk() {
             lazy.map.lower_limit(blocks);
@@ -237,7 +245,8 @@ impl LazyFile {
             return Err(Errno(libc::EIO));
         }
         let got = run.start..end;
-        self.with_writable_fd(|fd| self.bring_in(fd, got, &pages, process.durability))?;
+        let bring_in = |fd| self.bring_in(fd, got, &pages, process.durability, &mut |_| ());
+        self.with_writable_fd(bring_in)?;
         Ok(end)
     }
 
@@ -271,8 +280,10 @@ impl LazyFile {
         run: Range<u32>,
         pages: &[u8],
         durability: Durability,
+        brought: &mut dyn FnMut(Range<u32>),
     ) -> Result<(), Errno> {
         let _lock = self.lock(fd, run.clone())?;
+        let _trusted = self.lock_trust()?;
         // R5: blocks beyond the end are gone, and writing them would lengthen the file.
         self.map.lower_limit(self.blocks_on_disk()?);
         let mut from = run.start;
@@ -287,6 +298,7 @@ impl LazyFile {
             write_all(fd, bytes.ok_or(Errno(libc::EIO))?, absent.start)?;
             self.map.mark_present(absent.clone());
             from = absent.end;
+            brought(absent);
         }
     }
 
@@ -358,5 +370,8 @@ fn write_all(fd: RawFd, mut bytes: &[u8], first: u32) -> Result<(), Errno> {
     Ok(())
 }
 
+mod outside;
 #[cfg(test)]
 mod tests;
+
+pub use outside::{FillError, Filled};

@@ -8,6 +8,7 @@ pub mod base;
 pub mod data_directory;
 pub mod errno;
 mod hints;
+pub mod hydrate;
 pub mod lazy_file;
 mod mapping;
 pub mod page_check;

@@ -274,11 +274,25 @@ impl Map {
     /// The first absent blocks in `range` that stand together, empty if all are present.
     pub fn first_absent_run(&self, range: Range<u32>) -> Range<u32> {
         let end = range.end.min(self.limit());
-        let Some(first) = (range.start..end).find(|block| !self.bit(*block)) else {
+        let first = self.next(range.start, end, |bits| !bits);
+        if first >= end {
             return range.end..range.end;
-        };
-        let after = (first..end).find(|block| self.bit(*block)).unwrap_or(end);
-        first..after
+        }
+        first..self.next(first, end, |bits| bits)
+    }
+
+    /// The first block from `from` on whose bit `wanted` sets in a word, `end` if there is none before.
+    fn next(&self, from: u32, end: u32, wanted: impl Fn(u64) -> u64) -> u32 {
+        let mut at = from;
+        while at < end {
+            let word = self.live_word(at as usize / 64).load(Ordering::Acquire);
+            let found = wanted(word) >> (at % 64);
+            if found != 0 {
+                return end.min(at + found.trailing_zeros());
+            }
+            at = (at | 63) + 1;
+        }
+        end
     }
 
     /// Declares the blocks of `range` present. They must already be in the file.
@@ -314,6 +328,39 @@ impl Map {
     pub fn persist(&self, snapshot: &Snapshot) -> io::Result<()> {
         self.add_to_durable(snapshot);
         self.mapping.sync()
+    }
+
+    /// Adds the blocks of `runs` to the durable half and writes it to disk. The file must have been
+    /// synced successfully, in full, after each of them was brought in by whoever calls this.
+    pub fn persist_runs(&self, runs: &[Range<u32>]) -> io::Result<()> {
+        for block in runs.iter().cloned().flatten().filter(|block| *block < self.nblocks) {
+            self.durable_word(block as usize / 64).fetch_or(mask(block), Ordering::AcqRel);
+        }
+        self.mapping.sync()
+    }
+
+    /// Whether nothing is absent, nor will be after a power loss. It stays so: the map has nothing more
+    /// to tell.
+    pub fn is_complete(&self) -> bool {
+        let has_all = |limit: u32, word: &dyn Fn(usize) -> u64| {
+            let limit = limit.min(self.nblocks);
+            let whole = limit as usize / 64;
+            let rest = mask(limit) - 1;
+            (0..whole).all(|n| word(n) == u64::MAX) && (rest == 0 || word(whole) & rest == rest)
+        };
+        // The live half may lack what the durable one has only until it is made anew from that.
+        has_all(self.limit(), &|n| self.live_word(n).load(Ordering::Acquire))
+            && has_all(self.durable_limit(), &|n| self.durable_word(n).load(Ordering::Acquire))
+    }
+
+    /// How many blocks are absent.
+    pub fn absent_blocks(&self) -> u32 {
+        let limit = self.limit();
+        let word = |n: usize| self.live_word(n).load(Ordering::Acquire);
+        let whole: u32 = (0..limit as usize / 64).map(|n| word(n).count_zeros()).sum();
+        let rest = mask(limit) - 1;
+        let partly = if rest == 0 { 0 } else { (!word(limit as usize / 64) & rest).count_ones() };
+        whole + partly
     }
 
     /// Makes the durable half equal to the live one without waiting for any disk. Only for servers

@@ -12,7 +12,7 @@ use pageserver_client::{ErrorCode, Generation, RequestKind, ResponseBody};
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn, TimelineId};
 
 use crate::base::BaseLsn;
-use crate::hints::{Hinted, Hints};
+use crate::hints::{HINTED_PAGES_MAX, Hinted, Hints};
 use crate::page_check::{self, BadPage};
 use crate::report;
 use crate::segment_file::Object;
@@ -38,14 +38,32 @@ pub struct RemotePages {
     generation: Option<Generation>,
     base: BaseLsn,
     timeout: Duration,
-    /// Whether PostgreSQL wants this process to stop what it does.
-    is_canceled: fn() -> bool,
+    /// Whether this process is to stop what it does.
+    is_canceled: Box<dyn Fn() -> bool + Send>,
     /// Whether the cluster's pages carry checksums.
     checksums: bool,
     connection: Option<Link>,
+    /// Whether nothing is told to the log, because there are others who tell.
+    is_quiet: bool,
     /// Whether the log has been told that this compute is fenced. It will be refused everything from
     /// then on.
     fenced_told: bool,
+    ahead: Ahead,
+}
+
+/// How pages are asked for ahead of who demands them.
+#[derive(Clone, Copy)]
+struct Ahead {
+    pages_max: usize,
+    /// Whether a hint may leave together with those that follow it: many follow.
+    together: bool,
+    /// Whether a hint makes a connection if there is none yet.
+    may_connect: bool,
+}
+
+impl Ahead {
+    const OF_SERVER_PROCESS: Ahead =
+        Ahead { pages_max: HINTED_PAGES_MAX, together: false, may_connect: false };
 }
 
 /// A connection.
@@ -117,7 +135,7 @@ impl RemotePages {
         settings: &Settings,
         base: BaseLsn,
         checksums: bool,
-        is_canceled: fn() -> bool,
+        is_canceled: impl Fn() -> bool + Send + 'static,
     ) -> RemotePages {
         RemotePages {
             connstr: settings.pageserver.clone(),
@@ -125,10 +143,25 @@ impl RemotePages {
             generation: settings.generation,
             base,
             timeout: settings.timeout,
-            is_canceled,
+            is_canceled: Box::new(is_canceled),
             checksums,
             connection: None,
+            is_quiet: false,
             fenced_told: false,
+            ahead: Ahead::OF_SERVER_PROCESS,
+        }
+    }
+
+    /// For a process that reads many pages in a row, says by hints which ones, up to `pages_max` ahead,
+    /// and tells itself what went wrong.
+    pub fn for_many(self, pages_max: usize) -> RemotePages {
+        let ahead = Ahead { pages_max, together: true, may_connect: true };
+        RemotePages { is_quiet: true, ahead, ..self }
+    }
+
+    fn report(&self, line: &str) {
+        if !self.is_quiet {
+            report::line(line);
         }
     }
 
@@ -154,7 +187,7 @@ impl RemotePages {
                 };
                 let (connstr, timeline) = (&self.connstr, self.timeline);
                 let client = PageClient::connect_as(connstr, timeline, self.generation, timeouts)?;
-                Link { owner: process::id(), client, hints: Hints::default() }
+                Link { owner: process::id(), client, hints: Hints::new(self.ahead.pages_max) }
             }
         };
         Ok(self.connection.insert(link))
@@ -168,8 +201,14 @@ impl RemotePages {
         base_lsn: Lsn,
         deadline: Instant,
     ) -> Result<Bytes, AttemptError> {
-        let (is_canceled, checksums) = (self.is_canceled, self.checksums);
-        let Link { client, hints, .. } = self.link(deadline)?;
+        let checksums = self.checksums;
+        self.link(deadline)?;
+        // Both are there now.
+        let (Some(Link { client, hints, .. }), is_canceled) =
+            (&mut self.connection, &self.is_canceled)
+        else {
+            return Err(PageClientError::Ended.into());
+        };
         let mut own_id = None;
         let pages = loop {
             let expected = match (hints.take(object, first), own_id) {
@@ -282,7 +321,7 @@ impl PageSource for RemotePages {
         {
             let message = format!("fenced: {message}");
             if !std::mem::replace(&mut self.fenced_told, true) {
-                report::line(&message);
+                self.report(&message);
             }
             return Err(FetchError::Failed(message));
         }
@@ -296,18 +335,26 @@ impl PageSource for RemotePages {
         if not_there {
             return Err(FetchError::NotThere(message));
         }
-        report::line(&message);
+        self.report(&message);
         Err(FetchError::Failed(message))
     }
 
     fn hint(&mut self, object: Object, first: u32, count: u16) {
         self.forget_parents_connection();
+        // Once: whoever then demands a page has the patience to try again.
+        if std::mem::take(&mut self.ahead.may_connect) {
+            let _ = self.link(Instant::now() + CONNECT_TIMEOUT);
+        }
         let Some(Link { client, hints, .. }) = &mut self.connection else { return };
         if !hints.admit(object, first, count) {
             return;
         }
         let kind = request(object, first, count);
-        match client.send(self.base.get(), kind).and_then(|id| client.flush().map(|()| id)) {
+        let mut asked = client.send(self.base.get(), kind);
+        if !self.ahead.together {
+            asked = asked.and_then(|id| client.flush().map(|()| id));
+        }
+        match asked {
             Ok(id) => hints.asked(id, object, first, count),
             // Whoever demands a page connects again.
             Err(_) => self.connection = None,

@@ -106,6 +106,17 @@ impl PageSource for Server<'_> {
     fn hint(&mut self, _: Object, _: u32, _: u16) {}
 }
 
+/// One page that has been got already.
+struct Held(Bytes);
+
+impl PageSource for Held {
+    fn pages(&mut self, _: Object, _: u32, _: u16) -> Result<Bytes, FetchError> {
+        Ok(self.0.clone())
+    }
+
+    fn hint(&mut self, _: Object, _: u32, _: u16) {}
+}
+
 struct Random(u64);
 
 impl Random {
@@ -141,15 +152,21 @@ struct Model {
     buffers: BTreeMap<u32, (Page, bool)>,
     size: u32,
     file: File,
-    lazy: LazyFile,
+    /// None if the file is an ordinary one by now.
+    lazy: Option<LazyFile>,
+    /// A page that a process from outside has got and not brought in yet.
+    held: Option<(u32, Bytes)>,
 }
 
-fn open(data: &Path, map: &Path) -> (File, LazyFile) {
+fn open(data: &Path, map: &Path) -> (File, Option<LazyFile>) {
     let file = OpenOptions::new().read(true).write(true).open(data).unwrap();
-    let segment = SegmentFile::parse("base/5/16384").unwrap();
     let boot = BootId::current().unwrap();
-    let lazy = LazyFile::new(file.as_raw_fd(), true, segment, map, boot).unwrap().unwrap();
+    let lazy = LazyFile::new(file.as_raw_fd(), true, segment(), map, boot).unwrap();
     (file, lazy)
+}
+
+fn segment() -> SegmentFile {
+    SegmentFile::parse("base/5/16384").unwrap()
 }
 
 impl Model {
@@ -178,23 +195,27 @@ impl Model {
             size: BLOCKS,
             file,
             lazy,
+            held: None,
         }
     }
 
     fn with_process<T>(
         &mut self,
         in_recovery: bool,
-        call: impl FnOnce(&LazyFile, &File, &mut Process<'_>) -> T,
+        call: impl FnOnce(Option<&LazyFile>, &File, &mut Process<'_>) -> T,
     ) -> T {
         let mut source = Server { history: &self.history, base: &self.base };
         let durability = Durability { fsync: true, retries_failed_sync: false };
-        call(&self.lazy, &self.file, &mut Process { durability, in_recovery, source: &mut source })
+        let lazy = self.lazy.as_ref();
+        call(lazy, &self.file, &mut Process { durability, in_recovery, source: &mut source })
     }
 
     fn read_file(&mut self, block: u32, in_recovery: bool) -> Page {
         let offset = u64::from(block) * BLCKSZ as u64;
         self.with_process(in_recovery, |lazy, file, process| {
-            lazy.before_read(offset, BLCKSZ, process).unwrap();
+            if let Some(lazy) = lazy {
+                lazy.before_read(offset, BLCKSZ, process).unwrap();
+            }
             let mut bytes = vec![0; BLCKSZ];
             file.read_exact_at(&mut bytes, offset).unwrap();
             page_of(&bytes)
@@ -205,7 +226,11 @@ impl Model {
         let offset = u64::from(block) * BLCKSZ as u64;
         self.with_process(false, |lazy, file, process| {
             let mut write = || file.write_at(&bytes_of(page), offset).unwrap() as isize;
-            assert_eq!(lazy.write(offset, BLCKSZ, process, &mut write), Ok(BLCKSZ as isize));
+            let written = match lazy {
+                Some(lazy) => lazy.write(offset, BLCKSZ, process, &mut write),
+                None => Ok(write()),
+            };
+            assert_eq!(written, Ok(BLCKSZ as isize));
         });
     }
 
@@ -213,8 +238,37 @@ impl Model {
         let length = u64::from(blocks) * BLCKSZ as u64;
         self.with_process(false, |lazy, file, process| {
             let mut truncate = || file.set_len(length).map_or(-1, |()| 0);
-            assert_eq!(lazy.truncate(length, process, &mut truncate), Ok(0));
+            let cut = match lazy {
+                Some(lazy) => lazy.truncate(length, process, &mut truncate),
+                None => Ok(truncate()),
+            };
+            assert_eq!(cut, Ok(0));
         });
+    }
+
+    /// A process from outside fills in some blocks: with pages that it gets now, or with one that it got
+    /// some time ago.
+    fn fill_from_outside(&mut self) {
+        let (file, _) = open(&self.data, &self.map);
+        let boot = BootId::current().unwrap();
+        let lazy = LazyFile::from_outside(&file, segment(), &self.map, boot).unwrap();
+        let Some(lazy) = lazy else { return };
+        let mut server = Server { history: &self.history, base: &self.base };
+        let block = self.random.below(u64::from(BLOCKS)) as u32;
+        let object = segment().object;
+        if self.held.is_none() && lazy.next_absent(block, 1).start == block {
+            self.held = server.pages(object, block, 1).ok().map(|page| (block, page));
+        } else if let Some((block, page)) = self.held.take_if(|_| self.random.one_in(3)) {
+            let mut source = Held(page);
+            let durability = Durability { fsync: true, retries_failed_sync: false };
+            let mut process = Process { durability, in_recovery: false, source: &mut source };
+            lazy.fill(block..block + 1, &mut process).unwrap();
+        } else {
+            let durability = Durability { fsync: true, retries_failed_sync: false };
+            let mut process = Process { durability, in_recovery: false, source: &mut server };
+            let run = lazy.next_absent(block, 3);
+            lazy.fill(run, &mut process).unwrap();
+        }
     }
 
     /// Gets a page into its buffer, and others out of theirs.
@@ -288,6 +342,9 @@ impl Model {
         if self.random.one_in(3) {
             self.move_base();
         }
+        if self.random.one_in(3) {
+            self.fill_from_outside();
+        }
         if self.random.one_in(4) {
             return Err(Killed);
         }
@@ -308,7 +365,9 @@ impl Model {
             self.buffers.insert(block, (page, false));
         }
         self.with_process(false, |lazy, _, process| {
-            assert_eq!(lazy.sync(process.durability, &mut || 0), Ok(0));
+            if let Some(lazy) = lazy {
+                assert_eq!(lazy.sync(process.durability, &mut || 0), Ok(0));
+            }
         });
         self.flushed = self.history.end();
         if self.random.one_in(6) {
@@ -326,7 +385,7 @@ impl Model {
     }
 
     fn step(&mut self) -> Result<(), Killed> {
-        match self.random.below(24) {
+        match self.random.below(27) {
             0..=9 => self.change()?,
             10..=16 if self.size > 0 => {
                 let block = self.random.below(u64::from(self.size)) as u32;
@@ -339,6 +398,7 @@ impl Model {
             19..=21 => self.move_base(),
             22 => self.flushed = self.history.end(),
             23 => return Err(Killed),
+            24..=26 => self.fill_from_outside(),
             _ => {}
         }
         Ok(())
@@ -350,6 +410,8 @@ impl Model {
         self.buffers.clear();
         let boot = BootId::current().unwrap();
         if self.random.one_in(2) {
+            // The machine.
+            self.held = None;
             Map::open(&self.map, boot).unwrap().unwrap().distrust_live();
             let map = Map::open(&self.map, boot).unwrap().unwrap();
             let blocks = (self.file.metadata().unwrap().len() / BLCKSZ as u64) as u32;
@@ -362,6 +424,7 @@ impl Model {
         if self.random.one_in(2) {
             self.move_base();
         }
+        self.fill_from_outside();
         self.recover()?;
         self.imaged.clear();
         self.checkpoint()
@@ -376,6 +439,9 @@ impl Model {
         for lsn in self.redo + 1..=self.history.end() {
             if self.random.one_in(200) {
                 return Err(Killed);
+            }
+            if self.random.one_in(10) {
+                self.fill_from_outside();
             }
             match self.history.records[lsn as usize - 2] {
                 Record::Change { block, value, anew, image } => {

@@ -10,6 +10,7 @@ use pyo3::types::PyDict;
 
 use crate::error::exceptions::{QueryFailed, Timeout};
 use crate::error::raise;
+use crate::hydrate::hydrate;
 use crate::lsn::{AnyLsn, PyLsn};
 use crate::verify::checked;
 
@@ -145,6 +146,12 @@ impl PyCompute {
         let target = lsn.map(|lsn| lsn.0);
         let advance = py.detach(|| self.compute.advance_base(target)).map_err(raise)?;
         Ok(PyLsn(advance.to))
+    }
+
+    /// Fetches everything that it does not have yet.
+    #[pyo3(signature = (progress=None))]
+    fn hydrate(&self, py: Python<'_>, progress: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+        hydrate(py, &self.compute, progress)
     }
 
     /// Stops it at once and removes its directory.

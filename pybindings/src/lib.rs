@@ -5,6 +5,7 @@
 mod branch;
 mod compute;
 mod error;
+mod hydrate;
 mod lsn;
 mod pages;
 mod point;

@@ -172,6 +172,10 @@ pub enum PgCommand {
     Stop(PgStopArguments),
     /// List computes; one is fenced when another has taken over its branch
     List,
+    /// Fetch everything that a compute does not have yet, while it runs or is stopped
+    ///
+    /// From then on it asks the page server for no page. What was interrupted is taken up by doing it again.
+    Hydrate(NameArgument),
     /// Move the LSN at which a compute reads pages it does not have forward
     Advance(AdvanceArguments),
     /// Stop a compute and remove its directory; what it has sent to the page server stays

@@ -3,6 +3,7 @@
 mod advance;
 mod create;
 mod follow;
+mod hydrate;
 mod layout;
 mod lock_file;
 mod run;
@@ -31,6 +32,7 @@ use crate::repository::Repository;
 
 pub use advance::Advance;
 pub(crate) use create::new_instance;
+pub use hydrate::{HydrateProgress, Hydrated};
 use layout::{COMPUTE_FILE, Layout};
 pub use writer::Replaced;
 

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import timedelta
 from os import PathLike
 from pathlib import Path
@@ -8,6 +9,7 @@ import psycopg
 
 from .checkpoint import Checkpoint
 from .compacted import Compacted
+from .hydrated import Hydrated
 from .verification import FilesVerification, RecordsVerification, Verification
 
 @final
@@ -300,6 +302,13 @@ class Compute:
 
         Possible at any time; the page server need not keep history before it for this compute.
         Gives the base LSN that it has now.
+        """
+    def hydrate(self, progress: Callable[[int, int], object] | None = None) -> Hydrated:
+        """Fetches every page that it does not have yet, while it runs or is stopped.
+
+        From then on it asks the page server for no page. What breaks off is taken up by doing it
+        again. ``progress`` is called often with the bytes that have come and those that were absent
+        at first.
         """
     def destroy(self) -> None:
         """Stops it at once and removes its directory; what the page server has received stays."""

@@ -4,6 +4,7 @@ mod branch;
 mod checkpoint;
 mod compact;
 mod gc;
+mod hydrate;
 mod init;
 mod page;
 mod pg;

@@ -8,7 +8,7 @@ use anyhow::Context;
 use control_plane::{Advance, Compute, ComputeOptions, Error, Mode, Outcome, Repository};
 use serde_json::{Value, json};
 
-use super::{Ended, stop_mode};
+use super::{Ended, hydrate, stop_mode};
 use crate::args::{CreateArguments, PgCommand};
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -35,6 +35,9 @@ pub fn run(repository: &Repository, command: PgCommand, format: Format) -> Ended
             let Advance { from, to } = compute.advance_base(arguments.lsn)?;
             output::say(&format!("base LSN of compute {}: {from} -> {to}", compute.name()));
             print(&compute, format)?;
+        }
+        PgCommand::Hydrate(arguments) => {
+            hydrate::run(&repository.compute(&arguments.name)?, format)?;
         }
         PgCommand::List => list(repository, format)?,
         PgCommand::Destroy(arguments) => {
