@@ -96,17 +96,22 @@ impl ReplicationClient {
 
     /// Creates a physical slot. With `reserve_wal` the server keeps WAL for it from now on, not only
     /// from its first use. With `if_not_exists` an existing slot of that name is as good; gives
-    /// whether the slot is new.
+    /// whether the slot is new. It is looked for first, which needs PostgreSQL 15: a refusal would be an error in
+    /// the server's log.
     pub fn create_physical_slot(
         &mut self,
         name: &str,
         reserve_wal: bool,
         if_not_exists: bool,
     ) -> Result<bool, ReplicationError> {
+        if if_not_exists && self.read_slot(name)?.is_some() {
+            return Ok(false);
+        }
         let reserve = if reserve_wal { " RESERVE_WAL" } else { "" };
         let sql = format!("CREATE_REPLICATION_SLOT {} PHYSICAL{reserve}", quote(name));
         match self.connection.simple_query(&sql) {
             Ok(_) => Ok(true),
+            // Somebody else has made it meanwhile.
             Err(e) if if_not_exists && e.sqlstate() == Some(SqlState::DUPLICATE_OBJECT) => {
                 Ok(false)
             }
