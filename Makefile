@@ -1,7 +1,7 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build wheel test torture bench demo schedules fuzz lint clean setup
+.PHONY: build wheel test torture load bench demo schedules fuzz lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
@@ -20,6 +20,12 @@ test:
 torture:
 	@scripts/torture $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
 		$(if $(MINUTES),--minutes $(MINUTES))
+
+# What must hold under concurrent load, for SECONDS (60) each: pages of the past with caches of all sizes, and
+# restarts of the page server that no client notices. Part of make test, for a few seconds.
+load:
+	@ZENITH_LOAD_SECONDS=$(or $(SECONDS),60) scripts/pytest \
+		test_runner/regress/test_reads_under_load.py test_runner/regress/test_page_server_restart.py
 
 # Measures beside stock PostgreSQL, and prints one table (test_runner/bench/README.md). ONLY names a part.
 bench:
