@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::sys::statvfs::statvfs;
 use postgres_formats::checkpoint::CheckpointState;
 use postgres_formats::wal::records::RecordContentError;
 use postgres_formats::wal::{
@@ -18,6 +17,7 @@ use super::error::TimelineError;
 use super::heal::Probe;
 use super::load::kind_of;
 use super::manifest::{Layered, Manifest};
+use super::room::Room;
 use super::tip::{At, Tip};
 use crate::cluster::Cluster;
 use crate::index::IndexOp;
@@ -148,6 +148,7 @@ pub(super) struct Writer {
     pub(super) on_disk: Option<StopKind>,
     /// What is received in place of WAL that is damaged on disk.
     pub(super) probe: Option<Probe>,
+    room: Room,
 }
 
 impl Writer {
@@ -163,6 +164,7 @@ impl Writer {
             sync_failed: false,
             on_disk: None,
             probe: None,
+            room: Room::default(),
         }
     }
 
@@ -283,19 +285,12 @@ impl Timeline {
         if start != expected {
             return Err(IngestError::Gap { got: start, expected });
         }
-        self.check_reserve(bytes.len()).map_err(|source| self.io_error(source))?;
+        let reserve_bytes = self.layers.options.reserve_bytes;
+        let has_room = writer.room.check(self.wal.dir(), reserve_bytes, bytes.len());
+        has_room.map_err(|source| self.io_error(source))?;
         self.wal.write(start, bytes).map_err(|source| self.io_error(source))?;
         writer.decoder.feed(start, bytes).map_err(|source| self.decode_error(source))?;
         self.index_decoded(writer)
-    }
-
-    /// Refuses WAL before the disk is full. It is asked for again until there is room.
-    fn check_reserve(&self, len: usize) -> io::Result<()> {
-        let needed = self.layers.options.reserve_bytes.saturating_add(len as u64);
-        // Where nothing can be told, writing will.
-        let Ok(disk) = statvfs(self.wal.dir()) else { return Ok(()) };
-        let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-        if free < needed { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
     }
 
     /// Removes what was written behind the last good record, so that it hides nothing that comes

@@ -28,6 +28,7 @@ mod merge;
 mod objects;
 mod page_plan;
 mod retire_wal;
+mod room;
 mod tidy;
 mod times;
 mod tip;
