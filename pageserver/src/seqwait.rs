@@ -52,6 +52,8 @@ pub enum WaitError {
 pub struct SeqWait {
     // LOCK ORDER: leaf. Nothing else is taken, and nothing waited for, while it is held.
     state: Mutex<State>,
+    /// Somebody begins to wait.
+    wanted: Condvar,
 }
 
 struct State {
@@ -80,6 +82,7 @@ impl SeqWait {
                 waiters: BTreeMap::new(),
                 next_waiter: 0,
             }),
+            wanted: Condvar::new(),
         }
     }
 
@@ -162,6 +165,7 @@ impl SeqWait {
         let key = (wanted, state.next_waiter);
         state.next_waiter += 1;
         let condvar = Arc::new(Condvar::new());
+        self.wanted.notify_all();
         loop {
             if state.shut_down {
                 state.waiters.remove(&key);
@@ -196,10 +200,22 @@ impl SeqWait {
         }
     }
 
+    /// Returns when somebody waits for a position that has not been reached, at `deadline` at the
+    /// latest: for whoever moves it, and need not hurry otherwise.
+    pub fn rest_until(&self, deadline: Instant) {
+        let mut state = self.state.lock();
+        while state.waiters.is_empty() && !state.shut_down {
+            if self.wanted.wait_until(&mut state, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
     /// Ends every wait, those to come included.
     pub fn shut_down(&self) {
         let mut state = self.state.lock();
         state.shut_down = true;
+        self.wanted.notify_all();
         for condvar in state.waiters.values() {
             condvar.notify_one();
         }
@@ -240,6 +256,25 @@ mod tests {
             Err(WaitError::ShuttingDown { wanted: Lsn::new(31) })
         );
         assert!(seq.state.lock().waiters.is_empty());
+    }
+
+    #[test]
+    fn whoever_moves_it_rests_only_while_nobody_waits() {
+        let seq = Arc::new(SeqWait::new(Lsn::new(10)));
+        let far = Instant::now() + LONG;
+        let mover = {
+            let seq = seq.clone();
+            thread::spawn(move || {
+                seq.rest_until(far);
+                seq.advance(Lsn::new(20));
+            })
+        };
+        assert_eq!(seq.wait_for(Lsn::new(20), LONG), Ok(()));
+        mover.join().expect("mover");
+        assert!(Instant::now() < far);
+        let soon = Instant::now() + Duration::from_millis(1);
+        seq.rest_until(soon);
+        assert!(Instant::now() >= soon, "nobody waits any more");
     }
 
     fn stop(lsn: u64, place: Place) -> Stop {

@@ -52,6 +52,11 @@ impl Timeline {
         }
     }
 
+    /// Returns when somebody waits for WAL that has not been received yet, at `deadline` at the latest.
+    pub(crate) fn rest_until(&self, deadline: Instant) {
+        self.readable.rest_until(deadline);
+    }
+
     /// If the WAL on disk could not be read to its end, looks whether it can now; not more often
     /// than is reasonable. Tells whether that has changed anything.
     pub fn look_again(&self) -> bool {

@@ -10,6 +10,7 @@ pub mod identity;
 mod joint;
 pub(crate) mod loaded;
 pub mod open_segments;
+mod pace;
 mod receive_error;
 pub mod receiver;
 pub mod store;

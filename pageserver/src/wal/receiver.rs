@@ -3,11 +3,12 @@
 //! WAL goes from the socket to `Timeline::receive_wal`, is made durable in groups, and only then
 //! reported as flushed: what the server is told survives a crash of this machine. While a group is
 //! being synced the next one gathers in the socket, so that the slower the disk, the larger the
-//! groups.
+//! groups. How large they are otherwise is `Pace`'s to say.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use postgres_formats::{Lsn, SystemId, TimelineId};
 use postgres_wire::SqlState;
 use postgres_wire::client::{ConnectParams, Timeouts};
@@ -19,17 +20,18 @@ use slog::{Logger, info};
 use super::follower::Link;
 use super::identity::{self, Refusal};
 use super::joint::Joint;
+use super::pace::{self, Pace};
 pub use super::receive_error::ReceiveError;
 use crate::repository::Repository;
-use crate::timeline::Timeline;
+use crate::timeline::{Positions, Timeline};
 use crate::writer::{WriterFact, WriterRole};
 
 /// How the page server calls itself in `pg_stat_replication` and `synchronous_standby_names`.
 pub const APPLICATION_NAME: &str = "zenith_pageserver";
+const SYNCHRONOUS_STANDBYS: &str = "synchronous_standby_names";
 
-/// Bounds of a group of WAL that is synced together: whichever is reached first.
-const GROUP_BYTES_MAX: usize = 1 << 20;
-const GROUP_AGE_MAX: Duration = Duration::from_millis(10);
+/// Small messages that have come already are taken in together, up to about so many bytes.
+const TOGETHER_BYTES_MAX: usize = 128 << 10;
 /// The server hears from us at least this often; its `wal_sender_timeout` is 60 s by default.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The server sends keepalives while it has nothing else, half of `wal_sender_timeout` apart. One
@@ -81,12 +83,13 @@ impl Receiver {
     /// Connects and receives until told to stop (`Ok`) or until something goes wrong.
     pub(super) fn run(&self) -> Result<(), Failure> {
         let not_yet = |reason| Failure { reason, had_settled: false };
-        let Connected { timeline, stream, joint, server_end } = self.connect().map_err(not_yet)?;
+        let Connected { timeline, stream, joint, server_end, awaited } =
+            self.connect().map_err(not_yet)?;
         let mut session = Session {
             timeline: &timeline,
             stream,
             link: &self.link,
-            gathered: None,
+            pace: Pace::new(awaited),
             last_status: Instant::now(),
             last_heard: Instant::now(),
             settled: Settled { since: Instant::now(), announced: false },
@@ -117,8 +120,8 @@ impl Receiver {
         {
             timeline.stop_receiving(error, kind);
         }
-        let (stream, joint) = begun?;
-        Ok(Connected { timeline, stream, joint, server_end: system.wal_end })
+        let (stream, joint, awaited) = begun?;
+        Ok(Connected { timeline, stream, joint, server_end: system.wal_end, awaited })
     }
 
     fn begin(
@@ -126,7 +129,7 @@ impl Receiver {
         timeline: &Timeline,
         mut client: ReplicationClient,
         system: &IdentifySystem,
-    ) -> Result<(ReplicationStream, Joint), ReceiveError> {
+    ) -> Result<(ReplicationStream, Joint, bool), ReceiveError> {
         let (expected, tli) = (timeline.cluster().system_id, timeline.cluster().tli);
         if system.system_id != expected {
             return Err(ReceiveError::OtherCluster { expected, found: system.system_id });
@@ -144,13 +147,15 @@ impl Receiver {
         // Of a server without a name it is not known since when its WAL is its own.
         let own_start = writer.map_or(received, |writer| writer.lsn);
         let joint = Joint::new(timeline, own_start, received);
+        let standbys = client.show(SYNCHRONOUS_STANDBYS)?;
+        let awaited = pace::may_wait_for(&standbys, APPLICATION_NAME);
         let slot = slot_name(self.timeline);
         client.create_physical_slot(&slot, true, true)?;
         let start = joint.start();
         let stream = client
             .start_physical(Some(&slot), start, tli)
             .map_err(|source| stream_error(start, source))?;
-        Ok((stream, joint))
+        Ok((stream, joint, awaited))
     }
 }
 
@@ -161,6 +166,8 @@ struct Connected {
     joint: Joint,
     /// Where the server's WAL ended a moment ago.
     server_end: Lsn,
+    /// Whether its commits wait for what is durable here.
+    awaited: bool,
 }
 
 /// Drops a timeline's slot on a server that is no longer followed, so that the server need not keep
@@ -215,18 +222,12 @@ fn stream_error(start: Lsn, source: ReplicationError) -> ReceiveError {
     if gone { ReceiveError::WalGone { start, source } } else { source.into() }
 }
 
-/// WAL that has been received and not yet synced.
-struct Group {
-    bytes: usize,
-    since: Instant,
-}
-
 /// An established stream.
 struct Session<'a> {
     timeline: &'a Timeline,
     stream: ReplicationStream,
     link: &'a Link,
-    gathered: Option<Group>,
+    pace: Pace,
     last_status: Instant,
     last_heard: Instant,
     settled: Settled,
@@ -274,19 +275,45 @@ impl Session<'_> {
             self.report()?;
             return Err(error.into());
         }
-        let group = self.gathered.get_or_insert(Group { bytes: 0, since: Instant::now() });
-        group.bytes += bytes.len();
+        self.pace.came(bytes.len(), Instant::now());
+        let positions = self.timeline.positions();
+        self.link.set_progress(positions.received, flushed(&positions));
         Ok(())
+    }
+
+    /// Takes in a message's WAL, and that of those that have come with it: each turn has its costs.
+    fn take_together(&mut self, start: Lsn, first: Bytes) -> Result<(), ReceiveError> {
+        if first.len() >= TOGETHER_BYTES_MAX {
+            return self.take(start, &first);
+        }
+        let mut together = Vec::new();
+        while let Some(message) = self.stream.next_buffered()? {
+            // Without gaps, which the stream sees to.
+            if let ReplicationMessage::XLogData { bytes, .. } = message {
+                if together.is_empty() {
+                    together.extend_from_slice(&first);
+                }
+                together.extend_from_slice(&bytes);
+                if together.len() >= TOGETHER_BYTES_MAX {
+                    break;
+                }
+            }
+        }
+        let all = if together.is_empty() { &first[..] } else { &together };
+        self.take(start, all)
     }
 
     fn receive(&mut self) -> Result<(), ReceiveError> {
         self.report()?;
         loop {
+            if let Some(until) = self.pace.rest_until() {
+                self.timeline.rest_until(until);
+            }
             // With a group begun, only what is there already may join it.
-            let wait = match (&self.gathered, self.settled.announced) {
-                (Some(_), _) => Duration::ZERO,
-                (None, false) => ANNOUNCED_AFTER,
-                (None, true) => STATUS_INTERVAL,
+            let wait = match (self.pace.has_group(), self.settled.announced) {
+                (true, _) => Duration::ZERO,
+                (false, false) => ANNOUNCED_AFTER,
+                (false, true) => STATUS_INTERVAL,
             };
             let message = match self.stream.next(wait) {
                 Ok(message) => message,
@@ -299,14 +326,12 @@ impl Session<'_> {
                 return Err(ReceiveError::Silent);
             }
             if let Some(ReplicationMessage::XLogData { start, bytes, .. }) = message {
-                self.take(start, &bytes)?;
+                self.take_together(start, bytes)?;
             }
-            let complete = self.gathered.as_ref().is_some_and(|group| {
-                idle || group.bytes >= GROUP_BYTES_MAX || group.since.elapsed() >= GROUP_AGE_MAX
-            });
+            let complete = self.pace.is_due(idle, Instant::now());
             if complete {
                 self.timeline.sync_wal()?;
-                self.gathered = None;
+                self.pace.synced();
             }
             if !self.settled.announced && (complete || idle) {
                 self.settled.announced = true;
@@ -334,13 +359,18 @@ impl Session<'_> {
     /// everything before what was reported.
     fn report(&mut self) -> Result<(), ReceiveError> {
         let positions = self.timeline.positions();
-        let records = positions.last_record.min(positions.received);
-        let flushed = positions.flushed.min(records);
+        let flushed = flushed(&positions);
         self.link.set_progress(positions.received, flushed);
+        let records = positions.last_record.min(positions.received);
         self.stream.send_status(positions.received, flushed, records, false)?;
         self.last_status = Instant::now();
         Ok(())
     }
+}
+
+/// How far everything is durable: to the end of a record, or before.
+fn flushed(positions: &Positions) -> Lsn {
+    positions.flushed.min(positions.last_record).min(positions.received)
 }
 
 #[cfg(test)]
