@@ -20,3 +20,4 @@ pub mod report;
 pub mod segment_file;
 pub mod settings;
 pub mod source;
+pub mod wal_sender;

@@ -10,10 +10,11 @@
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
-use libc::{AT_FDCWD, iovec, mode_t, off_t, size_t, ssize_t};
+use libc::{AT_FDCWD, epoll_event, iovec, mode_t, off_t, size_t, ssize_t};
 
 use crate::calls;
 use crate::real;
+use crate::wal_sender;
 
 macro_rules! open_functions {
     ($($name:ident)*) => {$(
@@ -248,4 +249,17 @@ pub unsafe extern "C" fn fdatasync(fd: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn syncfs(fd: c_int) -> c_int {
     calls::syncfs(fd, || unsafe { real::syncfs(fd) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn epoll_wait(
+    queue: c_int,
+    events: *mut epoll_event,
+    room: c_int,
+    timeout: c_int,
+) -> c_int {
+    let real = || unsafe { real::epoll_wait(queue, events, room, timeout) };
+    // As many as it has returned have been filled in.
+    let found = |count| unsafe { std::slice::from_raw_parts(events.cast_const(), count) };
+    wal_sender::epoll_wait(timeout, real, found)
 }

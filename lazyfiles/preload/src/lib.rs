@@ -12,3 +12,4 @@ mod inside;
 mod open_files;
 mod postgres;
 mod real;
+mod wal_sender;

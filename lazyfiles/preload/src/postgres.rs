@@ -3,7 +3,7 @@
 //! The `postgres` executable exports them. They are read, never written, and only what follows
 //! from their being absent (as in other programs) or out of date must hold: no wrong page.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use lazyfiles_core::lazy_file::Durability;
@@ -38,6 +38,14 @@ impl Variable {
         self.read::<u8>().map_or(when_absent, |value| value != 0)
     }
 
+    /// Whether it is a C string that says this.
+    fn is(&self, expected: &CStr) -> bool {
+        let text = self.read::<*const c_char>().filter(|text| !text.is_null());
+        // SAFETY: settings are strings that end with a zero byte. The server frees one when the setting
+        // changes, which this same thread does, and not while it looks at it here.
+        text.is_some_and(|text| unsafe { CStr::from_ptr(text) } == expected)
+    }
+
     fn is_not_zero(&self) -> bool {
         self.read::<c_int>().is_some_and(|value| value != 0)
     }
@@ -56,6 +64,16 @@ static CRIT_SECTION_COUNT: Variable = Variable::new(c"CritSectionCount");
 /// `bool`: this process redoes WAL (`xlogutils.h`).
 static IN_RECOVERY: Variable = Variable::new(c"InRecovery");
 
+/// `bool`: this process is a WAL sender (`walsender.h`).
+static AM_WALSENDER: Variable = Variable::new(c"am_walsender");
+/// `char *`: how the client calls itself, a setting.
+static CLIENT_NAME: Variable = Variable::new(c"application_name");
+/// `char *`, the setting `synchronous_standby_names`.
+static SYNCHRONOUS_STANDBYS: Variable = Variable::new(c"SyncRepStandbyNames");
+
+/// How the page server calls itself where it receives WAL.
+const PAGE_SERVER: &CStr = c"zenith_pageserver";
+
 /// Finds the variables; to be called once, when the library is loaded.
 pub(crate) fn look_up_variables() {
     for variable in [
@@ -65,6 +83,9 @@ pub(crate) fn look_up_variables() {
         &PROC_DIE_PENDING,
         &CRIT_SECTION_COUNT,
         &IN_RECOVERY,
+        &AM_WALSENDER,
+        &CLIENT_NAME,
+        &SYNCHRONOUS_STANDBYS,
     ] {
         variable.look_up();
     }
@@ -81,6 +102,11 @@ pub(crate) fn durability() -> Durability {
 /// Whether this process redoes WAL after a crash.
 pub(crate) fn is_in_recovery() -> bool {
     IN_RECOVERY.is_true(false)
+}
+
+/// Whether this process sends WAL to the page server, and no commit waits for that.
+pub(crate) fn sends_wal_that_nobody_waits_for() -> bool {
+    AM_WALSENDER.is_true(false) && CLIENT_NAME.is(PAGE_SERVER) && SYNCHRONOUS_STANDBYS.is(c"")
 }
 
 /// Whether this process has been asked to stop what it does, and may.

@@ -77,6 +77,7 @@ real_functions! {
     fn ftruncate64(fd: c_int, length: off_t) -> c_int;
     fn truncate(path: *const c_char, length: off_t) -> c_int;
     fn truncate64(path: *const c_char, length: off_t) -> c_int;
+    fn epoll_wait(queue: c_int, events: *mut libc::epoll_event, room: c_int, timeout: c_int) -> c_int;
     fn unlink(path: *const c_char) -> c_int;
     fn unlinkat(folder: c_int, path: *const c_char, flags: c_int) -> c_int;
     fn posix_fadvise(fd: c_int, offset: off_t, length: off_t, advice: c_int) -> c_int;
