@@ -5,6 +5,7 @@
 //! manifest says that the layer counts. A layer that no manifest names is removed when the timeline is
 //! opened, and its WAL is indexed as ever.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -184,7 +185,8 @@ impl Timeline {
         let began = std::time::Instant::now();
         let path = self.dir.join("layers").join(name_of(&closed.facts));
         let io = |source| FreezeError::Io { path: path.clone(), source };
-        let wal = WalOfStretch { timeline: self, facts: &closed.facts };
+        let records = RefCell::default();
+        let wal = WalOfStretch { timeline: self, facts: &closed.facts, records };
         let summary = make_file(&path, io, |out| {
             write_delta(out, &closed.facts, &closed.index, &wal)
                 .map_err(|source| FreezeError::Write { path: path.clone(), source })
@@ -252,7 +254,14 @@ pub(super) fn remove_unfinished(dir: &Path, manifest: &Manifest) -> io::Result<(
 struct WalOfStretch<'a> {
     timeline: &'a Timeline,
     facts: &'a StretchFacts,
+    /// The records that were given in turn, by where they begin: each is asked for once more at least, in
+    /// the order of its pages, and to read it alone costs more than all else that is done with it.
+    /// Empty where the stretch is longer than `RECORDS_KEPT_BYTES_MAX`.
+    records: RefCell<Vec<WalRecord>>,
 }
+
+/// The memory that records of a stretch may take; stretches are 64 MiB long as a rule.
+const RECORDS_KEPT_BYTES_MAX: u64 = 72 << 20;
 
 impl StretchWal for WalOfStretch<'_> {
     fn each_record(
@@ -261,7 +270,12 @@ impl StretchWal for WalOfStretch<'_> {
     ) -> Result<(), WriteError> {
         let StretchFacts { start, state, end, .. } = self.facts;
         let mut failure = None;
+        let keep = end.distance_from(*start).is_some_and(|bytes| bytes <= RECORDS_KEPT_BYTES_MAX);
+        let mut records = self.records.borrow_mut();
         let decoded = self.timeline.follow_state(*start, *state, *end, |record, state| {
+            if keep {
+                records.push(record.clone());
+            }
             failure = take(record, state).err();
             failure.is_none()
         });
@@ -272,6 +286,13 @@ impl StretchWal for WalOfStretch<'_> {
     }
 
     fn record(&self, version: Version) -> Result<WalRecord, WriteError> {
-        Ok(self.timeline.read_record(version)?)
+        let records = self.records.borrow();
+        let at = records.partition_point(|record| record.start < version.start());
+        match records.get(at) {
+            Some(record) if record.start == version.start() && record.end == version.end() => {
+                Ok(record.clone())
+            }
+            _ => Ok(self.timeline.read_record(version)?),
+        }
     }
 }
