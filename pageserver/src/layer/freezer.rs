@@ -97,6 +97,10 @@ pub struct LayerShared {
     loaded: Loaded,
 }
 
+/// How nice the thread is that merges layers and makes images: it gets a tenth of what others get
+/// who want a processor as well.
+const TIDY_NICENESS: i32 = 10;
+
 /// A thread that takes in timelines.
 fn start_thread(
     name: &str,
@@ -166,7 +170,13 @@ impl LayerShared {
 
 /// Merges layers and makes images where layers were written. What fails is tried again when another layer
 /// of that timeline has been written; what was put off, when nothing has been written for a while.
+///
+/// Whoever works on this machine, a compute above all, goes first: nobody waits for merged layers.
 fn tidy_layers(timelines: &Receiver<Weak<Timeline>>, log: &Logger) {
+    // Of this thread only, as Linux has it (setpriority(2)).
+    if let Err(error) = rustix::process::setpriority_process(None, TIDY_NICENESS) {
+        slog::debug!(log, "layers are merged at normal priority"; "error" => %error);
+    }
     let mut put_off = Vec::new();
     loop {
         // A timeline that got several layers meanwhile is seen to once.
