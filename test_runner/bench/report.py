@@ -18,21 +18,31 @@ class Row:
     ours: Figure
     against: str
     theirs: Figure
-    target: float
-    """Of the ratio of the two."""
+    target: float | None
+    """Of the ratio of the two; ``None`` where it is measured for its own sake."""
     more_is_better: bool = False
 
     @property
     def ratio(self) -> float:
         """Ours by theirs."""
-        return self.ours.median / self.theirs.median if self.theirs.median else float("inf")
+        return self.ours.median / self.theirs.median
 
     @property
-    def is_met(self) -> bool:
+    def is_met(self) -> bool | None:
         """Whether it is as wanted."""
+        if self.target is None:
+            return None
         if self.more_is_better:
             return self.ratio >= self.target
         return self.ratio <= self.target
+
+
+@dataclass
+class Missing:
+    """A part that could not be measured to its end; the rows that it had are in the table."""
+
+    part: str
+    why: str
 
 
 def machine() -> str:
@@ -57,8 +67,8 @@ def _figure(figure: Figure) -> str:
     return f"{figure.median:.{digits}f}{spread}"
 
 
-def table(rows: list[Row]) -> str:
-    """All rows, as text."""
+def table(rows: list[Row], missing: list[Missing]) -> str:
+    """All rows, as text, and what there should be besides."""
     lines = [("what", "Zenith", "", "against", "", "ratio", "target", "met")]
     for row in rows:
         sign = "≥" if row.more_is_better else "≤"
@@ -70,8 +80,8 @@ def table(rows: list[Row]) -> str:
                 row.against,
                 _figure(row.theirs),
                 f"{row.ratio:.2f}",
-                f"{sign} {row.target:g}",
-                "yes" if row.is_met else "no",
+                "" if row.target is None else f"{sign} {row.target:g}",
+                {True: "yes", False: "no", None: ""}[row.is_met],
             )
         )
     widths = [max(len(line[n]) for line in lines) for n in range(8)]
@@ -83,11 +93,13 @@ def table(rows: list[Row]) -> str:
             for n, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         text.append("  ".join(cells).rstrip())
+    text += [f"{lost.part}: not measured to its end: {lost.why}" for lost in missing]
     return "\n".join(text)
 
 
-def write_json(path: Path, where: str, rows: list[Row]) -> None:
+def write_json(path: Path, where: str, rows: list[Row], missing: list[Missing]) -> None:
     """The same for programs."""
     entries = [{**asdict(row), "ratio": row.ratio, "met": row.is_met} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"machine": where, "rows": entries}, indent=2) + "\n")
+    found = {"machine": where, "rows": entries, "missing": [asdict(lost) for lost in missing]}
+    path.write_text(json.dumps(found, indent=2) + "\n")
