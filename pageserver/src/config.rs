@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::ahead::AheadOptions;
 use crate::layer::freezer::LayerOptions;
 use crate::repository::Retention;
 use crate::repository::UnloadOptions;
@@ -44,6 +45,8 @@ pub struct Config {
     pub default_branch: String,
     /// The redo processes.
     pub redo: RedoOptions,
+    /// What is made ahead of demand.
+    pub ahead: AheadOptions,
     /// Bound of the page cache, in bytes.
     pub cache_bytes: u64,
     /// How history is put into layers.
@@ -155,6 +158,8 @@ struct WalRedoTable {
     processes: Option<usize>,
     processes_min: Option<usize>,
     idle_seconds: Option<u64>,
+    ahead_percent: Option<u32>,
+    ahead_bytes: Option<u64>,
     #[serde(default)]
     libraries: Vec<String>,
 }
@@ -255,6 +260,15 @@ impl Config {
             let problem = format!("is {n}: expected 1 to {REDO_PROCESSES_MAX}");
             return Err(value("walredo.processes_min", problem));
         }
+        let ahead = AheadOptions::default();
+        let ahead = AheadOptions {
+            percent: file.walredo.ahead_percent.unwrap_or(ahead.percent),
+            bytes: file.walredo.ahead_bytes.unwrap_or(ahead.bytes),
+        };
+        if ahead.percent > 100 {
+            let problem = format!("is {}: expected 0 to 100", ahead.percent);
+            return Err(value("walredo.ahead_percent", problem));
+        }
         let is_bad = |name: &&String| name.is_empty() || name.contains(['"', '\\', '\n', '\0']);
         if let Some(name) = file.walredo.libraries.iter().find(is_bad) {
             let problem = format!("has {name:?}: expected the name of a library");
@@ -320,6 +334,7 @@ impl Config {
                     .map_or(REDO_IDLE_DEFAULT, Duration::from_secs),
                 libraries: file.walredo.libraries,
             },
+            ahead,
             cache_bytes,
             layers,
             unload,
@@ -373,7 +388,8 @@ mod tests {
         let config = parse(
             "format_version = 1\npg_bin_dir = \"/pg\"\nlisten = \"127.0.0.1:6400\"\n\
              default_branch = \"trunk\"\nlsn_timeout_seconds = 5\ncolour = \"red\"\n\
-             [walredo]\nprocesses = 3\nprocesses_min = 2\nidle_seconds = 4\nlibraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
+             [walredo]\nprocesses = 3\nprocesses_min = 2\nidle_seconds = 4\nahead_percent = 6\nahead_bytes = 5\n\
+             libraries = [\"a\", \"/b c\"]\n[cache]\nbytes = 2097152\n\
              [layers]\nstretch_bytes = 100000\ncache_bytes = 0\nimage_percent = 30\nimage_piece_bytes = 9\nchain_max = 4\n\
              memory_bytes = 7\nage_seconds = 8\nreserve_bytes = 6\n[wal]\nkeep = 5\n\
              [retention]\nwindow_bytes = 7\nwindow_seconds = 8\ncheck_seconds = 9\n\
@@ -393,6 +409,7 @@ mod tests {
                     idle_after: Duration::from_secs(4),
                     libraries: vec!["a".into(), "/b c".into()],
                 },
+                ahead: AheadOptions { percent: 6, bytes: 5 },
                 cache_bytes: 2 << 20,
                 layers: LayerOptions {
                     stretch_bytes: 100_000,
@@ -432,6 +449,7 @@ mod tests {
             ("format_version = 1\nlisten = \"here\"", "listen"),
             ("format_version = 1\nlsn_timeout_seconds = 0", "lsn_timeout_seconds"),
             ("format_version = 1\n[walredo]\nprocesses = 0", "walredo.processes"),
+            ("format_version = 1\n[walredo]\nahead_percent = 101", "walredo.ahead_percent"),
             ("format_version = 1\n[walredo]\nprocesses_min = 0", "walredo.processes_min"),
             ("format_version = 1\n[walredo]\nlibraries = ['a\"b']", "walredo.libraries"),
             ("format_version = 1\n[cache]\nbytes = 1", "cache.bytes"),

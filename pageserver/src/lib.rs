@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 mod background;
 pub mod basebackup;
 mod cached_upto;

@@ -4,6 +4,7 @@
 //! sees it, so the cache is keyed by the version, not by who asks.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use postgres_formats::wal::{DecodedRecord, RecordParseError, WalRecord};
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn, PageImage, RelTag, TimelineId};
 use walredo_pool::{CustomManagers, RedoBatch, RedoError, RedoRecords, WalRedoConfig, WalRedoPool};
 
+use crate::ahead::{AheadCounts, Backlog};
 use crate::cached_upto::CachedUpto;
 use crate::ingest;
 use crate::key::PageKey;
@@ -153,6 +155,12 @@ pub struct PageMaker {
     pub cache: Cache<VersionKey, PageImage>,
     /// Up to where pages have versions in it.
     pub(crate) cached_upto: CachedUpto,
+    /// Pages that may be worth making ahead of demand.
+    pub(crate) backlog: Backlog,
+    /// What was made ahead of demand.
+    pub ahead: AheadCounts,
+    /// How many are reading pages just now.
+    readers: AtomicUsize,
     config: WalRedoConfig,
     log: slog::Logger,
     pool: OnceLock<WalRedoPool>,
@@ -168,6 +176,9 @@ impl PageMaker {
         Arc::new(PageMaker {
             cache: Cache::new(cache_bytes),
             cached_upto: CachedUpto::default(),
+            backlog: Backlog::default(),
+            ahead: AheadCounts::default(),
+            readers: AtomicUsize::new(0),
             config,
             log,
             pool: OnceLock::new(),
@@ -224,20 +235,42 @@ impl PageMaker {
 
     /// Makes pages for one who gives jobs and takes pages.
     pub(crate) fn workshop<'a>(&'a self, control_file: &'a [u8]) -> Workshop<'a> {
-        Workshop {
-            maker: self,
-            control_file,
-            batch: RedoBatch::default(),
-            waiting: HashMap::new(),
-            done: VecDeque::new(),
-        }
+        Workshop::new(self, control_file, RedoBatch::default())
+    }
+
+    /// Makes a page when there is time.
+    pub(crate) fn make_ahead(&self, job: Job, control_file: &[u8]) -> Result<PageImage, MakeError> {
+        Workshop::new(self, control_file, RedoBatch::ahead_of_demand()).only(job)
+    }
+
+    /// Somebody is reading pages until what is given is dropped.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+        Reader(self)
+    }
+
+    /// Whether somebody is reading pages.
+    pub(crate) fn is_read(&self) -> bool {
+        self.readers.load(Ordering::SeqCst) > 0
+    }
+
+    /// The pool, if it was started.
+    pub fn pool(&self) -> Option<&WalRedoPool> {
+        self.pool.get()
     }
 
     /// Makes a page.
     pub(crate) fn make(&self, job: Job, control_file: &[u8]) -> Result<PageImage, MakeError> {
-        let mut workshop = self.workshop(control_file);
-        workshop.add(0, job);
-        workshop.take().map_or_else(|| unreachable!("one job has one result"), |(_, made)| made)
+        self.workshop(control_file).only(job)
+    }
+}
+
+/// One who is reading pages.
+pub(crate) struct Reader<'a>(&'a PageMaker);
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -252,7 +285,17 @@ pub(crate) struct Workshop<'a> {
     done: VecDeque<(usize, Result<PageImage, MakeError>)>,
 }
 
-impl Workshop<'_> {
+impl<'a> Workshop<'a> {
+    fn new(maker: &'a PageMaker, control_file: &'a [u8], batch: RedoBatch) -> Workshop<'a> {
+        let (waiting, done) = (HashMap::new(), VecDeque::new());
+        Workshop { maker, control_file, batch, waiting, done }
+    }
+
+    fn only(mut self, job: Job) -> Result<PageImage, MakeError> {
+        self.add(0, job);
+        self.take().map_or_else(|| unreachable!("one job has one result"), |(_, made)| made)
+    }
+
     /// Begins with a job. `number` is the caller's name for it.
     pub(crate) fn add(&mut self, number: usize, job: Job) {
         if let Some(made) = self.advance(number, job).transpose() {

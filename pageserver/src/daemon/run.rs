@@ -14,6 +14,7 @@ use slog::{Logger, error, info, warn};
 use walredo_pool::WalRedoConfig;
 
 use super::{AddressFile, PidFile, RepositoryLock, StopSignals, raise_open_files, unix_socket_dir};
+use crate::ahead::Ahead;
 use crate::collector::Collector;
 use crate::config::Config;
 use crate::error_text::with_causes;
@@ -61,7 +62,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     if let Ok(quarter) = usize::try_from(open_files / 4) {
         layers.open_files_max = layers.open_files_max.min(quarter);
     }
-    let repository = Repository::open(&repo, &config.default_branch, maker, layers, log)?;
+    let repository = Repository::open(&repo, &config.default_branch, maker.clone(), layers, log)?;
     repository.unload_in_background(config.unload);
     let followers = Arc::new(Followers::new(repository.clone(), &repo, log));
     warm_up(&repository, log);
@@ -70,6 +71,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     let grace = config.expiry_grace;
     let expiry = Arc::new(Expiry::start(repository.clone(), followers.clone(), grace, log));
     let collector = Arc::new(Collector::start(repository.clone(), config.collect_every, log));
+    let ahead = Ahead::start(maker, &config.ahead, log);
     let service = Arc::new(PageService::new(
         repository.clone(),
         followers.clone(),
@@ -100,6 +102,7 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
             info!(log, "shutting down"; "signal" => signal);
         }
         stop.fire();
+        ahead.stop();
         expiry.stop();
         collector.stop();
         followers.shut_down();

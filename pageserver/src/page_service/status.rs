@@ -2,6 +2,7 @@
 
 use pageserver_client::BranchName;
 use postgres_formats::TimelineId;
+use walredo_pool::WalRedoPool;
 
 use super::PageService;
 use super::error::CommandError;
@@ -15,7 +16,9 @@ use crate::work::WorkState;
 
 /// The row.
 pub(super) fn status(service: &PageService) -> Result<Vec<Option<String>>, CommandError> {
-    let cache = service.repository.maker().cache.stats();
+    let maker = service.repository.maker();
+    let cache = maker.cache.stats();
+    let redo = maker.pool().map(WalRedoPool::stats);
     let debts = service.repository.debts();
     let (kept, kept_bytes) = service.repository.kept()?;
     let found = service.collector.found();
@@ -36,6 +39,12 @@ pub(super) fn status(service: &PageService) -> Result<Vec<Option<String>>, Comma
         text(service.streams.batches()),
         text(service.streams.requests()),
         text(service.streams.pages()),
+        text(maker.pool().map_or(0, WalRedoPool::processes)),
+        text(redo.map_or(0, |redo| redo.pages)),
+        text(redo.map_or(0, |redo| redo.records)),
+        text(maker.ahead.pages()),
+        text(maker.ahead.records()),
+        text(maker.backlog.len()),
         text(service.repository.loaded_count()),
         text(service.repository.open_segments()),
         text(service.repository.open_layers()),

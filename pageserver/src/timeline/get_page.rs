@@ -110,6 +110,7 @@ impl Timeline {
         // Before anything is begun: nobody shall wait for pages of ours while we wait for WAL.
         let ready: Vec<_> =
             requests.iter().map(|request| self.await_lsn(request.lsn, timeout)).collect();
+        let _reader = self.maker.reader();
         for (number, (request, ready)) in requests.iter().zip(ready).enumerate() {
             let result = match ready.and_then(|()| self.begin(request, &mut wal)) {
                 Ok(Begun::Done(page)) => Some(Ok(page)),
@@ -184,7 +185,10 @@ impl Timeline {
         match self.maker.cache.lookup(newest) {
             Lookup::Hit(page) => Ok(Begun::Done(page)),
             Lookup::Wait(waiter) => Ok(Begun::Wait(waiter)),
-            Lookup::Make(guard) => Ok(Begun::Make(guard, self.job(plan, request, wal)?)),
+            Lookup::Make(guard) => {
+                self.maker.backlog.add(self, (self.id(), page), lsn, plan.record_count());
+                Ok(Begun::Make(guard, self.job(plan, request, wal)?))
+            }
         }
     }
 

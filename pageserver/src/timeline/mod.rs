@@ -23,6 +23,7 @@ mod image_plan;
 mod ingest;
 mod layers;
 mod load;
+mod make_ahead;
 pub mod manifest;
 mod merge;
 mod objects;

@@ -183,6 +183,11 @@ impl Plan {
         }
     }
 
+    /// How many versions are to be applied.
+    pub(super) fn record_count(&self) -> usize {
+        self.versions.len()
+    }
+
     /// Reads what the plan names.
     pub(super) fn job(self, wal: &mut WalPages) -> Result<Job, GetPageError> {
         let kept_bytes = |version: &PlannedVersion| match &version.kept {
