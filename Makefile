@@ -1,7 +1,7 @@
 # Every target works from a clean clone on Debian 12, as root and as an ordinary user. What it needs
 # and the machine lacks is installed first (scripts/setup) or named in one line.
 
-.PHONY: build wheel test torture load bench demo schedules fuzz lint clean setup
+.PHONY: build wheel test torture load bench bench-micro demo schedules fuzz lint clean setup
 
 # Everything runnable in target/release: zenith and, beside it, what it starts and loads.
 build: setup
@@ -31,6 +31,10 @@ load:
 bench:
 	@scripts/bench $(ONLY) $(if $(BRANCHES),--branches $(BRANCHES)) $(if $(SCALE),--scale $(SCALE)) \
 		$(if $(TRANSACTIONS),--transactions $(TRANSACTIONS))
+
+# Micro-benchmarks, with criterion: ONLY names one of lookups, redo, decode, ingest, page_service.
+bench-micro: setup
+	@scripts/bench-micro $(ONLY)
 
 # The whole idea on a real database, in a scratch folder. DEMO_KEEP=1 leaves it running,
 # DEMO_SCALE sets pgbench's scale.
