@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cache::Cache;
+use cache::{Cache, Lookup};
 
 use crate::data_block::DataBlock;
 use crate::filter::Filter;
@@ -64,6 +64,11 @@ impl BlockCache {
     /// The counters.
     pub fn stats(&self) -> CacheStats {
         self.blocks.stats()
+    }
+
+    /// See `Cache::lookup`.
+    pub(crate) fn lookup(&self, key: BlockKey) -> Lookup<BlockKey, Cached> {
+        self.blocks.lookup(key)
     }
 
     pub(crate) fn peek(&self, key: BlockKey) -> Option<Arc<Cached>> {

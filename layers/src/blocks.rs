@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use cache::{Lookup, MakeGuard};
+
 use crate::block::{self, BlockKind, BlockRef};
 use crate::block_cache::{BlockKey, Cached, Content};
 use crate::data_block::DataBlock;
@@ -14,6 +16,12 @@ use crate::{BlockCache, FileId, Lsn, ReadAt};
 
 const OTHER_KIND: &str = "a block is referred to as two different things";
 
+/// Makes a value ready that was read: its key, its kind, and itself.
+pub type Finish = fn(&[u8], u8, &mut [u8]);
+
+/// What lies between two blocks that are read by one call, at most, in bytes.
+const GAP_BYTES_MAX: u64 = 8 << 10;
+
 /// What is needed to read any block of a file.
 #[derive(Debug)]
 pub(crate) struct Blocks<R> {
@@ -21,6 +29,7 @@ pub(crate) struct Blocks<R> {
     pub(crate) file: FileId,
     pub(crate) lsns: Range<Lsn>,
     pub(crate) cache: BlockCache,
+    pub(crate) finish: Option<Finish>,
 }
 
 /// Whether a block that is read is to be kept.
@@ -37,10 +46,20 @@ pub(crate) enum Keep {
 impl<R: ReadAt> Blocks<R> {
     fn read(&self, place: BlockRef, kind: BlockKind) -> Result<Cached, ReadError> {
         let raw = block::read(&self.source, &self.file, place, kind)?;
+        self.understand(raw, place, kind)
+    }
+
+    fn understand(
+        &self,
+        raw: Vec<u8>,
+        place: BlockRef,
+        kind: BlockKind,
+    ) -> Result<Cached, ReadError> {
         let corrupt = ReadError::corrupt(place.offset);
         let content = match kind {
             BlockKind::Data => {
-                let block = DataBlock::parse(raw, &self.lsns, place.offset).map_err(corrupt)?;
+                let block = DataBlock::parse(raw, &self.lsns, place.offset, self.finish);
+                let block = block.map_err(corrupt)?;
                 Content::Data(Arc::new(block))
             }
             BlockKind::Node => {
@@ -100,6 +119,63 @@ impl<R: ReadAt> Blocks<R> {
         }
     }
 
+    /// Those of the blocks of entries at `places`, in ascending order, that can be had at once: those in the
+    /// cache, and those that nobody else reads, of which neighbours are read together. What is not among them is
+    /// to be asked for by itself, and then tells why.
+    pub(crate) fn data_ahead(&self, places: &[BlockRef]) -> Vec<(u64, Arc<DataBlock>)> {
+        let mut found = Vec::with_capacity(places.len());
+        let mut missing: Vec<(BlockRef, MakeGuard<BlockKey, Cached>)> = Vec::new();
+        let mut take = |place: BlockRef, there: &Cached| match &there.content {
+            Content::Data(block) if there.length == place.length => {
+                found.push((place.offset, block.clone()));
+            }
+            _ => {}
+        };
+        for &place in places {
+            match self.cache.lookup(BlockKey { file: self.file, offset: place.offset }) {
+                Lookup::Hit(there) => take(place, &there),
+                Lookup::Make(guard) => missing.push((place, guard)),
+                // Not to be waited for while others may wait for us.
+                Lookup::Wait(_) => {}
+            }
+        }
+        while !missing.is_empty() {
+            let together = missing
+                .windows(2)
+                .take_while(|pair| {
+                    pair[1].0.offset.saturating_sub(pair[0].0.end()) <= GAP_BYTES_MAX
+                })
+                .count()
+                + 1;
+            let run: Vec<_> = missing.drain(..together).collect();
+            for (place, block) in self.read_together(run) {
+                take(place, &block);
+            }
+        }
+        found.sort_unstable_by_key(|(offset, _)| *offset);
+        found
+    }
+
+    /// Reads neighbours by one call. What cannot be read is left to those who ask for it by itself.
+    fn read_together(
+        &self,
+        run: Vec<(BlockRef, MakeGuard<BlockKey, Cached>)>,
+    ) -> Vec<(BlockRef, Arc<Cached>)> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Vec::new() };
+        let from = first.0.offset;
+        let length = last.0.end().saturating_sub(from) as usize;
+        let Ok(bytes) = block::read_bytes(&self.source, from, length) else { return Vec::new() };
+        let read = |(place, guard): (BlockRef, MakeGuard<BlockKey, Cached>)| {
+            let at = (place.offset - from) as usize;
+            let bytes = bytes.get(at..at + place.length as usize)?;
+            let raw = block::decode(bytes, &self.file, place.offset, BlockKind::Data).ok()?;
+            let block = self.understand(raw, place, BlockKind::Data).ok()?;
+            let memory_bytes = block.memory_bytes();
+            Some((place, guard.fill(block, memory_bytes)))
+        };
+        run.into_iter().filter_map(read).collect()
+    }
+
     /// The filter at `place`.
     pub(crate) fn filter(&self, place: BlockRef, keep: Keep) -> Result<Arc<Filter>, ReadError> {
         match self.content(place, BlockKind::Filter, keep)? {
@@ -108,8 +184,17 @@ impl<R: ReadAt> Blocks<R> {
         }
     }
 
-    /// A value that has a run of its own. Not kept: it would drive out too much else.
-    pub(crate) fn value(&self, run: &Run) -> Result<Vec<u8>, ReadError> {
+    /// A value that has a run of its own, as it is in the file. Not kept: it would drive out too much else.
+    pub(crate) fn stored_value(&self, run: &Run) -> Result<Vec<u8>, ReadError> {
         value_run::read(&self.source, &self.file, run)
+    }
+
+    /// The same, made ready.
+    pub(crate) fn value(&self, run: &Run, key: &[u8], kind: u8) -> Result<Vec<u8>, ReadError> {
+        let mut value = self.stored_value(run)?;
+        if let Some(finish) = self.finish {
+            finish(key, kind, &mut value);
+        }
+        Ok(value)
     }
 }

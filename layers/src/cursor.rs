@@ -32,25 +32,16 @@ enum End {
 }
 
 impl Cursor {
-    /// At the last block that begins at or before this key and position. `None` if there is none, or if
-    /// `hash` is given and a filter says that the key with this hash is not there.
+    /// At the last block that begins at or before this key and position. `None` if there is none.
     pub(crate) fn seek<R: ReadAt>(
         blocks: &Blocks<R>,
         root: &IndexRoot,
         (key, lsn): (&[u8], Lsn),
-        hash: Option<u64>,
     ) -> Result<Option<Cursor>, ReadError> {
         let mut node = root.node.clone();
-        let mut filter = root.filter;
         let mut path = Vec::new();
         loop {
-            if let (Some(hash), Some(filter)) = (hash, filter)
-                && !blocks.filter(filter, Keep::Yes)?.may_contain(hash)
-            {
-                return Ok(None);
-            }
             let Some(index) = node.find(key, lsn) else { return Ok(None) };
-            filter = node.get(index).and_then(|(_, reference)| reference.filter);
             path.push((node.clone(), index));
             if node.level == 0 {
                 return Ok(Some(Cursor { path }));
@@ -127,13 +118,7 @@ impl Cursor {
         keep: Keep,
     ) -> Result<Option<Arc<DataBlock>>, ReadError> {
         let Some((leaf, index)) = self.path.last() else { return Ok(None) };
-        let Some((key, reference)) = leaf.get(*index) else { return Ok(None) };
-        let block = blocks.data(reference.block, keep)?;
-        if !block.begins_with(key, reference.lsn) {
-            let what = "a block begins with another entry than the index says";
-            return Err(ReadError::corrupt(reference.block.offset)(what));
-        }
-        Ok(Some(block))
+        data_at(blocks, leaf, *index, keep, None)
     }
 
     /// The first key of the block at this place, by what the index says of it.
@@ -149,8 +134,28 @@ impl Cursor {
     }
 }
 
+/// The block of entries that reference number `index` of a leaf refers to, `there` if somebody has it already.
+pub(crate) fn data_at<R: ReadAt>(
+    blocks: &Blocks<R>,
+    leaf: &Node,
+    index: usize,
+    keep: Keep,
+    there: Option<Arc<DataBlock>>,
+) -> Result<Option<Arc<DataBlock>>, ReadError> {
+    let Some((key, reference)) = leaf.get(index) else { return Ok(None) };
+    let block = match there {
+        Some(block) => block,
+        None => blocks.data(reference.block, keep)?,
+    };
+    if !block.begins_with(key, reference.lsn) {
+        let what = "a block begins with another entry than the index says";
+        return Err(ReadError::corrupt(reference.block.offset)(what));
+    }
+    Ok(Some(block))
+}
+
 /// The node that reference number `index` refers to; `None` of a leaf.
-fn child<R: ReadAt>(
+pub(crate) fn child<R: ReadAt>(
     blocks: &Blocks<R>,
     node: &Node,
     index: usize,

@@ -9,6 +9,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::Lsn;
+use crate::blocks::Finish;
 use crate::input::Input;
 use crate::limits::KEY_BYTES_MAX;
 use crate::value_run::Run;
@@ -126,11 +127,12 @@ pub(crate) struct DataBlock {
 
 impl DataBlock {
     /// Reads a block whose entries have positions in `lsns` and whose long values end no later than at
-    /// `offset`, where the block itself begins.
+    /// `offset`, where the block itself begins. `finish` makes the other values ready.
     pub(crate) fn parse(
-        raw: Vec<u8>,
+        mut raw: Vec<u8>,
         lsns: &Range<Lsn>,
         offset: u64,
+        finish: Option<Finish>,
     ) -> Result<DataBlock, &'static str> {
         let mut parser = Parser::new(lsns);
         let mut input = Input::new(&raw);
@@ -144,6 +146,18 @@ impl DataBlock {
             return Err("a long value cannot be where it is said to be");
         }
         let Parser { keys, groups, slots, runs, .. } = parser;
+        if let Some(finish) = finish {
+            for group in &groups {
+                let key = keys.get(group.key.start as usize..group.key.end as usize).unwrap_or(&[]);
+                let own = group.slots.start as usize..group.slots.end as usize;
+                for slot in slots.get(own).unwrap_or(&[]).iter().filter(|slot| slot.inline) {
+                    let value = slot.at as usize..slot.at as usize + slot.length as usize;
+                    if let Some(value) = raw.get_mut(value) {
+                        finish(key, slot.kind, value);
+                    }
+                }
+            }
+        }
         Ok(DataBlock { raw: raw.into(), keys: keys.into(), groups, slots, runs })
     }
 

@@ -30,7 +30,7 @@ impl KeyRange {
 
     /// Whether `key` is in the range.
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.start.as_slice() <= key && !self.ends_before(key)
+        (self.start.is_empty() || self.start.as_slice() <= key) && !self.ends_before(key)
     }
 
     /// Whether `key` and all keys that follow it are beyond the range.

@@ -32,8 +32,10 @@ mod value_run;
 pub mod varint;
 mod verify;
 mod versions;
+mod walk;
 
 pub use block_cache::BlockCache;
+pub use blocks::Finish;
 pub use builder::{Builder, LayerSpec, Options};
 pub use cache::Stats as CacheStats;
 pub use codec::Compression;
@@ -48,3 +50,4 @@ pub use read_at::ReadAt;
 pub use reader::Reader;
 pub use scan::Scan;
 pub use versions::Versions;
+pub use walk::Walk;

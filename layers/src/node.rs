@@ -168,6 +168,14 @@ impl Node {
         after.checked_sub(1)
     }
 
+    /// Whether reference number `index` is what `find` gives.
+    pub(crate) fn covers(&self, index: usize, key: &[u8], lsn: Lsn) -> bool {
+        let is_behind =
+            |reference: &Reference| (self.key_of(reference), reference.lsn) > (key, lsn);
+        self.references.get(index).is_some_and(|reference| !is_behind(reference))
+            && self.references.get(index + 1).is_none_or(is_behind)
+    }
+
     /// Whether this is the first entry under the node.
     pub(crate) fn begins_with(&self, key: &[u8], lsn: Lsn) -> bool {
         self.get(0).is_some_and(|(first, reference)| first == key && reference.lsn == lsn)

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, Finish};
 use crate::cursor::IndexRoot;
 use crate::error::ReadError;
 use crate::footer::{Footer, Summary};
 use crate::header::Header;
 use crate::scan::Scan;
 use crate::versions::Versions;
+use crate::walk::Walk;
 use crate::{BlockCache, FileId, KeyRange, LayerKind, Lsn, Owner, ReadAt};
 
 /// An open layer file. Any number of threads may use it at once.
@@ -32,8 +33,13 @@ impl<R: ReadAt> Reader<R> {
             return Err(ReadError::WrongOwner { expected: owner, found: header.owner });
         }
         let footer = Footer::read(&source, header.file, file_bytes)?;
-        let blocks =
-            Blocks { source, file: header.file, lsns: header.lsns.clone(), cache: cache.clone() };
+        let blocks = Blocks {
+            source,
+            file: header.file,
+            lsns: header.lsns.clone(),
+            cache: cache.clone(),
+            finish: None,
+        };
         let node = blocks.root(footer.root)?;
         let corrupt = ReadError::corrupt(footer.root.offset);
         if (node.level == 0) != footer.root_filter.is_some() {
@@ -44,6 +50,13 @@ impl<R: ReadAt> Reader<R> {
         }
         let root = IndexRoot { node, filter: footer.root_filter };
         Ok(Reader { blocks, header, footer, root })
+    }
+
+    /// The same reader, but that `finish` makes each value ready when it is read from the file, once for all
+    /// who find it in the cache. All readers of a file that share a cache must do the same.
+    pub fn finishing(mut self, finish: Finish) -> Reader<R> {
+        self.blocks.finish = Some(finish);
+        self
     }
 
     /// The file's id.
@@ -75,6 +88,18 @@ impl<R: ReadAt> Reader<R> {
     /// them: stop when you have seen enough.
     pub fn get(&self, key: &[u8], lsn_max: Lsn) -> Versions<'_, R> {
         Versions::new(self, key, lsn_max)
+    }
+
+    /// For many keys: best in ascending order.
+    pub fn walk(&self) -> Walk<'_, R> {
+        Walk::new(self)
+    }
+
+    /// Whether there can be a version of `key` at or before `lsn_max`.
+    pub(crate) fn may_have(&self, key: &[u8], lsn_max: Lsn) -> bool {
+        let summary = &self.footer.summary;
+        summary.keys.contains(key)
+            && summary.entry_lsns.as_ref().is_some_and(|lsns| *lsns.start() <= lsn_max)
     }
 
     /// All entries with keys in `keys`, by key and then by position. Blocks that were read are not put

@@ -77,7 +77,7 @@ impl<'a, R: ReadAt> Scan<'a, R> {
         let start = self.keys.start.as_slice();
         // The lowest that an entry with this key can be.
         let lowest = (start, blocks.lsns.start);
-        let cursor = match Cursor::seek(blocks, root, lowest, None)? {
+        let cursor = match Cursor::seek(blocks, root, lowest)? {
             Some(cursor) => Some(cursor),
             None => Cursor::first(blocks, root)?,
         };
@@ -109,7 +109,7 @@ impl<'a, R: ReadAt> Scan<'a, R> {
         let Some(place) = within.block.place(slot) else { return Ok(None) };
         let value = match place {
             Place::Here(value) => value,
-            Place::Run(run) => self.reader.blocks.value(&run)?.into(),
+            Place::Run(run) => self.reader.blocks.value(&run, &key, slot.kind)?.into(),
         };
         let entry = Entry { key: key.clone(), lsn: slot.lsn, kind: slot.kind, value };
         self.last = Some((key, slot.lsn));

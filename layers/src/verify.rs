@@ -102,7 +102,7 @@ impl<R: ReadAt> Walk<'_, R> {
             return Err(corrupt("a block begins with another entry than the index says"));
         }
         for run in block.runs() {
-            let value = blocks.value(run)?;
+            let value = blocks.stored_value(run)?;
             self.cover(run.offset, run.end())?;
             self.found.raw_bytes += value.len() as u64;
             self.found.stored_bytes += run.stored_bytes;

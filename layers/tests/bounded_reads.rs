@@ -100,3 +100,26 @@ fn no_block_is_read_for_what_the_index_knows() {
     let read = source.take();
     assert!((4_000..5_000).contains(&read), "{read} bytes were read for a block and the filter");
 }
+
+#[test]
+fn neighbours_are_read_together_once() {
+    for cache_bytes in [8 << 20, 0] {
+        let cache = BlockCache::new(cache_bytes);
+        let source = Counting::new(large_file());
+        let reader = Reader::open(&source, OWNER, &cache).unwrap();
+        let reads = || source.reads.swap(0, std::sync::atomic::Ordering::Relaxed);
+        reads();
+        let keys: Vec<_> = (0..300).map(|n| key(40_000 + n * 2)).collect();
+        let mut way = reader.walk();
+        way.read_ahead(&keys[299]);
+        for key in &keys {
+            let newest = way.get(key, Lsn::new(9)).unwrap().next();
+            assert_eq!(newest.unwrap().unwrap().lsn, Lsn::new(5));
+        }
+        // More than 100 blocks: the filter, two leaves, and a call for each 64 blocks of a leaf.
+        let made = reads();
+        assert!(made <= 8, "{made} calls for 300 keys side by side");
+        let read = source.take();
+        assert!(read < 600_000, "{read} bytes for 300 keys of 1,400 bytes");
+    }
+}

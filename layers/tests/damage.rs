@@ -38,10 +38,17 @@ fn nothing_wrong(model: &Model, file: &[u8]) {
         Ok(found) => assert_eq!(found, entries(model)),
         Err(error) => assert!(is_damage(&error), "{error:?}"),
     }
+    // The way goes on behind what is damaged.
+    let mut way = reader.walk();
+    if let Some((last, _)) = model.keys().next_back() {
+        way.read_ahead(last);
+    }
     for (key, _) in model.keys() {
-        match get(&reader, key, u64::MAX) {
-            Ok(found) => assert_eq!(found, expected_versions(model, key, u64::MAX)),
-            Err(error) => assert!(is_damage(&error), "{error:?}"),
+        for found in [get(&reader, key, u64::MAX), walk(&mut way, key, u64::MAX)] {
+            match found {
+                Ok(found) => assert_eq!(found, expected_versions(model, key, u64::MAX)),
+                Err(error) => assert!(is_damage(&error), "{error:?}"),
+            }
         }
     }
 }

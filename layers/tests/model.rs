@@ -99,6 +99,36 @@ fn check(
         let of_key = entries(model.range((key.clone(), 0)..=(key.clone(), u64::MAX)));
         prop_assert_eq!(scan(reader, KeyRange::of_key(key)).unwrap(), of_key);
     }
+    check_walks(model, reader, absent)
+}
+
+/// Walks through all keys and some that are not there: in order, as somebody does who knows where it ends, or
+/// believes to know it, and in any order.
+fn check_walks(
+    model: &Model,
+    reader: &Reader<&[u8]>,
+    absent: &[Vec<u8>],
+) -> Result<(), TestCaseError> {
+    let mut keys: Vec<&[u8]> =
+        model.keys().map(|(key, _)| key).chain(absent).map(Vec::as_slice).collect();
+    keys.sort_unstable();
+    let (Some(last), middle) = (keys.last().copied(), keys[keys.len() / 2]) else { return Ok(()) };
+    for lsn in [LSNS.start - 1, LSNS.start, LSNS.start + 7, LSNS.start + 500, u64::MAX] {
+        let walks = [
+            (reader.walk(), None),
+            (reader.walk(), Some(last)),
+            (reader.walk(), Some(middle)),
+            (reader.walk().without_filters(), Some(last)),
+        ];
+        for (mut way, ahead) in walks {
+            ahead.into_iter().for_each(|last| way.read_ahead(last));
+            let backwards = keys.iter().rev().step_by(3);
+            for key in keys.iter().chain(backwards) {
+                let expected = expected_versions(model, key, lsn);
+                prop_assert_eq!(walk(&mut way, key, lsn).unwrap(), expected);
+            }
+        }
+    }
     Ok(())
 }
 
@@ -152,6 +182,40 @@ proptest! {
     }
 }
 
+/// What is given out was made ready, wherever it stands, and the file is found as it is.
+#[test]
+fn values_are_made_ready_as_they_are_read() {
+    let model: Model = (0..300_u64)
+        .map(|n| {
+            ((format!("{n:03}").into_bytes(), LSNS.start + n), (n as u8, noise(n, n as usize * 9)))
+        })
+        .collect();
+    let ready: Model = model
+        .iter()
+        .map(|((key, lsn), (kind, value))| {
+            let value = value.iter().map(|byte| byte.wrapping_add(kind ^ key[2])).collect();
+            ((key.clone(), *lsn), (*kind, value))
+        })
+        .collect();
+    let file = build(delta(LSNS), &options(Compression::Lz4, 1_000), &model);
+    let finish = |key: &[u8], kind: u8, value: &mut [u8]| {
+        value.iter_mut().for_each(|byte| *byte = byte.wrapping_add(kind ^ key[2]));
+    };
+    let reader = open(&file).unwrap().finishing(finish);
+    for _ in 0..2 {
+        assert_eq!(scan(&reader, KeyRange::ALL).unwrap(), entries(&ready));
+        let mut way = reader.walk();
+        way.read_ahead(b"3");
+        for (key, _) in ready.keys() {
+            let expected = expected_versions(&ready, key, u64::MAX);
+            assert_eq!(get(&reader, key, u64::MAX).unwrap(), expected);
+            assert_eq!(walk(&mut way, key, u64::MAX).unwrap(), expected);
+        }
+    }
+    reader.verify().unwrap();
+    assert_eq!(scan(&open(&file).unwrap(), KeyRange::ALL).unwrap(), entries(&model));
+}
+
 /// More keys than one leaf's filter takes, blocks and nodes of all levels, and a key whose versions are
 /// spread over many leaves.
 #[test]
@@ -172,10 +236,15 @@ fn a_tree_of_several_levels() {
     for lsn in [0, LSNS.start - 1, LSNS.start, 1_001, 1_500, LSNS.end - 1, u64::MAX] {
         assert_eq!(get(&reader, &often, lsn).unwrap(), expected_versions(&model, &often, lsn));
     }
+    let mut way = reader.walk();
     for n in (0..60_000).step_by(397) {
         let key = format!("{n:0>50}").into_bytes();
         assert_eq!(
             get(&reader, &key, u64::MAX).unwrap(),
+            expected_versions(&model, &key, u64::MAX)
+        );
+        assert_eq!(
+            walk(&mut way, &key, u64::MAX).unwrap(),
             expected_versions(&model, &key, u64::MAX)
         );
         let range = KeyRange::new(key.clone(), format!("{:0>50}", n + 99).into_bytes());

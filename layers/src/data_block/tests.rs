@@ -9,7 +9,7 @@ const OFFSET: u64 = 10_000;
 const FIRST: [u8; 6] = [0, 1, b'b', 5, 7, 0];
 
 fn parse(pieces: &[&[u8]]) -> Result<usize, &'static str> {
-    DataBlock::parse(pieces.concat(), &LSNS, OFFSET).map(|block| block.entry_count())
+    DataBlock::parse(pieces.concat(), &LSNS, OFFSET, None).map(|block| block.entry_count())
 }
 
 fn varint(number: u64) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use layers::{
     BlockCache, Builder, Compression, Entry, FileId, KeyRange, LayerKind, LayerSpec, Lsn, Options,
-    Owner, ReadAt, ReadError, Reader, Summary,
+    Owner, ReadAt, ReadError, Reader, Summary, Versions, Walk,
 };
 
 /// Entries as the specification has them: by key and then by position.
@@ -79,8 +79,20 @@ pub fn scan<R: ReadAt>(reader: &Reader<R>, keys: KeyRange) -> Result<Vec<Entry>,
 
 /// Versions of a key, newest first, in the form of entries.
 pub fn get<R: ReadAt>(reader: &Reader<R>, key: &[u8], lsn: u64) -> Result<Vec<Entry>, ReadError> {
-    reader
-        .get(key, Lsn::new(lsn))
+    entries_of(key, reader.get(key, Lsn::new(lsn)))
+}
+
+/// The same on a way through many keys.
+pub fn walk<R: ReadAt>(
+    walk: &mut Walk<'_, R>,
+    key: &[u8],
+    lsn: u64,
+) -> Result<Vec<Entry>, ReadError> {
+    entries_of(key, walk.get(key, Lsn::new(lsn))?)
+}
+
+fn entries_of<R: ReadAt>(key: &[u8], versions: Versions<'_, R>) -> Result<Vec<Entry>, ReadError> {
+    versions
         .map(|version| {
             let version = version?;
             Ok(Entry {
