@@ -190,6 +190,33 @@ impl WireSocket {
         Ok(())
     }
 
+    /// Writes `parts` until the kernel has taken nothing for as long as `patience`. Gives how many bytes it
+    /// took.
+    pub(crate) fn send_within(
+        &self,
+        mut parts: &mut [IoSlice<'_>],
+        patience: Duration,
+    ) -> Result<usize, ConnectionError> {
+        let mut sent = 0;
+        // Leading empty slices would make a complete write look like a write of nothing.
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            match self.send(&parts[..parts.len().min(SLICES_MAX)])? {
+                Some(0) => return Err(ConnectionError::Closed),
+                Some(count) => {
+                    sent += count;
+                    IoSlice::advance_slices(&mut parts, count);
+                }
+                None => match self.wait(false, true, Deadline::after(patience), "sending") {
+                    Ok(_) => {}
+                    Err(ConnectionError::TimedOut(_)) => break,
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        Ok(sent)
+    }
+
     /// Tries for a short while to hand over a last message, whether stopped or not.
     pub(crate) fn send_farewell(&self, bytes: &[u8]) {
         let deadline = Deadline::after(limits::FAREWELL_TIMEOUT);

@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::error::ConnectionError;
 use crate::limits;
-use crate::socket::WireSocket;
+use crate::socket::{Deadline, WireSocket};
 
 /// What a writer does while the kernel takes no more; see `WireSocket::send_all`.
 pub(crate) type WhileWaiting<'a> = &'a mut dyn FnMut(bool) -> Result<bool, ConnectionError>;
@@ -80,6 +80,83 @@ impl FrameWriter {
             return Ok(());
         }
         self.write_out(parts, while_waiting)
+    }
+
+    /// CopyData messages, each of a head and parts, together with what was gathered, all of it uncopied. Once the
+    /// kernel has taken nothing for as long as `patience`, the rest of the message it is in is kept, to
+    /// leave with the next flush, and those behind it are not sent. Gives how many were, or will be.
+    pub(crate) fn copy_data_together<H: AsRef<[u8]>, P: AsRef<[u8]>>(
+        &mut self,
+        messages: &[(H, &[P])],
+        patience: Duration,
+    ) -> Result<usize, ConnectionError> {
+        if self.torn {
+            return Err(ConnectionError::Closed);
+        }
+        if self.socket.is_stopped() {
+            return Err(ConnectionError::Stopped);
+        }
+        let gathered = self.buffer.len();
+        let mut heads = Vec::with_capacity(messages.len());
+        for (head, parts) in messages {
+            let size =
+                head.as_ref().len() + parts.iter().map(|part| part.as_ref().len()).sum::<usize>();
+            let length = u32::try_from(size + 4).ok().filter(|&n| n <= i32::MAX as u32);
+            let Some(length) = length else {
+                self.buffer.truncate(gathered);
+                return Err(ConnectionError::protocol(format!("CopyData of {size} bytes")));
+            };
+            self.buffer.put_u8(b'd');
+            self.buffer.put_u32(length);
+            self.buffer.put_slice(head.as_ref());
+            heads.push(self.buffer.len());
+        }
+        // What was gathered leaves with the first head.
+        let head_of = |number: usize| {
+            let from = number.checked_sub(1).and_then(|before| heads.get(before));
+            let upto = heads.get(number).copied().unwrap_or_default();
+            self.buffer.get(from.copied().unwrap_or(0)..upto).unwrap_or_default()
+        };
+        let count = messages.iter().map(|(_, parts)| parts.len() + 1).sum();
+        let mut slices = Vec::with_capacity(count);
+        for (number, (_, parts)) in messages.iter().enumerate() {
+            slices.push(IoSlice::new(head_of(number)));
+            slices.extend(parts.iter().map(|part| IoSlice::new(part.as_ref())));
+        }
+        let sent = self.socket.send_within(&mut slices, patience);
+        let mut behind = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                self.torn = true;
+                self.buffer.clear();
+                return Err(error);
+            }
+        };
+        let (mut done, mut rest) = (0, BytesMut::new());
+        for (number, (_, parts)) in messages.iter().enumerate() {
+            if behind == 0 {
+                break;
+            }
+            done += 1;
+            let parts = parts.iter().map(|part| part.as_ref());
+            for part in std::iter::once(head_of(number)).chain(parts) {
+                let taken = behind.min(part.len());
+                behind -= taken;
+                rest.put_slice(part.get(taken..).unwrap_or_default());
+            }
+        }
+        if done == 0 {
+            rest.put_slice(self.buffer.get(..gathered).unwrap_or_default());
+        }
+        self.buffer = rest;
+        Ok(done)
+    }
+
+    /// Writes everything gathered, and waits until the kernel takes more.
+    pub(crate) fn wait_for_room(&mut self) -> Result<(), ConnectionError> {
+        self.flush()?;
+        let deadline = Deadline::after_option(self.timeout);
+        self.socket.wait(false, true, deadline, "sending").map(drop)
     }
 
     /// Writes what was gathered if it is enough to be worth a call.

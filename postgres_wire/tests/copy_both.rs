@@ -141,3 +141,24 @@ fn stop_signal_ends_a_clients_wait() {
         Connection::connect_until(&server.unix_params(), timeouts(), Some(&stop)).unwrap_err();
     assert!(matches!(error, ClientError::Connection(ConnectionError::Stopped)), "{error}");
 }
+
+/// Messages made of parts, to a server without patience: it stops in the middle of many of them, whenever the client
+/// has not read enough, and goes on there.
+#[test]
+fn messages_that_are_sent_together_arrive_whole() {
+    let server = TestServer::start();
+    for params in [server.unix_params(), server.tcp_params()] {
+        let connection = Connection::connect(&params, timeouts()).unwrap();
+        let mut copy = connection.copy_both("together 400").unwrap();
+        assert_eq!(copy.recv().unwrap().unwrap(), "first");
+        for n in 0..400_u32 {
+            let message = copy.recv().unwrap().unwrap();
+            let (head, parts) = message.split_at(4);
+            assert_eq!(head, n.to_be_bytes());
+            assert_eq!(parts.len(), (n as usize % 40) * 8192);
+            let is_own = |(at, part): (usize, &[u8])| part.iter().all(|b| *b == at as u8);
+            assert!(parts.chunks(8192).enumerate().all(is_own), "message {n}");
+        }
+        copy.finish().unwrap().simple_query("done").unwrap();
+    }
+}

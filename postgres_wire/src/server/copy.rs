@@ -1,6 +1,7 @@
 //! COPY OUT and COPY BOTH, the server's side.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -145,6 +146,22 @@ impl<'a> CopyBoth<'a> {
     /// Sends one message, the concatenation of `parts`.
     pub fn send(&mut self, parts: &[&[u8]]) -> Result<(), ConnectionError> {
         self.writer.send(parts)
+    }
+
+    /// Sends messages, each the concatenation of a head and parts, at once and uncopied, but stops where the client
+    /// takes nothing for as long as `patience`. Gives how many of them are on their way, so that what
+    /// the others are made of need not be held for a client that is slow: `wait_for_room`, and send them again.
+    pub fn send_together<H: AsRef<[u8]>, P: AsRef<[u8]>>(
+        &mut self,
+        messages: &[(H, &[P])],
+        patience: Duration,
+    ) -> Result<usize, ConnectionError> {
+        self.writer.writer.copy_data_together(messages, patience)
+    }
+
+    /// Waits until the client takes more, for as long as a client may take nothing.
+    pub fn wait_for_room(&mut self) -> Result<(), ConnectionError> {
+        self.writer.writer.wait_for_room()
     }
 
     /// Sends everything gathered.

@@ -111,6 +111,28 @@ impl Handler for TestHandler {
                 }
                 Ok(())
             }
+            // Sends so many messages, each of a head and many parts, as fast as the client takes them.
+            "together" => {
+                let mut copy = out.copy_both()?;
+                let parts: Vec<Vec<u8>> = (0..40).map(|n| vec![n; 8192]).collect();
+                copy.send(&[b"first"])?;
+                let mut next = 0_u32;
+                while next < argument(1)? as u32 {
+                    let heads: Vec<[u8; 4]> = (next..next + 5).map(u32::to_be_bytes).collect();
+                    let parts_of = |n: u32| &parts[..(n as usize % 40)];
+                    let messages: Vec<([u8; 4], &[Vec<u8>])> = heads
+                        .iter()
+                        .map(|head| (*head, parts_of(u32::from_be_bytes(*head))))
+                        .collect();
+                    let sent = copy.send_together(&messages, Duration::ZERO)?;
+                    next += sent as u32;
+                    if sent < messages.len() {
+                        copy.wait_for_room()?;
+                    }
+                }
+                copy.finish()?;
+                out.complete("COPY")
+            }
             "bothfail" => {
                 let mut copy = out.copy_both()?;
                 copy.recv()?;
