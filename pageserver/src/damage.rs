@@ -12,11 +12,13 @@
 //! since LSN FAULT                the same, of records from there on, or of what is given out as of later
 //! ```
 
+#[cfg(debug_assertions)]
 use std::sync::Arc;
 
-use postgres_formats::{Lsn, PageImage};
+use postgres_formats::Lsn;
 
 use crate::object::{ObjectPage, ObjectTag};
+use crate::page::Page;
 
 #[cfg(debug_assertions)]
 mod faults {
@@ -78,18 +80,21 @@ mod faults {
 
 /// A page as it is given out.
 #[cfg(debug_assertions)]
-pub(crate) fn page(name: ObjectPage, lsn: Lsn, image: Arc<PageImage>) -> Arc<PageImage> {
-    let mut image = image;
+pub(crate) fn page(name: ObjectPage, lsn: Lsn, page: Page) -> Page {
+    let mut page = page;
     for fault in faults::at(lsn) {
         if let faults::Kind::Flip { object, block, byte, bits } = fault
             && *block == name.block.0
             && *object == name.object.to_string()
-            && let Some(damaged) = Arc::make_mut(&mut image).get_mut(*byte)
         {
-            *damaged ^= bits;
+            let mut image = page.into_image();
+            if let Some(damaged) = Arc::make_mut(&mut image).get_mut(*byte) {
+                *damaged ^= bits;
+            }
+            page = Page::Made(image);
         }
     }
-    image
+    page
 }
 
 /// An object's size as it is given out.
@@ -117,8 +122,8 @@ pub(crate) fn keeps_visibility(lsn: Lsn) -> bool {
 
 /// A page as it is given out.
 #[cfg(not(debug_assertions))]
-pub(crate) fn page(_: ObjectPage, _: Lsn, image: Arc<PageImage>) -> Arc<PageImage> {
-    image
+pub(crate) fn page(_: ObjectPage, _: Lsn, page: Page) -> Page {
+    page
 }
 
 /// An object's size as it is given out.

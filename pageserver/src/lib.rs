@@ -26,6 +26,7 @@ pub mod leases;
 pub mod materialize;
 pub mod object;
 mod open_files;
+pub mod page;
 pub mod page_maker;
 pub mod page_service;
 pub mod repository;

@@ -5,9 +5,11 @@
 //! goes on with the stretch before, and after the oldest with what lies below the timeline. Only an image
 //! knows everything at its LSN, and so answers for good whatever is asked as of a later one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use postgres_formats::checkpoint::CheckpointState;
-use postgres_formats::{Lsn, Oid};
+use postgres_formats::{BlockNumber, Lsn, Oid, PageImage};
 
 use crate::index::{DbEvent, EndedBy, Known, PageHistory, WalIndex};
 use crate::layer::image::LayerError;
@@ -23,6 +25,54 @@ pub enum KnownState {
     Before(Lsn, Box<CheckpointState>),
 }
 
+/// Pages of one object, asked about together.
+pub struct PagesAt<'a> {
+    /// Whose pages.
+    pub object: ObjectTag,
+    /// In ascending order; one may be there more than once.
+    pub blocks: &'a [BlockNumber],
+    /// As of when.
+    pub at: Lsn,
+    /// The version of a page that a record up to that LSN makes, if it has been made and is at hand: then
+    /// what is older is not needed. A stretch in memory, which may be locked, does not ask.
+    pub made: &'a dyn Fn(ObjectPage, Lsn) -> Option<Arc<PageImage>>,
+}
+
+impl PagesAt<'_> {
+    /// The pages by their names.
+    pub fn pages(&self) -> impl Iterator<Item = ObjectPage> + '_ {
+        self.blocks.iter().map(|block| ObjectPage { object: self.object, block: *block })
+    }
+}
+
+/// Blocks in ascending order as runs that lie side by side, or nearly so.
+pub struct Runs<'a> {
+    blocks: &'a [BlockNumber],
+}
+
+/// Blocks that are not asked for in between and do not end a run: about as many as a block of a layer has.
+const GAP_MAX: u32 = 4;
+
+impl<'a> Runs<'a> {
+    /// The runs of `blocks`.
+    pub fn of(blocks: &'a [BlockNumber]) -> Runs<'a> {
+        Runs { blocks }
+    }
+
+    /// The last block of the next run, if that begins with `block` and has others.
+    pub fn begins_at(&mut self, block: BlockNumber) -> Option<BlockNumber> {
+        let first = self.blocks.first().filter(|first| **first <= block)?;
+        let is_near = |pair: &&[BlockNumber]| match pair {
+            [a, b] => b.0.saturating_sub(a.0) <= GAP_MAX + 1,
+            _ => false,
+        };
+        let length = self.blocks.windows(2).take_while(is_near).count() + 1;
+        let (run, rest) = self.blocks.split_at(length);
+        self.blocks = rest;
+        run.last().copied().filter(|last| last > first)
+    }
+}
+
 /// A part of one timeline's own history. Every method fails only where a file cannot be read.
 pub trait Stretch: Send + Sync {
     /// Whether it says all there is at `at`, so that nothing older counts: neither older stretches nor
@@ -31,7 +81,11 @@ pub trait Stretch: Send + Sync {
         false
     }
 
-    /// The versions of `page` that matter at `at`.
+    /// The versions that matter of each of the pages, in their order.
+    fn page_histories(&self, asked: &PagesAt<'_>) -> Result<Vec<PageHistory>, LayerError>;
+
+    /// The versions that matter of one page, found the simple way: what `page_histories` has to agree with.
+    #[cfg(test)]
     fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError>;
 
     /// The size of `object` in pages at `at`; `None`: as below.
@@ -71,6 +125,11 @@ pub trait Stretch: Send + Sync {
 }
 
 impl Stretch for WalIndex {
+    fn page_histories(&self, asked: &PagesAt<'_>) -> Result<Vec<PageHistory>, LayerError> {
+        Ok(asked.pages().map(|page| self.page_history(page, asked.at)).collect())
+    }
+
+    #[cfg(test)]
     fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError> {
         Ok(self.page_history(page, at))
     }
@@ -122,5 +181,19 @@ impl Stretch for WalIndex {
 
     fn latest_end(&self, upto: Lsn) -> Result<Option<i64>, LayerError> {
         Ok(self.xact_ends().latest(upto))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_of_blocks_side_by_side() {
+        let blocks = [3, 4, 4, 9, 20, 30, 31].map(BlockNumber);
+        let mut runs = Runs::of(&blocks);
+        let found = blocks.map(|block| runs.begins_at(block).map(|last| last.0));
+        assert_eq!(found, [Some(9), None, None, None, None, Some(31), None]);
+        assert!(Runs::of(&[]).begins_at(BlockNumber(0)).is_none());
     }
 }

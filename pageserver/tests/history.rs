@@ -219,7 +219,7 @@ fn compare(
             (0..bytes.len() / 8192).map(|n| PageRequest::rel(*rel, block(n), kept.end)).collect();
         let pages = timeline.get_pages(&requests, TIMEOUT);
         for (n, (page, expected)) in pages.into_iter().zip(bytes.chunks(8192)).enumerate() {
-            let page = page.unwrap();
+            let page = page.unwrap().into_image();
             let expected = PageImage::from_slice(expected).unwrap();
             compared += 1;
             if *page == expected {

@@ -31,7 +31,7 @@ impl PageImage {
 
     /// Whether PostgreSQL takes the page for one never initialised (`PageIsNew`).
     pub fn is_new(&self) -> bool {
-        self.0[14] == 0 && self.0[15] == 0
+        is_new(self)
     }
 
     /// `pd_lsn`: the end of the last WAL record that changed the page.
@@ -66,6 +66,11 @@ impl PageImage {
         self.0[0..4].copy_from_slice(&((n >> 32) as u32).to_le_bytes());
         self.0[4..8].copy_from_slice(&(n as u32).to_le_bytes());
     }
+}
+
+/// Whether `pd_upper` is zero.
+pub(crate) fn is_new(page: &[u8; BLCKSZ]) -> bool {
+    page[14] == 0 && page[15] == 0
 }
 
 impl Deref for PageImage {

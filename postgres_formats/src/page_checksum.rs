@@ -70,8 +70,8 @@ pub fn checksum(page: &[u8; BLCKSZ], block: BlockNumber) -> u16 {
 }
 
 /// Writes the checksum into the page. Pages never initialised carry none and stay as they are.
-pub fn set_checksum(page: &mut PageImage, block: BlockNumber) {
-    if !page.is_new() {
+pub fn set_checksum(page: &mut [u8; BLCKSZ], block: BlockNumber) {
+    if !crate::page::is_new(page) {
         let sum = checksum(page, block);
         page[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 2].copy_from_slice(&sum.to_le_bytes());
     }

@@ -11,14 +11,16 @@ mod size_history;
 mod xact_ends;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use postgres_formats::checkpoint::CheckpointState;
-use postgres_formats::{Lsn, Oid};
+use postgres_formats::wal::WalRecord;
+use postgres_formats::{Lsn, Oid, PageImage};
 use smallvec::SmallVec;
 
-use crate::layer::delta::KeptVersion;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
+use crate::page::KeptPage;
 pub use size_history::SizeHistory;
 pub use xact_ends::{EndedBy, XactEnds};
 
@@ -173,8 +175,10 @@ pub enum Foundation {
     Zero,
     /// On the same page of another database as it was at an LSN.
     CopyOf(DbTag, Lsn),
-    /// On a page that a layer has; that has no version to name it by.
-    Kept(Bytes),
+    /// On a page that a layer has.
+    Kept(KeptPage),
+    /// On a version that has been made, the one before the oldest found.
+    Made(Arc<PageImage>),
     /// On what lies below this timeline.
     Below,
 }
@@ -196,8 +200,8 @@ impl Foundation {
 pub struct FoundVersion {
     /// The version.
     pub version: Version,
-    /// What a layer has of it; `None`: its record is read from the WAL.
-    pub kept: Option<KeptVersion>,
+    /// The record, if a layer has it; `None`: it is read from the WAL.
+    pub record: Option<WalRecord>,
 }
 
 /// The versions of a page that matter for one LSN.
@@ -337,7 +341,7 @@ impl WalIndex {
                 if floor.is_some_and(|floor| version.end <= floor) {
                     break;
                 }
-                found.push(FoundVersion { version: *version, kept: None });
+                found.push(FoundVersion { version: *version, record: None });
                 if version.will_init() {
                     foundation = Foundation::Version;
                     break;

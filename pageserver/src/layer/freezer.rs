@@ -63,7 +63,7 @@ impl Default for LayerOptions {
     fn default() -> LayerOptions {
         LayerOptions {
             stretch_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 192 << 20,
             keep_wal_bytes: Some(0),
             keep_wal_bytes_min: 1 << 20,
             memory_bytes: 256 << 20,

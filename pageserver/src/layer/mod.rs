@@ -7,4 +7,5 @@ pub mod image;
 pub mod imaged;
 pub mod import;
 pub(crate) mod known_keys;
+mod memo;
 pub mod source;

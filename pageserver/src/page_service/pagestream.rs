@@ -4,9 +4,10 @@
 //! while it is being made, the next one gathers. Requests whose LSN has not been received yet are
 //! put behind all others, so that they delay only each other and what comes after the batch.
 //!
-//! What a client can make the server hold is bounded: a batch has at most `BATCH_PAGES_MAX` pages
-//! and is sent before the next is read, and a client that does not take its replies is disconnected
-//! by `postgres_wire` after a while.
+//! What a client can make the server hold is bounded: a batch has at most `BATCH_PAGES_MAX` pages, or those of
+//! one request more, and is sent before the next is read. Pages leave from where they are in the caches, uncopied.
+//! For a client that takes nothing for a moment only the rest of one answer is kept, as a copy; the other
+//! requests of the batch are answered anew when it takes more. `postgres_wire` disconnects it after a while.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use pageserver_client::Generation;
 use pageserver_client::protocol::{ErrorCode, Request, RequestKind, Response, ResponseBody};
 use postgres_formats::slru::SlruKind;
-use postgres_formats::{BLCKSZ, BlockNumber, Lsn, PageImage, RelTag};
+use postgres_formats::{BLCKSZ, BlockNumber, Lsn, RelTag};
 use postgres_wire::server::{CopyBoth, QueryError};
 use postgres_wire::{ConnectionError, SqlState};
 use slog::{Logger, warn};
@@ -25,6 +26,7 @@ use crate::error_text::with_causes;
 use crate::key::PageKey;
 use crate::leases::Stream;
 use crate::object::{ObjectPage, ObjectTag};
+use crate::page::Page;
 use crate::seqwait::WaitError;
 use crate::timeline::error::TimelineError;
 use crate::timeline::{GetPageError, PageRequest, Timeline};
@@ -34,6 +36,9 @@ use crate::writer::WriterRole;
 const BATCH_PAGES_MAX: usize = 512;
 /// Requests at which a batch is full, whatever they ask for.
 const BATCH_REQUESTS_MAX: usize = 1024;
+
+/// How long pages are held for a client that takes nothing.
+const SLOW_CLIENT_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The compute that asks, if it says so: one whose role has gone to another gets no page, so that it
 /// is noticed there.
@@ -110,36 +115,75 @@ impl PageStream<'_, '_> {
             let left = self.lsn_timeout.saturating_sub(arrived.elapsed());
             match self.timeline.wait_lsn(request.lsn, left) {
                 Ok(()) => self.answer_together(&[request])?,
-                Err(error) => self.send_error(&request, &error.into())?,
+                Err(error) => {
+                    let refusal = self.refusal(&request, &error.into());
+                    self.send(&refusal)?;
+                }
             }
         }
         self.copy.flush()?;
         Ok(())
     }
 
-    /// Answers requests whose LSNs have been received: all pages in one go, then the rest.
-    fn answer_together(&mut self, requests: &[Request]) -> Result<(), QueryError> {
-        requests.iter().for_each(|request| self.reading.reads(request.lsn));
-        let wanted: Vec<PageRequest> = requests.iter().flat_map(page_requests).collect();
-        let mut pages = self.timeline.get_pages(&wanted, Duration::ZERO).into_iter();
-        for request in requests {
-            match request.kind {
-                RequestKind::GetPages { count, .. } | RequestKind::GetSlruPages { count, .. }
-                    if page_keys(request).is_some() =>
-                {
-                    let own: Vec<_> = pages.by_ref().take(usize::from(count)).collect();
-                    match own.into_iter().collect::<Result<Vec<_>, _>>() {
-                        Ok(own) => self.send_pages(request.id, &own)?,
-                        Err(error) => self.send_error(request, &error)?,
-                    }
-                }
-                _ => match self.look_up(request) {
-                    Ok(body) => self.send(&Response { id: request.id, body })?,
-                    Err(error) => self.send_error(request, &error)?,
-                },
+    /// Answers requests whose LSNs have been received. Where the client is slow, no page is held while it is
+    /// waited for: those that were not sent are asked for again.
+    fn answer_together(&mut self, requests: &[Request]) -> Result<(), ConnectionError> {
+        let mut left = requests;
+        while !left.is_empty() {
+            let sent = self.answer_some(left)?;
+            left = left.get(sent..).unwrap_or_default();
+            if !left.is_empty() {
+                self.copy.wait_for_room()?;
             }
         }
         Ok(())
+    }
+
+    /// Answers all pages in one go, then the rest. Gives how many of the requests are answered.
+    fn answer_some(&mut self, requests: &[Request]) -> Result<usize, ConnectionError> {
+        requests.iter().for_each(|request| self.reading.reads(request.lsn));
+        let wanted: Vec<PageRequest> = requests.iter().flat_map(page_requests).collect();
+        let mut found = self.timeline.get_pages(&wanted, Duration::ZERO).into_iter();
+        let mut pages: Vec<Page> = Vec::with_capacity(wanted.len());
+        // Of each answer the beginning, and where its pages end.
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            let head = match request.kind {
+                RequestKind::GetPages { count, .. } | RequestKind::GetSlruPages { count, .. }
+                    if page_keys(request).is_some() =>
+                {
+                    let (before, mut failed) = (pages.len(), None);
+                    for page in found.by_ref().take(usize::from(count)) {
+                        match page {
+                            Ok(page) => pages.push(page),
+                            Err(error) => {
+                                failed.get_or_insert(error);
+                            }
+                        }
+                    }
+                    match failed {
+                        None => Response::pages_header(request.id).to_vec(),
+                        Some(error) => {
+                            pages.truncate(before);
+                            encoded(&self.refusal(request, &error))
+                        }
+                    }
+                }
+                _ => encoded(&match self.look_up(request) {
+                    Ok(body) => Response { id: request.id, body },
+                    Err(error) => self.refusal(request, &error),
+                }),
+            };
+            answers.push((head, pages.len()));
+        }
+        let mut from = 0;
+        let message = |(head, upto): (Vec<u8>, usize)| {
+            let own = pages.get(from..upto).unwrap_or_default();
+            from = upto;
+            (head, own)
+        };
+        let messages: Vec<(Vec<u8>, &[Page])> = answers.into_iter().map(message).collect();
+        self.copy.send_together(&messages, SLOW_CLIENT_PATIENCE)
     }
 
     fn look_up(&self, request: &Request) -> Result<ResponseBody, GetPageError> {
@@ -187,18 +231,7 @@ impl PageStream<'_, '_> {
         Ok(ResponseBody::SlruSegment(bytes.into()))
     }
 
-    fn send_pages(&mut self, id: u64, pages: &[Arc<PageImage>]) -> Result<(), ConnectionError> {
-        let header = Response::pages_header(id);
-        let parts: Vec<&[u8]> =
-            std::iter::once(&header[..]).chain(pages.iter().map(|page| &page[..])).collect();
-        self.copy.send(&parts)
-    }
-
-    fn send_error(
-        &mut self,
-        request: &Request,
-        error: &GetPageError,
-    ) -> Result<(), ConnectionError> {
+    fn refusal(&self, request: &Request, error: &GetPageError) -> Response {
         let code = code_of(error);
         let message = with_causes(error);
         // A stop has been logged when it was found.
@@ -207,14 +240,18 @@ impl PageStream<'_, '_> {
             warn!(self.log, "a page request failed: {}", message;
                 "timeline" => %self.timeline.id(), "request" => ?request.kind);
         }
-        self.send(&Response::error(request.id, code, message))
+        Response::error(request.id, code, message)
     }
 
     fn send(&mut self, response: &Response) -> Result<(), ConnectionError> {
-        let mut message = Vec::new();
-        response.encode(&mut message);
-        self.copy.send(&[&message])
+        self.copy.send(&[&encoded(response)])
     }
+}
+
+fn encoded(response: &Response) -> Vec<u8> {
+    let mut message = Vec::new();
+    response.encode(&mut message);
+    message
 }
 
 fn pages_of(request: &Request) -> usize {
@@ -266,3 +303,6 @@ fn code_of(error: &GetPageError) -> ErrorCode {
         _ => ErrorCode::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests;

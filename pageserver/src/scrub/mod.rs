@@ -131,7 +131,7 @@ fn timeline(folder: &Path, size: WalSegmentSize, cluster: Option<&Cluster>) -> S
     let files = LayerFiles::new(1, 0);
     for name in &manifest.layered.deltas {
         let path = folder.join("layers").join(name);
-        let read = DeltaLayer::open(&path, manifest.id, size, &files);
+        let read = DeltaLayer::open(&path, manifest.id, size, false, &files);
         found.file(&path, read.and_then(|layer| layer.verify()));
     }
     for name in &manifest.layered.images {

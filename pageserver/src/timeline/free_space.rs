@@ -8,10 +8,11 @@ use postgres_formats::{BlockNumber, ForkNumber, Lsn, PageImage, RelFileLocator, 
 
 use super::Timeline;
 use super::freeze::FreezeError;
-use super::get_page::{GetPageError, PageRequest, zero_page};
+use super::get_page::{GetPageError, PageRequest};
 use super::image::BATCH_PAGES;
 use crate::free_space::{self, Maps};
 use crate::object::ObjectTag;
+use crate::page::Page;
 
 /// Everything that an image is made of has been received.
 const NO_WAIT: Duration = Duration::ZERO;
@@ -119,7 +120,8 @@ impl Timeline {
         requests: &[PageRequest],
     ) -> Result<Vec<Arc<PageImage>>, FreezeError> {
         self.give_way()?;
-        source.make_pages(requests, NO_WAIT).into_iter().map(|page| Ok(page?)).collect()
+        let made = source.make_pages(requests, NO_WAIT).into_iter();
+        made.map(|page| Ok(page?.into_image())).collect()
     }
 
     /// A page as it can be given out. One of a free space map names no page that the table has not, and is
@@ -130,22 +132,22 @@ impl Timeline {
     pub(super) fn sound_hint(
         &self,
         request: &PageRequest,
-        made: Result<Arc<PageImage>, GetPageError>,
-    ) -> Result<Arc<PageImage>, GetPageError> {
+        made: Result<Page, GetPageError>,
+    ) -> Result<Page, GetPageError> {
         let PageRequest { page, lsn } = *request;
         let Some(table) = free_space::table_of_map(page.object) else { return made };
         let map = match made {
-            Err(GetPageError::NotFound { size: Some(_), .. }) => return Ok(zero_page()),
+            Err(GetPageError::NotFound { size: Some(_), .. }) => return Ok(Page::zeros()),
             made => made?,
         };
         let pages = self.object_size(table, lsn)?.unwrap_or(0);
         if !free_space_map::names_behind(pages, page.block, &map) {
             return Ok(map);
         }
-        let mut sound = PageImage::clone(&map);
+        let mut sound = Arc::unwrap_or_clone(map.into_image());
         free_space_map::clear_behind(pages, page.block, &mut sound);
         self.set_checksum(page, &mut sound);
-        Ok(Arc::new(sound))
+        Ok(Page::Made(Arc::new(sound)))
     }
 }
 

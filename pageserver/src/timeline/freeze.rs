@@ -23,6 +23,7 @@ use super::get_page::GetPageError;
 use super::history::Closed;
 use super::ingest::Writer;
 use super::manifest::{Layered, Manifest, ManifestError, Origin};
+use crate::cluster::Cluster;
 use crate::index::Version;
 use crate::layer::delta::{DeltaLayer, StretchFacts, StretchWal, WriteError, write_delta};
 use crate::layer::file::make_file;
@@ -198,7 +199,8 @@ impl Timeline {
     }
 
     pub(super) fn open_layer(&self, path: &Path) -> Result<DeltaLayer, LayerError> {
-        DeltaLayer::open(path, self.id(), self.cluster.segment_size, &self.layers.files)
+        let Cluster { segment_size, checksums, .. } = *self.cluster;
+        DeltaLayer::open(path, self.id(), segment_size, checksums, &self.layers.files)
     }
 }
 

@@ -1,7 +1,7 @@
 //! GetPage@LSN: from a page's name and an LSN to its bytes.
 //!
-//! A request is planned (`page_plan.rs`), under short read locks. Only then are records read, and the pages
-//! made, without any lock.
+//! Requests that come together are put in order, and planned object by object (`page_range.rs`, `page_plan.rs`),
+//! under short read locks. Only then are records read, and the pages made, without any lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use super::wal_pages::WalPages;
 use crate::damage;
 use crate::layer::image::LayerError;
 use crate::object::{ObjectPage, ObjectTag};
-use crate::page_maker::{CACHED_PAGE_BYTES, Job, MakeError, VersionKey};
+use crate::page::Page;
+use crate::page_maker::{CACHED_PAGE_BYTES, Job, MakeError, VersionKey, Workshop};
 use crate::seqwait::WaitError;
 
 /// A page that is asked for.
@@ -86,7 +87,7 @@ impl Timeline {
         self: &Arc<Self>,
         requests: &[PageRequest],
         timeout: Duration,
-    ) -> Vec<Result<Arc<PageImage>, GetPageError>> {
+    ) -> Vec<Result<Page, GetPageError>> {
         let named = self.make_pages(requests, timeout).into_iter().zip(requests);
         let given_out = |(made, request): (_, &PageRequest)| {
             let page = self.sound_hint(request, made)?;
@@ -100,39 +101,38 @@ impl Timeline {
         self: &Arc<Self>,
         requests: &[PageRequest],
         timeout: Duration,
-    ) -> Vec<Result<Arc<PageImage>, GetPageError>> {
-        let mut results: Vec<Option<Result<Arc<PageImage>, GetPageError>>> = Vec::new();
-        // A page is made while the next ones are planned.
-        let mut workshop = self.maker.workshop(&self.cluster.control_file_bytes);
-        let mut wal = WalPages::for_requests(requests.len());
-        let mut guards = HashMap::new();
-        let mut waiting: Vec<(usize, Waiter<VersionKey, PageImage>)> = Vec::new();
-        // Before anything is begun: nobody shall wait for pages of ours while we wait for WAL.
-        let ready: Vec<_> =
-            requests.iter().map(|request| self.await_lsn(request.lsn, timeout)).collect();
-        let _reader = self.maker.reader();
-        for (number, (request, ready)) in requests.iter().zip(ready).enumerate() {
-            let result = match ready.and_then(|()| self.begin(request, &mut wal)) {
-                Ok(Begun::Done(page)) => Some(Ok(page)),
-                Ok(Begun::Make(guard, job)) => {
-                    guards.insert(number, guard);
-                    workshop.add(number, job);
-                    None
-                }
-                Ok(Begun::Wait(waiter)) => {
-                    waiting.push((number, waiter));
-                    None
-                }
-                Err(error) => Some(Err(error)),
-            };
-            results.push(result);
-        }
+    ) -> Vec<Result<Page, GetPageError>> {
+        let mut results: Vec<Option<Result<Page, GetPageError>>> = Vec::new();
+        results.resize_with(requests.len(), || None);
         let mut set = |number: usize, result| {
             if let Some(slot) = results.get_mut(number) {
                 *slot = Some(result);
             }
         };
-        while let Some((number, made)) = workshop.take() {
+        // A page is made while the next ones are planned.
+        let mut workshop = None;
+        let mut wal = WalPages::for_requests(requests.len());
+        let mut guards = HashMap::new();
+        let mut waiting: Vec<(usize, Waiter<VersionKey, PageImage>)> = Vec::new();
+        // Before anything is begun: nobody shall wait for pages of ours while we wait for WAL.
+        let ready = self.await_all(requests, timeout, &mut set);
+        let _reader = self.maker.reader();
+        for group in groups(requests, &ready) {
+            self.plan_group(requests, group, &mut |number, plan| {
+                let request = &requests[number];
+                match plan.and_then(|plan| self.begin(plan, request, &mut wal)) {
+                    Ok(Begun::Done(page)) => set(number, Ok(page)),
+                    Ok(Begun::Make(guard, job)) => {
+                        guards.insert(number, guard);
+                        let open = || self.maker.workshop(&self.cluster.control_file_bytes);
+                        workshop.get_or_insert_with(open).add(number, job);
+                    }
+                    Ok(Begun::Wait(waiter)) => waiting.push((number, waiter)),
+                    Err(error) => set(number, Err(error)),
+                }
+            });
+        }
+        while let Some((number, made)) = workshop.as_mut().and_then(Workshop::take) {
             if let (Some(request), Some(guard)) = (requests.get(number), guards.remove(&number)) {
                 set(number, self.finish(request, guard, made));
             }
@@ -157,7 +157,40 @@ impl Timeline {
         timeout: Duration,
     ) -> Result<Arc<PageImage>, GetPageError> {
         let mut results = self.get_pages(&[request], timeout);
-        results.pop().unwrap_or_else(|| unreachable!("one request has one result"))
+        let result = results.pop().unwrap_or_else(|| unreachable!("one request has one result"));
+        result.map(Page::into_image)
+    }
+
+    /// Waits for the LSNs. Gives the numbers of the requests whose LSN is there, put in order by object, LSN and
+    /// block, and the errors of all others.
+    fn await_all(
+        &self,
+        requests: &[PageRequest],
+        timeout: Duration,
+        set: &mut impl FnMut(usize, Result<Page, GetPageError>),
+    ) -> Vec<usize> {
+        let mut ready = Vec::with_capacity(requests.len());
+        let mut there: Option<Lsn> = None;
+        for (number, request) in requests.iter().enumerate() {
+            if there == Some(request.lsn) {
+                ready.push(number);
+                continue;
+            }
+            match self.await_lsn(request.lsn, timeout) {
+                Ok(()) => {
+                    there = Some(request.lsn);
+                    ready.push(number);
+                }
+                Err(error) => set(number, Err(error)),
+            }
+        }
+        // In runs mostly, which sort fast.
+        ready.sort_by_key(|number| {
+            requests
+                .get(*number)
+                .map(|request| (request.page.object, request.lsn, request.page.block))
+        });
+        ready
     }
 
     fn await_lsn(&self, lsn: Lsn, timeout: Duration) -> Result<(), GetPageError> {
@@ -165,28 +198,68 @@ impl Timeline {
         Ok(self.wait_lsn(lsn, timeout)?)
     }
 
-    /// Begins with a page whose LSN has been received.
+    /// Plans pages of one object at one LSN that has been received, and hands each plan to `begin`.
+    fn plan_group(
+        self: &Arc<Self>,
+        requests: &[PageRequest],
+        group: &[usize],
+        begin: &mut dyn FnMut(usize, Result<Plan, GetPageError>),
+    ) {
+        match self.try_plan_group(requests, group) {
+            Ok(plans) => {
+                for (number, plan) in group.iter().zip(plans) {
+                    begin(*number, plan);
+                }
+            }
+            Err(error) => match group {
+                [number] => begin(*number, Err(error)),
+                // Whatever it is, it is not to be the fault of pages that do not need it.
+                _ => group.chunks(1).for_each(|one| self.plan_group(requests, one, begin)),
+            },
+        }
+    }
+
+    /// The plans, or what keeps those from being made that are not there; an error may be that of one page.
+    fn try_plan_group(
+        self: &Arc<Self>,
+        requests: &[PageRequest],
+        group: &[usize],
+    ) -> Result<Vec<Result<Plan, GetPageError>>, GetPageError> {
+        let asked = || group.iter().filter_map(|number| requests.get(*number));
+        let Some(PageRequest { page: ObjectPage { object, .. }, lsn }) = asked().next().copied()
+        else {
+            return Ok(Vec::new());
+        };
+        let size = self.unchecked_size(object, lsn)?;
+        let blocks = asked().map(|request| request.page.block);
+        let there: Vec<BlockNumber> =
+            blocks.filter(|block| size.is_some_and(|size| block.0 < size)).collect();
+        let plans = self.plan_pages(object, lsn, &there)?;
+        // What was needed may have been removed meanwhile.
+        self.check_lsn(lsn)?;
+        // In ascending order, so that those which are not there come last.
+        let not_found = asked().skip(there.len()).map(|request| {
+            Err(GetPageError::NotFound { page: request.page, lsn: request.lsn, size })
+        });
+        Ok(plans.into_iter().map(Ok).chain(not_found).collect())
+    }
+
+    /// Begins with a page that is planned.
     fn begin(
         self: &Arc<Self>,
+        plan: Plan,
         request: &PageRequest,
         wal: &mut WalPages,
     ) -> Result<Begun, GetPageError> {
-        let PageRequest { page, lsn } = *request;
-        let size = self.object_size(page.object, lsn)?;
-        if size.is_none_or(|size| size <= page.block.0) {
-            return Err(GetPageError::NotFound { page, lsn, size });
-        }
-        let plan = self.plan(page, lsn)?;
-        // What was needed may have been removed meanwhile.
-        self.check_lsn(lsn)?;
         let Some(newest) = plan.newest else {
-            return Ok(Begun::Done(plan.base.read()?.unwrap_or_else(zero_page)));
+            return Ok(Begun::Done(plan.base.read()?.unwrap_or_else(Page::zeros)));
         };
         match self.maker.cache.lookup(newest) {
-            Lookup::Hit(page) => Ok(Begun::Done(page)),
+            Lookup::Hit(page) => Ok(Begun::Done(Page::Made(page))),
             Lookup::Wait(waiter) => Ok(Begun::Wait(waiter)),
             Lookup::Make(guard) => {
-                self.maker.backlog.add(self, (self.id(), page), lsn, plan.record_count());
+                let name = (self.id(), request.page);
+                self.maker.backlog.add(self, name, request.lsn, plan.record_count());
                 Ok(Begun::Make(guard, self.job(plan, request, wal)?))
             }
         }
@@ -213,18 +286,18 @@ impl Timeline {
         request: &PageRequest,
         guard: MakeGuard<VersionKey, PageImage>,
         made: Result<PageImage, MakeError>,
-    ) -> Result<Arc<PageImage>, GetPageError> {
+    ) -> Result<Page, GetPageError> {
         let PageRequest { page, lsn } = *request;
         let mut image = made.map_err(|source| GetPageError::Make { page, lsn, source })?;
         self.set_checksum(page, &mut image);
         let VersionKey { timeline, page, end } = *guard.key();
         self.maker.cached_upto.add(timeline, page, end);
-        Ok(guard.fill(image, CACHED_PAGE_BYTES))
+        Ok(Page::Made(guard.fill(image, CACHED_PAGE_BYTES)))
     }
 
     /// Gives a page the checksum that PostgreSQL expects in it.
     pub(super) fn set_checksum(&self, page: ObjectPage, image: &mut PageImage) {
-        if self.cluster.checksums && matches!(page.object, ObjectTag::Rel(_)) && !image.is_new() {
+        if self.cluster.checksums && matches!(page.object, ObjectTag::Rel(_)) {
             page_checksum::set_checksum(image, page.block);
         }
     }
@@ -234,11 +307,11 @@ impl Timeline {
         self: &Arc<Self>,
         request: &PageRequest,
         waiter: Waiter<VersionKey, PageImage>,
-    ) -> Result<Arc<PageImage>, GetPageError> {
+    ) -> Result<Page, GetPageError> {
         let mut lookup = waiter.wait();
         loop {
             match lookup {
-                Lookup::Hit(page) => return Ok(page),
+                Lookup::Hit(page) => return Ok(Page::Made(page)),
                 Lookup::Wait(waiter) => lookup = waiter.wait(),
                 Lookup::Make(guard) => {
                     let plan = self.plan(request.page, request.lsn)?;
@@ -252,13 +325,22 @@ impl Timeline {
 }
 
 enum Begun {
-    Done(Arc<PageImage>),
+    Done(Page),
     Make(MakeGuard<VersionKey, PageImage>, Job),
     Wait(Waiter<VersionKey, PageImage>),
 }
 
-pub(super) fn zero_page() -> Arc<PageImage> {
-    Arc::new(PageImage::zeroed())
+/// Requests that are planned together, at most: redo of their pages begins when they are.
+const GROUP_MAX: usize = 128;
+
+/// Numbers of requests, in order, as groups of the same object and LSN.
+fn groups<'a>(
+    requests: &'a [PageRequest],
+    ordered: &'a [usize],
+) -> impl Iterator<Item = &'a [usize]> {
+    let name =
+        |number: usize| requests.get(number).map(|request| (request.page.object, request.lsn));
+    ordered.chunk_by(move |a, b| name(*a) == name(*b)).flat_map(|group| group.chunks(GROUP_MAX))
 }
 
 impl GetPageError {

@@ -40,6 +40,15 @@ pub(super) struct Newest<T> {
     pub below: Arc<Below>,
 }
 
+/// The stretches before the open one, the newest first.
+pub(super) struct OlderStretches(Arc<[Older]>);
+
+impl OlderStretches {
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Stretch> {
+        self.0.iter().map(Older::stretch)
+    }
+}
+
 /// A stretch that does not change any more.
 #[derive(Clone)]
 enum Older {
@@ -275,6 +284,16 @@ impl Timeline {
             }
         }
         Ok(Newest { found: None, below })
+    }
+
+    /// What the open stretch says, those before it, and what all stand on.
+    pub(super) fn ask_open<T>(
+        &self,
+        ask: impl FnOnce(&dyn Stretch) -> T,
+    ) -> (T, OlderStretches, Arc<Below>) {
+        let history = self.history.read();
+        // Under the same lock: what leaves the open stretch is in an older one at that moment.
+        (ask(&history.open), OlderStretches(history.older.clone()), history.below())
     }
 
     /// What each stretch says, the oldest first, and what they stand on.

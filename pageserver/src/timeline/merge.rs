@@ -124,7 +124,7 @@ impl Timeline {
             return None;
         }
         match self.myself.upgrade()?.make_pages(&[request], Duration::ZERO).pop()? {
-            Ok(page) => Some(page),
+            Ok(page) => Some(page.into_image()),
             Err(error @ GetPageError::Make { .. }) => {
                 slog::warn!(self.log, "its records stay: {}", with_causes(&error));
                 None

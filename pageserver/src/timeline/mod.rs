@@ -28,6 +28,7 @@ pub mod manifest;
 mod merge;
 mod objects;
 mod page_plan;
+mod page_range;
 mod retire_wal;
 mod room;
 mod tidy;
@@ -222,7 +223,8 @@ impl Timeline {
             .map_err(|source| TimelineError::Io { path: folder.clone(), source })?;
         let open = |name| {
             let path = folder.join(name);
-            DeltaLayer::open(&path, manifest.id, cluster.segment_size, &layers.files)
+            let Cluster { segment_size, checksums, .. } = *cluster;
+            DeltaLayer::open(&path, manifest.id, segment_size, checksums, &layers.files)
         };
         let deltas = manifest.layered.deltas.iter().map(open).collect::<Result<_, _>>()?;
         let open = |name| {

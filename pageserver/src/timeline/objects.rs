@@ -22,13 +22,23 @@ impl Timeline {
     /// # Errors
     /// What is on disk cannot be read; see `TimelineError`.
     pub fn object_size(&self, object: ObjectTag, lsn: Lsn) -> Result<Option<u32>, TimelineError> {
+        let size = self.unchecked_size(object, lsn)?;
+        // What was needed may have been removed meanwhile.
+        self.check_lsn(lsn)?;
+        Ok(size)
+    }
+
+    /// The same for one who calls `check_lsn` later, before it counts.
+    pub(super) fn unchecked_size(
+        &self,
+        object: ObjectTag,
+        lsn: Lsn,
+    ) -> Result<Option<u32>, TimelineError> {
         let size = self.size_at(object, lsn)?;
         let is_orphan = match free_space::table_of_map(object) {
             Some(table) if size.is_some() => self.size_at(table, lsn)?.is_none(),
             _ => false,
         };
-        // What was needed may have been removed meanwhile.
-        self.check_lsn(lsn)?;
         Ok(size.filter(|_| !is_orphan))
     }
 

@@ -2,10 +2,10 @@
 //! stand on. Made under short read locks, of what is in memory and in layers; nothing of the WAL is read
 //! before `Plan::job`.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use postgres_formats::wal::{DecodedRecord, Reassembled, WalRecord, reassemble};
 use postgres_formats::{Lsn, PageImage};
 
@@ -14,9 +14,9 @@ use super::get_page::GetPageError;
 use super::wal_pages::WalPages;
 use super::{Below, Timeline};
 use crate::index::{FoundVersion, Foundation, PageHistory, Version};
-use crate::layer::delta::{KeptVersion, restored_image};
-use crate::layer::image::LayerError;
+use crate::layer::delta::restored_image;
 use crate::object::{DbTag, ObjectPage};
+use crate::page::{KeptPage, Page};
 use crate::page_maker::{Job, VersionKey};
 
 /// Raw bytes read first for a record; most are shorter.
@@ -25,21 +25,24 @@ const RECORD_READ_FIRST: usize = 512;
 const RECORD_BYTES_EXPECTED: usize = 128;
 
 /// What a page's oldest needed version is built on.
+#[derive(Default)]
 pub(super) enum Base {
+    #[default]
     Zero,
     Cached(Arc<PageImage>),
-    Kept(Bytes),
+    Kept(KeptPage),
     Image(Arc<Below>, ObjectPage),
 }
 
 /// What the oldest version in a stretch stands on.
-enum Ground {
+pub(super) enum Ground {
     Base(Base),
     /// The same page of another database at an LSN.
     CopyOf(DbTag, Lsn),
 }
 
 /// How to get a page.
+#[derive(Default)]
 pub(super) struct Plan {
     pub(super) base: Base,
     /// Versions to be applied, oldest first.
@@ -52,55 +55,14 @@ struct PlannedVersion {
     /// Whose history it is part of.
     timeline: Arc<Timeline>,
     version: Version,
-    /// What a layer has of it; `None`: its record is read from the WAL.
-    kept: Option<KeptVersion>,
+    /// The record, if a layer has it; `None`: it is read from the WAL.
+    record: Option<WalRecord>,
     /// The name under which the record knows the page: another one than was asked for if the
     /// database was copied since.
     page: ObjectPage,
 }
 
 impl Timeline {
-    /// Finds what a page is made of at `lsn`.
-    pub(super) fn plan(self: &Arc<Self>, page: ObjectPage, lsn: Lsn) -> Result<Plan, LayerError> {
-        let (mut timeline, mut page, mut lsn) = (self.clone(), page, lsn);
-        let mut plan = Plan { base: Base::Zero, versions: Vec::new(), newest: None };
-        loop {
-            // The cache is looked at when no lock is held any more.
-            let mut found = Vec::new();
-            let below = timeline
-                .newest(|stretch| {
-                    let history = stretch.page_history(page, lsn)?;
-                    let is_enough = history.foundation != Foundation::Below;
-                    found.push(history);
-                    Ok(is_enough.then_some(()))
-                })?
-                .below;
-            let own = found.into_iter().find_map(|history| plan.take(&timeline, page, history));
-            match (own, &*below) {
-                (Some(Ground::Base(base)), _) => {
-                    plan.base = base;
-                    break;
-                }
-                (Some(Ground::CopyOf(from, at)), _) => {
-                    page.object = page.object.in_database(from);
-                    lsn = at;
-                }
-                (None, Below::Ancestor(ancestor, at)) => {
-                    lsn = lsn.min(*at);
-                    let ancestor = ancestor.clone();
-                    timeline = ancestor;
-                }
-                (None, Below::Image(_)) => {
-                    plan.base = Base::Image(below.clone(), page);
-                    break;
-                }
-                (None, Below::Nothing) => break,
-            }
-        }
-        plan.versions.reverse();
-        Ok(plan)
-    }
-
     /// Reads a record again whose place is known.
     pub(super) fn read_record(&self, version: Version) -> Result<WalRecord, TimelineError> {
         match self.try_read_record(version) {
@@ -134,19 +96,45 @@ impl Timeline {
     }
 }
 
+/// Pages of a timeline that have been made and are at hand.
+pub(super) struct MadePages<'a> {
+    timeline: &'a Timeline,
+    /// The page that was asked for last, and up to where it has versions there.
+    last: Cell<Option<(ObjectPage, Lsn)>>,
+}
+
+impl<'a> MadePages<'a> {
+    pub(super) fn of(timeline: &'a Timeline) -> MadePages<'a> {
+        MadePages { timeline, last: Cell::new(None) }
+    }
+
+    /// The version of a page that the record ending at `end` makes.
+    pub(super) fn get(&self, page: ObjectPage, end: Lsn) -> Option<Arc<PageImage>> {
+        let (timeline, maker) = (self.timeline.id(), &self.timeline.maker);
+        let bound = match self.last.get() {
+            Some((last, bound)) if last == page => bound,
+            _ => maker.cached_upto.bound(timeline, page),
+        };
+        self.last.set(Some((page, bound)));
+        if end > bound {
+            return None;
+        }
+        maker.cache.peek(&VersionKey { timeline, page, end })
+    }
+}
+
 impl Base {
     /// The page; `None`: zeros.
-    pub(super) fn read(&self) -> Result<Option<Arc<PageImage>>, GetPageError> {
+    pub(super) fn read(self) -> Result<Option<Page>, GetPageError> {
         match self {
             Base::Zero => Ok(None),
-            Base::Cached(page) => Ok(Some(page.clone())),
-            Base::Kept(bytes) => {
-                let mut page = PageImage::zeroed();
-                page.copy_from_slice(bytes);
-                Ok(Some(Arc::new(page)))
-            }
-            Base::Image(below, page) => match &**below {
-                Below::Image(layer) => Ok(layer.page(page.object, page.block)?.map(Arc::new)),
+            Base::Cached(page) => Ok(Some(Page::Made(page))),
+            Base::Kept(page) => Ok(Some(Page::Kept(page))),
+            Base::Image(below, page) => match &*below {
+                Below::Image(layer) => {
+                    let page = layer.page(page.object, page.block)?;
+                    Ok(page.map(|page| Page::Made(Arc::new(page))))
+                }
                 Below::Ancestor(..) | Below::Nothing => Ok(None),
             },
         }
@@ -156,31 +144,52 @@ impl Base {
 impl Plan {
     /// Takes in the versions that a stretch has. Gives what the oldest of them stands on, unless that
     /// is what lies below the stretch.
-    fn take(
+    pub(super) fn take(
         &mut self,
         timeline: &Arc<Timeline>,
+        made: &MadePages<'_>,
         page: ObjectPage,
         history: PageHistory,
     ) -> Option<Ground> {
-        let cached_upto = timeline.maker.cached_upto.bound(timeline.id(), page);
-        for FoundVersion { version, kept } in history.versions {
+        for FoundVersion { version, record } in history.versions {
             let key = VersionKey { timeline: timeline.id(), page, end: version.end() };
-            if self.newest.is_none() {
-                self.newest = Some(key);
-            } else if key.end <= cached_upto
-                && let Some(cached) = timeline.maker.cache.peek(&key)
-            {
-                // An older version that is at hand spares everything before it.
+            if let Some(cached) = made.get(page, version.end()) {
+                // A version that is at hand spares everything before it.
                 return Some(Ground::Base(Base::Cached(cached)));
             }
-            self.versions.push(PlannedVersion { timeline: timeline.clone(), version, kept, page });
+            self.newest.get_or_insert(key);
+            self.versions.push(PlannedVersion {
+                timeline: timeline.clone(),
+                version,
+                record,
+                page,
+            });
         }
         match history.foundation {
             Foundation::Version | Foundation::Zero => Some(Ground::Base(Base::Zero)),
             Foundation::CopyOf(from, at) => Some(Ground::CopyOf(from, at)),
-            Foundation::Kept(bytes) => Some(Ground::Base(Base::Kept(bytes))),
+            Foundation::Kept(page) => Some(Ground::Base(Base::Kept(page))),
+            Foundation::Made(page) => Some(Ground::Base(Base::Cached(page))),
             Foundation::Below => None,
         }
+    }
+
+    /// All versions have been found.
+    pub(super) fn put_in_order(&mut self) {
+        self.versions.reverse();
+    }
+
+    /// The versions, oldest first: whose, of which page, start and end of the record, whether it needs no older.
+    #[cfg(test)]
+    pub(super) fn versions(
+        &self,
+    ) -> Vec<(postgres_formats::TimelineId, ObjectPage, Lsn, Lsn, bool)> {
+        let said = |planned: &PlannedVersion| {
+            let version = planned.version;
+            let (start, end) = (version.start(), version.end());
+            (planned.timeline.id(), planned.page, start, end, version.will_init())
+        };
+        self.versions.iter().map(said).collect()
     }
 
     /// How many versions are to be applied.
@@ -190,22 +199,16 @@ impl Plan {
 
     /// Reads what the plan names.
     pub(super) fn job(self, wal: &mut WalPages) -> Result<Job, GetPageError> {
-        let kept_bytes = |version: &PlannedVersion| match &version.kept {
-            Some(KeptVersion::Record(record)) => record.bytes.len(),
-            Some(KeptVersion::Image(_)) => 0,
+        let kept_bytes = |version: &PlannedVersion| match &version.record {
+            Some(record) => record.bytes.len(),
             None => RECORD_BYTES_EXPECTED,
         };
         let bytes = self.versions.iter().map(kept_bytes).sum();
-        let mut job = Job::new(self.base.read()?, (self.versions.len(), bytes));
-        for PlannedVersion { timeline, version, kept, page } in self.versions {
-            let record = match kept {
-                Some(KeptVersion::Image(image)) => {
-                    let mut page = PageImage::zeroed();
-                    page.copy_from_slice(&image);
-                    job.begin_with(page);
-                    continue;
-                }
-                Some(KeptVersion::Record(record)) => record,
+        let mut job =
+            Job::new(self.base.read()?.map(Page::into_image), (self.versions.len(), bytes));
+        for PlannedVersion { timeline, version, record, page } in self.versions {
+            let record = match record {
+                Some(record) => record,
                 None => wal.record(&timeline, version)?,
             };
             let start = record.start;

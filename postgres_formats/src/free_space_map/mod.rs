@@ -68,7 +68,7 @@ pub fn page(slots: impl IntoIterator<Item = u8>) -> PageImage {
 }
 
 /// A page's slots.
-pub fn slots(page: &PageImage) -> &[u8] {
+pub fn slots(page: &[u8; BLCKSZ]) -> &[u8] {
     &page[NODES_OFFSET + INNER_NODES..]
 }
 
@@ -95,7 +95,7 @@ pub fn clear_behind(heap_blocks: u32, block: BlockNumber, page: &mut PageImage) 
 }
 
 /// Whether page `block` of the map may make PostgreSQL look for room in pages from `heap_blocks` on.
-pub fn names_behind(heap_blocks: u32, block: BlockNumber, page: &PageImage) -> bool {
+pub fn names_behind(heap_blocks: u32, block: BlockNumber, page: &[u8; BLCKSZ]) -> bool {
     let live = Place::of_block(block).slots_in(heap_blocks);
     slots(page)[live..].iter().any(|slot| *slot > 0)
 }

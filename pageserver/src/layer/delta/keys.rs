@@ -119,6 +119,13 @@ impl LayerKey {
     }
 }
 
+/// Changes the key of a page into that of another page of the same object.
+pub fn set_block(key: &mut [u8], block: BlockNumber) {
+    if let Some(last) = key.last_chunk_mut() {
+        *last = block.0.to_be_bytes();
+    }
+}
+
 /// The first key that may be one of a page; all behind it are.
 pub fn first_page_key() -> Vec<u8> {
     vec![PAGE]

@@ -14,16 +14,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use layers::{Entry, KeyRange, LayerKind, Lsn, ReadError};
+use layers::{Entry, KeyRange, LayerKind, Lsn, ReadError, Versions};
 use postgres_formats::lsn::WalSegmentSize;
-use postgres_formats::{Oid, TimelineId};
+use postgres_formats::{BlockNumber, Oid, TimelineId};
 
 use super::file::{LayerReader, key_of, layer_error, open_reader};
+use super::memo::Memo;
 use crate::index::{DbEvent, EndedBy, FoundVersion, Foundation, Known, PageHistory};
 use crate::layer::image::LayerError;
-use crate::layer::source::LayerFiles;
+use crate::layer::source::{LayerFiles, LayerSource};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
-use crate::stretch::{KnownState, Stretch};
+use crate::stretch::{KnownState, PagesAt, Runs, Stretch};
 use keys::{KindRange, LayerKey, sizes_in};
 
 pub use merge::{MergeError, Merged, write_merged};
@@ -35,10 +36,23 @@ pub struct DeltaLayer {
     path: PathBuf,
     reader: LayerReader,
     segment_size: WalSegmentSize,
+    facts: Memo<Facts>,
+}
+
+/// What there is in a layer about an object as a whole.
+#[derive(Clone, Copy)]
+struct Facts {
+    /// It was not cut but once, and nothing happened to its database.
+    is_plain: bool,
+    /// When it was cut, and to which size.
+    cut: Option<(Lsn, u32)>,
+    /// The last size.
+    size: Option<(Lsn, Option<u32>)>,
 }
 
 impl DeltaLayer {
-    /// Opens the layer at `path`, which must be one of `timeline`.
+    /// Opens the layer at `path`, which must be one of `timeline`. Its pages get `checksums` where the cluster
+    /// has them.
     ///
     /// # Errors
     /// See `LayerError`.
@@ -46,10 +60,15 @@ impl DeltaLayer {
         path: &Path,
         timeline: TimelineId,
         segment_size: WalSegmentSize,
+        checksums: bool,
         files: &LayerFiles,
     ) -> Result<DeltaLayer, LayerError> {
         let reader = open_reader(path, timeline, LayerKind::Delta, files)?;
-        Ok(DeltaLayer { path: path.to_owned(), reader, segment_size })
+        let reader = match checksums {
+            true => reader.finishing(values::set_checksum),
+            false => reader,
+        };
+        Ok(DeltaLayer { path: path.to_owned(), reader, segment_size, facts: Memo::default() })
     }
 
     /// The end of the last record before it.
@@ -127,18 +146,89 @@ impl DeltaLayer {
         Ok(found)
     }
 
-    /// The last moment up to `at` at which the block was cut off.
-    fn last_cut(&self, page: ObjectPage, at: Lsn) -> Result<Option<Lsn>, LayerError> {
-        let key = LayerKey::Cut(page.object);
-        for version in self.reader.get(&key.encode(), at) {
+    fn facts(&self, object: ObjectTag) -> Result<Facts, LayerError> {
+        self.facts.get(object, || {
+            let size = self.size_change(object, Lsn::MAX)?;
+            let mut cuts = self.reader.get(&LayerKey::Cut(object).encode(), Lsn::MAX);
+            let cut = cuts.next().transpose().map_err(|error| self.failed(error))?;
+            let is_plain = self.database_event(object, Lsn::MAX)?.is_none()
+                && (cut.is_none() || cuts.next().is_none());
+            let cut = match cut {
+                Some(cut) => Some((cut.lsn, self.cut_to(object, &cut)?)),
+                None => None,
+            };
+            Ok(Facts { is_plain, cut, size })
+        })
+    }
+
+    /// The size that an object was cut to.
+    fn cut_to(&self, object: ObjectTag, cut: &layers::Version) -> Result<u32, LayerError> {
+        let size = values::read_size(cut.kind, &cut.value);
+        Ok(size.ok_or_else(|| self.senseless(LayerKey::Cut(object)))?.unwrap_or(0))
+    }
+
+    fn size_change(
+        &self,
+        object: ObjectTag,
+        at: Lsn,
+    ) -> Result<Option<(Lsn, Option<u32>)>, LayerError> {
+        self.last(LayerKey::Size(object), at, |kind, value| values::read_size(kind, value))
+    }
+
+    /// The moments up to `at` at which the object was cut, the last one first, with the size it was cut to; as
+    /// far back as to one at which all of it from `first` on was cut off.
+    fn cuts(
+        &self,
+        object: ObjectTag,
+        first: BlockNumber,
+        at: Lsn,
+    ) -> Result<Vec<(Lsn, u32)>, LayerError> {
+        let mut cuts = Vec::new();
+        for version in self.reader.get(&LayerKey::Cut(object).encode(), at) {
             let version = version.map_err(|error| self.failed(error))?;
-            let size = values::read_size(version.kind, &version.value)
-                .ok_or_else(|| self.senseless(key))?;
-            if size.unwrap_or(0) <= page.block.0 {
-                return Ok(Some(version.lsn));
+            let size = self.cut_to(object, &version)?;
+            cuts.push((version.lsn, size));
+            if size <= first.0 {
+                break;
             }
         }
-        Ok(None)
+        Ok(cuts)
+    }
+
+    /// The versions up to `at` of one page, as far back as is needed.
+    fn versions_of(
+        &self,
+        page: ObjectPage,
+        versions: Versions<'_, LayerSource>,
+        floor: Option<Lsn>,
+        asked: &PagesAt<'_>,
+        history: &mut PageHistory,
+    ) -> Result<(), LayerError> {
+        for version in versions {
+            let version = version.map_err(|error| self.failed(error))?;
+            if floor.is_some_and(|floor| version.lsn <= floor) {
+                break;
+            }
+            let found = values::read_page(version.lsn, version.kind, version.value)
+                .ok_or_else(|| self.senseless(LayerKey::Page(page)))?;
+            let (found, record) = match found {
+                KeptVersion::Record(found, record) => (found, record),
+                KeptVersion::Image(page) => {
+                    history.foundation = Foundation::Kept(page);
+                    break;
+                }
+            };
+            if let Some(made) = (asked.made)(page, found.end()) {
+                history.foundation = Foundation::Made(made);
+                break;
+            }
+            history.versions.push(FoundVersion { version: found, record: Some(record) });
+            if found.will_init() {
+                history.foundation = Foundation::Version;
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn database_event(
@@ -156,32 +246,78 @@ impl DeltaLayer {
 }
 
 impl Stretch for DeltaLayer {
+    fn page_histories(&self, asked: &PagesAt<'_>) -> Result<Vec<PageHistory>, LayerError> {
+        let PagesAt { object, at, .. } = *asked;
+        let Some(first) = asked.blocks.first() else { return Ok(Vec::new()) };
+        let facts = self.facts(object)?;
+        let (cuts, last_event) = match facts.is_plain {
+            true => (facts.cut.into_iter().filter(|(lsn, _)| *lsn <= at).collect(), None),
+            false => (self.cuts(object, *first, at)?, self.database_event(object, at)?),
+        };
+        let mut key = LayerKey::Page(ObjectPage { object, block: *first }).encode();
+        let mut way = self.reader.walk();
+        let mut runs = Runs::of(asked.blocks);
+        let history = |page: ObjectPage| {
+            if let Some(last) = runs.begins_at(page.block) {
+                keys::set_block(&mut key, last);
+                way.read_ahead(&key);
+            }
+            let cut = cuts.iter().find(|(_, size)| *size <= page.block.0).map(|(lsn, _)| *lsn);
+            let event = last_event.filter(|(lsn, _)| Some(*lsn) > cut);
+            let floor = event.map(|(lsn, _)| lsn).or(cut);
+            let mut history =
+                PageHistory { versions: Vec::new(), foundation: Foundation::of(event, cut) };
+            keys::set_block(&mut key, page.block);
+            let versions = way.get(&key, at).map_err(|error| self.failed(error))?;
+            self.versions_of(page, versions, floor, asked, &mut history)?;
+            Ok(history)
+        };
+        asked.pages().map(history).collect()
+    }
+
+    #[cfg(test)]
     fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError> {
-        let cut = self.last_cut(page, at)?;
+        let mut cut = None;
+        for version in self.reader.get(&LayerKey::Cut(page.object).encode(), at) {
+            let version = version.map_err(|error| self.failed(error))?;
+            let size = values::read_size(version.kind, &version.value).flatten();
+            if cut.is_none() && size.unwrap_or(0) <= page.block.0 {
+                cut = Some(version.lsn);
+            }
+        }
         let event = self.database_event(page.object, at)?.filter(|(lsn, _)| Some(*lsn) > cut);
         let floor = event.map(|(lsn, _)| lsn).or(cut);
         let mut history =
             PageHistory { versions: Vec::new(), foundation: Foundation::of(event, cut) };
-        let key = LayerKey::Page(page);
-        for version in self.reader.get(&key.encode(), at) {
+        for version in self.reader.get(&LayerKey::Page(page).encode(), at) {
             let version = version.map_err(|error| self.failed(error))?;
             if floor.is_some_and(|floor| version.lsn <= floor) {
                 break;
             }
-            let (found, kept) = values::read_page(version.lsn, version.kind, &version.value)
-                .ok_or_else(|| self.senseless(key))?;
-            history.versions.push(FoundVersion { version: found, kept: Some(kept) });
-            if found.will_init() {
-                history.foundation = Foundation::Version;
-                break;
+            match values::read_page(version.lsn, version.kind, version.value) {
+                Some(KeptVersion::Image(page)) => {
+                    history.foundation = Foundation::Kept(page);
+                    break;
+                }
+                Some(KeptVersion::Record(found, record)) => {
+                    history.versions.push(FoundVersion { version: found, record: Some(record) });
+                    if found.will_init() {
+                        history.foundation = Foundation::Version;
+                        break;
+                    }
+                }
+                None => return Err(self.senseless(LayerKey::Page(page))),
             }
         }
         Ok(history)
     }
 
     fn size(&self, object: ObjectTag, at: Lsn) -> Result<Option<Known<u32>>, LayerError> {
-        let own =
-            self.last(LayerKey::Size(object), at, |kind, value| values::read_size(kind, value))?;
+        let facts = self.facts(object)?;
+        if facts.is_plain && facts.size.is_none_or(|(lsn, _)| lsn <= at) {
+            return Ok(facts.size.map(|(_, size)| Known::Is(size)));
+        }
+        let own = self.size_change(object, at)?;
         let event = self.database_event(object, at)?;
         Ok(Known::newer(own, event))
     }

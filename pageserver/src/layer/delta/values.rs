@@ -5,10 +5,12 @@
 use bytes::Bytes;
 use layers::varint;
 use postgres_formats::wal::{DecodedRecord, WalRecord, rmgr};
-use postgres_formats::{BLCKSZ, Lsn, Oid, PageImage};
+use postgres_formats::{Lsn, Oid, PageImage, page_checksum};
 
+use super::keys::LayerKey;
 use crate::index::{DbEvent, Version};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
+use crate::page::KeptPage;
 
 /// The thing is there, and the value is its content.
 pub const IS: u8 = 1;
@@ -25,9 +27,9 @@ const NATIVE: u8 = 2;
 #[derive(Clone, Debug)]
 pub enum KeptVersion {
     /// The page.
-    Image(Bytes),
-    /// The record that makes it, without the images of other pages.
-    Record(WalRecord),
+    Image(KeptPage),
+    /// The version, and the record that makes it, without the images of other pages.
+    Record(Version, WalRecord),
 }
 
 /// The entry for the version of `page` that `record` makes.
@@ -99,27 +101,38 @@ pub fn needs_nothing_older(kind: u8) -> bool {
 }
 
 /// The page in an image's entry.
-pub fn read_image(kind: u8, value: &Bytes) -> Option<Bytes> {
-    (kind == PAGE_IMAGE && value.len() == BLCKSZ).then(|| value.clone())
+pub fn read_image(kind: u8, value: Bytes) -> Option<KeptPage> {
+    KeptPage::new(value).filter(|_| kind == PAGE_IMAGE)
+}
+
+/// Gives a page in the entry of `key` the checksum that PostgreSQL expects. Images in WAL have that of an
+/// earlier moment, or none.
+pub fn set_checksum(key: &[u8], kind: u8, value: &mut [u8]) {
+    if kind == PAGE_IMAGE
+        && let Ok(page) = value.try_into()
+        && let Some(LayerKey::Page(name)) = LayerKey::decode(key)
+        && let ObjectTag::Rel(_) = name.object
+    {
+        page_checksum::set_checksum(page, name.block);
+    }
 }
 
 /// The version that `page` wrote.
-pub fn read_page(end: Lsn, kind: u8, value: &Bytes) -> Option<(Version, KeptVersion)> {
+pub fn read_page(end: Lsn, kind: u8, value: Bytes) -> Option<KeptVersion> {
     if kind == PAGE_IMAGE {
-        let version = Version::new(aligned(end), end, true, false);
-        return (value.len() == BLCKSZ).then(|| (version, KeptVersion::Image(value.clone())));
+        return read_image(kind, value).map(KeptVersion::Image);
     }
     if kind & !(WILL_INIT | NATIVE) != PAGE_RECORD {
         return None;
     }
-    let (length, bytes) = varint::take(value)?;
+    let (length, bytes) = varint::take(&value)?;
     let start = Lsn::new(end.as_u64().checked_sub(length)?);
     if aligned(start) != start {
         return None;
     }
     let bytes = value.slice(value.len() - bytes.len()..);
     let version = Version::new(start, end, kind & WILL_INIT != 0, kind & NATIVE != 0);
-    Some((version, KeptVersion::Record(WalRecord { start, end, bytes })))
+    Some(KeptVersion::Record(version, WalRecord { start, end, bytes }))
 }
 
 /// The entry for what happened to a database.

@@ -15,14 +15,15 @@ use layers::{Entry, KeyRange, LayerKind, Lsn};
 use postgres_formats::lsn::WalSegmentSize;
 use postgres_formats::{Oid, PageImage, TimelineId};
 
-use super::delta::keys::{KindRange, LayerKey, first_page_key, sizes_in};
+use super::delta::keys::{self, KindRange, LayerKey, first_page_key, sizes_in};
 use super::delta::{trail, values};
 use super::file::{LayerReader, key_of, layer_error, open_reader};
 use super::image::LayerError;
+use super::memo::Memo;
 use super::source::LayerFiles;
 use crate::index::{DbEvent, EndedBy, Foundation, Known, PageHistory};
 use crate::object::{DbTag, ObjectPage, ObjectTag};
-use crate::stretch::{KnownState, Stretch};
+use crate::stretch::{KnownState, PagesAt, Runs, Stretch};
 
 pub use pieces::ImagePieces;
 pub use things::Things;
@@ -34,6 +35,7 @@ pub struct ImagedLayer {
     reader: LayerReader,
     lsn: Lsn,
     segment_size: WalSegmentSize,
+    sizes: Memo<Option<Option<u32>>>,
 }
 
 impl ImagedLayer {
@@ -49,7 +51,8 @@ impl ImagedLayer {
     ) -> Result<ImagedLayer, LayerError> {
         let reader = open_reader(path, timeline, LayerKind::Image, files)?;
         let lsn = reader.lsns().start;
-        Ok(ImagedLayer { path: path.to_owned(), reader, lsn, segment_size })
+        let sizes = Memo::default();
+        Ok(ImagedLayer { path: path.to_owned(), reader, lsn, segment_size, sizes })
     }
 
     /// The LSN at which all was so.
@@ -82,8 +85,9 @@ impl ImagedLayer {
     /// # Errors
     /// See `LayerError`.
     pub fn page(&self, page: ObjectPage) -> Result<Option<PageImage>, LayerError> {
-        let found = self.value(LayerKey::Page(page), self.lsn, values::read_image)?.flatten();
-        Ok(found.and_then(|bytes| PageImage::from_slice(&bytes)))
+        let read = |kind, value: &Bytes| values::read_image(kind, value.clone());
+        let found = self.value(LayerKey::Page(page), self.lsn, read)?.flatten();
+        Ok(found.map(|page| page.to_image()))
     }
 
     /// Reads the whole file and checks all of it.
@@ -144,21 +148,57 @@ impl Stretch for ImagedLayer {
         at >= self.lsn && *self.reader.keys() == KeyRange::ALL
     }
 
+    fn page_histories(&self, asked: &PagesAt<'_>) -> Result<Vec<PageHistory>, LayerError> {
+        let founded = |foundation| PageHistory { versions: Vec::new(), foundation };
+        let Some(first) = asked.blocks.first() else { return Ok(Vec::new()) };
+        let mut key = LayerKey::Page(ObjectPage { object: asked.object, block: *first }).encode();
+        // Few pages are not there: those of zeros.
+        let mut way = self.reader.walk().without_filters();
+        let mut runs = Runs::of(asked.blocks);
+        let history = |page: ObjectPage| {
+            if let Some(last) = runs.begins_at(page.block) {
+                keys::set_block(&mut key, last);
+                way.read_ahead(&key);
+            }
+            keys::set_block(&mut key, page.block);
+            if asked.at < self.lsn || !self.keys().contains(&key) {
+                return Ok(founded(Foundation::Below));
+            }
+            let failed = |error| layer_error(&self.path, error);
+            let Some(found) = way.get(&key, self.lsn).map_err(failed)?.next() else {
+                return Ok(founded(Foundation::Zero));
+            };
+            let found = found.map_err(failed)?;
+            let page = values::read_image(found.kind, found.value)
+                .ok_or_else(|| self.senseless(LayerKey::Page(page)))?;
+            Ok(founded(Foundation::Kept(page)))
+        };
+        asked.pages().map(history).collect()
+    }
+
+    #[cfg(test)]
     fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError> {
-        let found = self.value(LayerKey::Page(page), at, values::read_image)?;
+        let read = |kind, value: &Bytes| values::read_image(kind, value.clone());
+        let found = self.value(LayerKey::Page(page), at, read)?;
         let foundation = match found {
             None => Foundation::Below,
             // A page of zeros, or none at all.
             Some(None) => Foundation::Zero,
-            Some(Some(bytes)) => Foundation::Kept(bytes),
+            Some(Some(page)) => Foundation::Kept(page),
         };
         Ok(PageHistory { versions: Vec::new(), foundation })
     }
 
     fn size(&self, object: ObjectTag, at: Lsn) -> Result<Option<Known<u32>>, LayerError> {
+        if at < self.lsn {
+            return Ok(None);
+        }
         let size = |kind, value: &Bytes| values::read_size(kind, value);
-        let found = self.value(LayerKey::Size(object), at, size)?;
-        Ok(found.map(|size| Known::Is(size.flatten())))
+        let found = self.sizes.get(object, || {
+            let found = self.value(LayerKey::Size(object), self.lsn, size)?;
+            Ok(found.map(Option::flatten))
+        })?;
+        Ok(found.map(Known::Is))
     }
 
     fn sizes(

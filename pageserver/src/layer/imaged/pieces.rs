@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use layers::{KeyRange, Lsn};
-use postgres_formats::Oid;
+use postgres_formats::{BlockNumber, Oid};
 
 use super::ImagedLayer;
 use crate::index::{DbEvent, EndedBy, Foundation, Known, PageHistory};
@@ -15,7 +15,7 @@ use crate::layer::delta::keys::LayerKey;
 use crate::layer::image::LayerError;
 use crate::layer::known_keys::KnownKeys;
 use crate::object::{DbTag, ObjectPage, ObjectTag};
-use crate::stretch::{KnownState, Stretch};
+use crate::stretch::{KnownState, PagesAt, Stretch};
 
 /// The pieces of an image.
 pub struct ImagePieces {
@@ -100,6 +100,32 @@ impl Stretch for ImagePieces {
         at >= self.lsn && self.first().is_some()
     }
 
+    fn page_histories(&self, asked: &PagesAt<'_>) -> Result<Vec<PageHistory>, LayerError> {
+        if let [whole] = self.pieces.as_slice()
+            && *whole.keys() == KeyRange::ALL
+        {
+            return whole.page_histories(asked);
+        }
+        let piece_of =
+            |block: &BlockNumber| self.of_page(ObjectPage { object: asked.object, block: *block });
+        let is_same = |a: &BlockNumber, b: &BlockNumber| match (piece_of(a), piece_of(b)) {
+            (Some(a), Some(b)) => std::ptr::eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        let mut histories = Vec::with_capacity(asked.blocks.len());
+        for blocks in asked.blocks.chunk_by(is_same) {
+            let below = || PageHistory { versions: Vec::new(), foundation: Foundation::Below };
+            match blocks.first().and_then(piece_of) {
+                Some(piece) => {
+                    histories.extend(piece.page_histories(&PagesAt { blocks, ..*asked })?);
+                }
+                None => histories.extend(blocks.iter().map(|_| below())),
+            }
+        }
+        Ok(histories)
+    }
+
+    #[cfg(test)]
     fn page_history(&self, page: ObjectPage, at: Lsn) -> Result<PageHistory, LayerError> {
         match self.of_page(page) {
             Some(piece) => piece.page_history(page, at),

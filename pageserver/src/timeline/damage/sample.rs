@@ -62,7 +62,7 @@ pub(crate) struct Sample {
     id: TimelineId,
     pub start: Lsn,
     state: CheckpointState,
-    maker: Arc<PageMaker>,
+    pub maker: Arc<PageMaker>,
     pub writer: WalWriter,
     /// Where each record ends, as the place where the next begins.
     pub ends: Vec<Lsn>,
