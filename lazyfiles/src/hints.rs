@@ -10,12 +10,8 @@ use bytes::Bytes;
 use pageserver_client::ResponseBody;
 use postgres_formats::BLCKSZ;
 
+use crate::read_ahead::BLOCKS_PER_FETCH_MAX;
 use crate::segment_file::Object;
-
-/// The most pages that may be on their way to, or in the memory of, a server process. Their responses
-/// fit the buffers of a socket or nearly so: a process that goes idle leaves the page server with little
-/// to hold for it.
-pub(crate) const HINTED_PAGES_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Hint {
@@ -45,10 +41,24 @@ pub(crate) enum Hinted {
     Here(Bytes),
 }
 
+/// What is to become of a hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// The pages are to be asked for, and before them those that had been kept back.
+    Ask(Option<(Object, u32, u16)>),
+    /// The first of them, and those that follow up to this page, are asked for by another hint, which may
+    /// have become longer for it.
+    AskedUpTo(u32),
+    /// Too many are on their way already.
+    NoRoom,
+}
+
 /// The hints of one connection, oldest first.
 #[derive(Debug)]
 pub(crate) struct Hints {
     hints: VecDeque<Hint>,
+    /// One that may become longer before it is sent.
+    unsent: Option<(Object, u32, u16)>,
     /// The most pages that may be on their way or in memory.
     pages_max: usize,
 }
@@ -56,26 +66,48 @@ pub(crate) struct Hints {
 impl Hints {
     /// None yet, and never more than `pages_max` pages.
     pub(crate) fn new(pages_max: usize) -> Hints {
-        Hints { hints: VecDeque::new(), pages_max }
+        Hints { hints: VecDeque::new(), unsent: None, pages_max }
     }
 
-    /// Whether to ask for so many pages from `first` on; makes room for them by dropping what came
-    /// and was never demanded.
-    pub(crate) fn admit(&mut self, object: Object, first: u32, count: u16) -> bool {
-        if self.hints.iter().any(|hint| hint.covers(object, first)) {
-            return false;
+    /// Whether so many pages from `first` on are to be asked for; makes room for them by dropping what came
+    /// and was never demanded. They are kept back, since what follows them may be hinted at next.
+    pub(crate) fn admit(&mut self, object: Object, first: u32, count: u16) -> Admission {
+        if let Some(hint) = self.hints.iter().find(|hint| hint.covers(object, first)) {
+            return Admission::AskedUpTo(hint.first.saturating_add(u32::from(hint.count)));
         }
-        while self.pages() + usize::from(count) > self.pages_max {
+        if let Some((of, from, length)) = self.unsent.filter(|(of, ..)| *of == object) {
+            let end = from.saturating_add(u32::from(length));
+            if (from..end).contains(&first) {
+                return Admission::AskedUpTo(end);
+            }
+            let longer = length.saturating_add(count);
+            if first == end && u32::from(longer) <= BLOCKS_PER_FETCH_MAX && self.has_room(count) {
+                self.unsent = Some((of, from, longer));
+                return Admission::AskedUpTo(end.saturating_add(u32::from(count)));
+            }
+        }
+        while !self.has_room(count) {
             match self.hints.front() {
                 Some(oldest) if oldest.pages.is_some() => self.hints.pop_front(),
-                _ => return false,
+                _ => return Admission::NoRoom,
             };
         }
-        true
+        Admission::Ask(self.unsent.replace((object, first, count)))
+    }
+
+    /// The hint that is to be sent next, of those that are kept back.
+    pub(crate) fn unsent(&mut self) -> Option<(Object, u32, u16)> {
+        self.unsent.take()
+    }
+
+    /// Whether so many pages more fit.
+    fn has_room(&self, count: u16) -> bool {
+        self.pages() + usize::from(count) <= self.pages_max
     }
 
     fn pages(&self) -> usize {
-        self.hints.iter().map(|hint| usize::from(hint.count)).sum()
+        let unsent = self.unsent.map_or(0, |(_, _, count)| count);
+        self.hints.iter().map(|hint| usize::from(hint.count)).sum::<usize>() + usize::from(unsent)
     }
 
     /// Pages have been asked for with request `id`.
@@ -134,12 +166,20 @@ mod tests {
         ResponseBody::Pages((0..count).flat_map(|n| vec![n as u8; BLCKSZ]).collect())
     }
 
+    /// Hints at so many pages and sends that as request `id`.
+    fn ask(hints: &mut Hints, id: u64, first: u32, count: u16) -> Admission {
+        let admission = hints.admit(REL, first, count);
+        if let Some((object, first, count)) = hints.unsent() {
+            hints.asked(id, object, first, count);
+        }
+        admission
+    }
+
     #[test]
     fn a_hinted_page_is_found_on_its_way_and_here() {
-        let mut hints = Hints::new(HINTED_PAGES_MAX);
-        assert!(hints.admit(REL, 10, 4));
-        hints.asked(1, REL, 10, 4);
-        assert!(!hints.admit(REL, 13, 1));
+        let mut hints = Hints::new(64);
+        assert_eq!(ask(&mut hints, 1, 10, 4), Admission::Ask(None));
+        assert_eq!(hints.admit(REL, 13, 1), Admission::AskedUpTo(14));
         assert_eq!(hints.take(REL, 12), Hinted::OnItsWay(1));
         assert_eq!(hints.take(REL, 14), Hinted::No);
         assert_eq!(hints.take(Object::Slru(SlruKind::Clog), 12), Hinted::No);
@@ -153,24 +193,40 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_leave_together() {
+        let mut hints = Hints::new(100);
+        assert_eq!(hints.admit(REL, 10, 1), Admission::Ask(None));
+        assert_eq!(hints.admit(REL, 11, 2), Admission::AskedUpTo(13));
+        assert_eq!(hints.admit(REL, 12, 1), Admission::AskedUpTo(13));
+        assert_eq!(hints.admit(REL, 14, 60), Admission::Ask(Some((REL, 10, 3))));
+        hints.asked(1, REL, 10, 3);
+        assert_eq!(hints.admit(REL, 11, 1), Admission::AskedUpTo(13));
+        // No longer than one request may be, and no more than there is room for.
+        assert_eq!(hints.admit(REL, 74, 5), Admission::Ask(Some((REL, 14, 60))));
+        hints.asked(2, REL, 14, 60);
+        assert_eq!(hints.admit(REL, 79, 33), Admission::NoRoom);
+        assert_eq!(hints.unsent(), Some((REL, 74, 5)));
+        assert_eq!(hints.unsent(), None);
+    }
+
+    #[test]
     fn what_cannot_be_used_is_forgotten() {
-        let mut hints = Hints::new(HINTED_PAGES_MAX);
-        hints.asked(1, REL, 10, 4);
+        let mut hints = Hints::new(64);
+        ask(&mut hints, 1, 10, 4);
         assert!(hints.arrived(1, &pages(3)));
         assert_eq!(hints.take(REL, 10), Hinted::No);
     }
 
     #[test]
     fn there_is_a_bound() {
-        let mut hints = Hints::new(HINTED_PAGES_MAX);
-        for n in 0..HINTED_PAGES_MAX as u32 {
-            assert!(hints.admit(REL, n, 1));
-            hints.asked(u64::from(n), REL, n, 1);
+        let mut hints = Hints::new(64);
+        for n in 0..64 {
+            assert_eq!(ask(&mut hints, n, 2 * n as u32, 1), Admission::Ask(None));
         }
-        assert!(!hints.admit(REL, 1000, 1));
+        assert_eq!(hints.admit(REL, 1000, 1), Admission::NoRoom);
         hints.arrived(0, &pages(1));
-        assert!(!hints.admit(REL, 1000, 2));
-        assert!(hints.admit(REL, 1000, 1));
+        assert_eq!(hints.admit(REL, 1000, 2), Admission::NoRoom);
+        assert_eq!(hints.admit(REL, 1000, 1), Admission::Ask(None));
         assert_eq!(hints.take(REL, 0), Hinted::No);
     }
 }

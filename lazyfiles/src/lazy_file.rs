@@ -81,11 +81,21 @@ impl LazyFile {
     }
 
     /// Whether nothing needs to be fetched to read or write these bytes, nor ever will.
+    #[inline]
     pub fn is_all_present(&self, offset: u64, length: usize) -> bool {
-        self.map.first_absent_run(blocks_touched(offset, length)).is_empty()
+        self.map.is_all_present(blocks_touched(offset, length))
     }
 
-    /// To be called before bytes of the file are read: fetches the absent blocks among them.
+    /// The same for bytes that are about to be read: the order in which that happens says what will be
+    /// read next.
+    #[inline]
+    pub fn is_ready_to_read(&self, offset: u64, length: usize) -> bool {
+        let blocks = blocks_touched(offset, length);
+        self.read_ahead.read(blocks.start, blocks.end);
+        self.map.is_all_present(blocks)
+    }
+
+    /// To be called before bytes of the file are read that are not ready: fetches the absent blocks.
     pub fn before_read(
         &self,
         offset: u64,
@@ -99,16 +109,17 @@ impl LazyFile {
             if missing.is_empty() {
                 return Ok(());
             }
-            let end = self.read_ahead.fetch_end(missing.start, missing.end - missing.start);
-            let run = self.map.first_absent_run(missing.start..end);
+            let plan = self.read_ahead.miss(missing.start, missing.end - missing.start);
+            let run = self.map.first_absent_run(missing.start..plan.fetch);
             if run.start != missing.start {
                 // Another process has just brought the block in.
                 continue;
             }
             from = self.fetch(run, process)?;
-            if let Some(window) = self.read_ahead.fetched(from) {
-                self.hint(from..from.saturating_add(window), process)?;
-            }
+            // What came may have been more or less than was planned.
+            let ahead = plan.ahead.saturating_sub(plan.fetch);
+            self.hint(from..from.saturating_add(ahead), process)?;
+            process.source.send_hints();
         }
     }
 
@@ -118,14 +129,22 @@ impl LazyFile {
         let _ = self.hint(blocks_touched(offset, length), process);
     }
 
-    /// Asks for the first absent blocks of `blocks` without waiting.
+    /// Asks for the absent blocks of `blocks` without waiting, as far as there is room for them.
     fn hint(&self, blocks: Range<u32>, process: &mut Process<'_>) -> Result<(), Errno> {
-        let run = self.map.first_absent_run(blocks);
-        if !run.is_empty() {
+        let mut from = blocks.start;
+        loop {
+            let run = self.map.first_absent_run(from..blocks.end);
+            if run.is_empty() {
+                return Ok(());
+            }
             let count = (run.end - run.start).min(BLOCKS_PER_FETCH_MAX);
-            process.source.hint(self.file.object, self.in_object(run.start)?, count as u16);
+            let first = self.in_object(run.start)?;
+            let end = process.source.hint(self.file.object, first, count as u16);
+            match end.checked_sub(first) {
+                None | Some(0) => return Ok(()),
+                Some(asked) => from = run.start.saturating_add(asked),
+            }
         }
-        Ok(())
     }
 
     /// The number within the object of a block of this file.

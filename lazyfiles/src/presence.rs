@@ -263,12 +263,23 @@ impl Map {
     }
 
     /// Whether the local file holds the block, or will when it is written: nothing to fetch.
+    #[inline]
     pub fn is_present(&self, block: u32) -> bool {
         block >= self.limit() || self.bit(block)
     }
 
     fn bit(&self, block: u32) -> bool {
         self.live_word(block as usize / 64).load(Ordering::Acquire) & mask(block) != 0
+    }
+
+    /// Whether all blocks of `range` are present.
+    #[inline]
+    pub fn is_all_present(&self, range: Range<u32>) -> bool {
+        // Nearly always one block, of which one bit tells.
+        if range.end.wrapping_sub(range.start) == 1 {
+            return self.is_present(range.start);
+        }
+        self.first_absent_run(range).is_empty()
     }
 
     /// The first absent blocks in `range` that stand together, empty if all are present.

@@ -1,49 +1,97 @@
-//! How many blocks to fetch when one is missed.
+//! How many blocks to fetch when one is missed, and how many to ask for ahead.
+//!
+//! What counts is in which order blocks are read, whether they were present or not. A row of blocks read
+//! one after the other is a *run*. Within a run each miss fetches twice as much as the one before, up to
+//! a bound, and once that is reached the next fetches are under way before they are waited for. A run
+//! that follows two long ones is taken to become as long as the shorter and no longer, until it does:
+//! the processes of a parallel scan take turns at pieces of a table, and what is behind a piece is
+//! another's, though now and then one gets two pieces in a row.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The most blocks that one fetch asks for, read-ahead included.
 pub const BLOCKS_PER_FETCH_MAX: u32 = 64;
 
-/// The longest read-ahead in blocks.
-const WINDOW_MAX: u32 = 32;
+/// How many fetches of the longest kind may be under way besides the one that is waited for.
+const FETCHES_AHEAD: u32 = 3;
 
-/// A miss this many blocks or fewer behind the end of the last fetch still counts as sequential:
-/// blocks in between may have been present.
-const GAP_MAX: u32 = 16;
+/// The most pages that are under way to a process, or in its memory, before anybody waits for them.
+pub const BLOCKS_AHEAD_MAX: u32 = (FETCHES_AHEAD + 1) * BLOCKS_PER_FETCH_MAX;
 
-/// The misses of one open file: doubles the number of blocks to fetch as long as they are
-/// sequential. One round trip costs far more than one page.
+/// From the second miss of a run on so many blocks are fetched at least.
+const WINDOW_MIN: u32 = 4;
+
+/// A run of so many blocks is long: others are expected to be like it.
+const RUN_LONG: u32 = 16;
+
+/// The reads of one open file. A round trip costs far more than a page.
 #[derive(Debug)]
 pub struct ReadAhead {
-    /// The block after the last fetch.
+    /// The first block of the present run.
+    start: AtomicU32,
+    /// The block after the last that was read.
     next: AtomicU32,
+    /// Length of the run before, and of the one before that.
+    before: [AtomicU32; 2],
+    /// How many blocks the last fetch within the present run asked for; 0 before the first.
     window: AtomicU32,
 }
 
+/// What to fetch, as ends of ranges of blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Up to here now.
+    pub fetch: u32,
+    /// Up to here before long.
+    pub ahead: u32,
+}
+
 impl ReadAhead {
-    /// No miss yet.
+    /// Nothing read yet.
     pub fn new() -> ReadAhead {
-        ReadAhead { next: AtomicU32::new(u32::MAX), window: AtomicU32::new(1) }
+        ReadAhead {
+            start: AtomicU32::new(0),
+            next: AtomicU32::new(u32::MAX),
+            before: [AtomicU32::new(0), AtomicU32::new(0)],
+            window: AtomicU32::new(0),
+        }
     }
 
-    /// How far a fetch should reach that begins with the missed block `first`, and that must not
-    /// go beyond the absent blocks of `run`. `needed` says how many blocks were really asked for.
-    pub fn fetch_end(&self, first: u32, needed: u32) -> u32 {
+    /// The blocks from `first` up to `end` are being read.
+    #[inline]
+    pub fn read(&self, first: u32, end: u32) {
         let next = self.next.load(Ordering::Relaxed);
-        let sequential = first >= next && first - next <= GAP_MAX;
-        let window =
-            if sequential { (self.window.load(Ordering::Relaxed) * 4).min(WINDOW_MAX) } else { 1 };
-        self.window.store(window, Ordering::Relaxed);
-        first.saturating_add(window.max(needed).min(BLOCKS_PER_FETCH_MAX))
+        // The same block again is no new run.
+        if first != next && first.wrapping_add(1) != next {
+            let length = next.wrapping_sub(self.start.load(Ordering::Relaxed));
+            let [last, earlier] = &self.before;
+            earlier.store(last.load(Ordering::Relaxed), Ordering::Relaxed);
+            last.store(if next == u32::MAX { 0 } else { length }, Ordering::Relaxed);
+            self.start.store(first, Ordering::Relaxed);
+            self.window.store(0, Ordering::Relaxed);
+        }
+        self.next.store(end, Ordering::Relaxed);
     }
 
-    /// Blocks up to `end` have been fetched. How many to ask for ahead of the next miss, if the
-    /// file is being read from one end to the other.
-    pub fn fetched(&self, end: u32) -> Option<u32> {
-        self.next.store(end, Ordering::Relaxed);
-        let window = self.window.load(Ordering::Relaxed);
-        (window == WINDOW_MAX).then_some(window)
+    /// Block `missed`, one of those that are being read, is absent, and `needed` blocks from there on are
+    /// waited for.
+    pub fn miss(&self, missed: u32, needed: u32) -> Plan {
+        let start = self.start.load(Ordering::Relaxed);
+        let [last, earlier] = self.before.each_ref().map(|length| length.load(Ordering::Relaxed));
+        let expected = last.min(earlier);
+        let is_like_before = expected >= RUN_LONG && missed.saturating_sub(start) < expected;
+        let window = match self.window.load(Ordering::Relaxed) {
+            _ if is_like_before => 0,
+            0 if missed == start => 1,
+            last => (last * 2).clamp(WINDOW_MIN, BLOCKS_PER_FETCH_MAX),
+        };
+        let needed_end = missed.saturating_add(needed.min(BLOCKS_PER_FETCH_MAX));
+        let bound = if is_like_before { start.saturating_add(expected) } else { u32::MAX };
+        let now = if is_like_before { BLOCKS_PER_FETCH_MAX } else { window };
+        let fetch = missed.saturating_add(now).min(bound).max(needed_end);
+        self.window.store(window, Ordering::Relaxed);
+        let ahead = if now < BLOCKS_PER_FETCH_MAX { 0 } else { now * FETCHES_AHEAD };
+        Plan { fetch, ahead: fetch.saturating_add(ahead).min(bound).max(fetch) }
     }
 }
 
@@ -57,21 +105,70 @@ impl Default for ReadAhead {
 mod tests {
     use super::*;
 
-    #[test]
-    fn sequential_misses_widen_the_window_and_others_close_it() {
-        let ahead = ReadAhead::new();
-        let mut at = 100;
-        let mut lengths = Vec::new();
-        for _ in 0..5 {
-            let end = ahead.fetch_end(at, 1);
-            lengths.push(end - at);
-            assert_eq!(ahead.fetched(end), (end - at == 32).then_some(32));
-            at = end;
+    /// Reads `blocks` one by one, of which nothing is present before; gives what was fetched and how far
+    /// ahead pages were asked for.
+    fn scan(ahead: &ReadAhead, blocks: std::ops::Range<u32>) -> Vec<(u32, u32)> {
+        let mut fetched = blocks.start;
+        let mut plans = Vec::new();
+        for block in blocks {
+            ahead.read(block, block + 1);
+            if block >= fetched {
+                let plan = ahead.miss(block, 1);
+                plans.push((plan.fetch - block, plan.ahead - plan.fetch));
+                fetched = plan.fetch;
+            }
         }
-        assert_eq!(lengths, [1, 4, 16, 32, 32]);
-        assert_eq!(ahead.fetch_end(at + GAP_MAX, 1), at + GAP_MAX + 32);
-        assert_eq!(ahead.fetch_end(5, 1), 6);
-        assert_eq!(ahead.fetch_end(5, 8), 13);
-        assert_eq!(ahead.fetch_end(5, 1000), 5 + BLOCKS_PER_FETCH_MAX);
+        plans
+    }
+
+    #[test]
+    fn a_run_widens_the_window() {
+        let ahead = ReadAhead::new();
+        let growing = [(1, 0), (4, 0), (8, 0), (16, 0), (32, 0), (64, 192), (64, 192)];
+        assert_eq!(scan(&ahead, 100..280), growing);
+        // At another place it begins anew.
+        let ahead = ReadAhead::new();
+        for block in [7, 300, 20, 21, 5] {
+            ahead.read(block, block + 1);
+            assert_eq!(ahead.miss(block, 1).fetch, block + if block == 21 { 4 } else { 1 });
+        }
+    }
+
+    #[test]
+    fn present_blocks_are_part_of_a_run() {
+        let ahead = ReadAhead::new();
+        (0..30).for_each(|block| ahead.read(block, block + 1));
+        assert_eq!(ahead.miss(29, 1).fetch, 29 + WINDOW_MIN);
+        ahead.read(29, 30);
+        ahead.read(30, 31);
+        assert_eq!(ahead.miss(30, 1).fetch, 30 + 2 * WINDOW_MIN);
+    }
+
+    #[test]
+    fn a_run_is_taken_to_be_like_the_one_before() {
+        let ahead = ReadAhead::new();
+        // Pieces of 128 blocks, of which every third is ours.
+        scan(&ahead, 0..128);
+        scan(&ahead, 384..512);
+        assert_eq!(scan(&ahead, 768..896), [(64, 64), (64, 0)]);
+        assert_eq!(scan(&ahead, 1152..1280), [(64, 64), (64, 0)]);
+        // One that is longer grows as from the beginning.
+        let longer = [(64, 64), (64, 0), (4, 0), (8, 0), (16, 0), (32, 0), (64, 192), (64, 192)];
+        assert_eq!(scan(&ahead, 2000..2256), longer);
+        assert_eq!(scan(&ahead, 3000..3128), [(64, 64), (64, 0)]);
+        // A short one is not what others are measured by.
+        assert_eq!(scan(&ahead, 5..6), [(64, 64)]);
+        assert_eq!(scan(&ahead, 90..91), [(1, 0)]);
+    }
+
+    #[test]
+    fn what_is_needed_is_fetched_within_bounds() {
+        let ahead = ReadAhead::new();
+        ahead.read(5, 13);
+        assert_eq!(ahead.miss(5, 8), Plan { fetch: 13, ahead: 13 });
+        ahead.read(40, 1040);
+        assert_eq!(ahead.miss(40, 1000).fetch, 40 + BLOCKS_PER_FETCH_MAX);
+        ahead.read(u32::MAX - 1, u32::MAX);
+        assert_eq!(ahead.miss(u32::MAX - 1, 1).ahead, u32::MAX);
     }
 }

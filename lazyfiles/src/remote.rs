@@ -12,8 +12,9 @@ use pageserver_client::{ErrorCode, Generation, RequestKind, ResponseBody};
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn, TimelineId};
 
 use crate::base::BaseLsn;
-use crate::hints::{HINTED_PAGES_MAX, Hinted, Hints};
+use crate::hints::{Admission, Hinted, Hints};
 use crate::page_check::{self, BadPage};
+use crate::read_ahead::BLOCKS_AHEAD_MAX;
 use crate::report;
 use crate::segment_file::Object;
 use crate::settings::Settings;
@@ -27,6 +28,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many hints are kept back at most for others to leave with.
+const HINTS_TOGETHER_MAX: u32 = 16;
 /// How many answers of the kind that time does not mend are accepted: there may be two kinds of
 /// trouble at once, and a second connection may meet a better server.
 const HOPELESS_ATTEMPTS_MAX: u32 = 3;
@@ -55,15 +58,13 @@ pub struct RemotePages {
 #[derive(Clone, Copy)]
 struct Ahead {
     pages_max: usize,
-    /// Whether a hint may leave together with those that follow it: many follow.
-    together: bool,
     /// Whether a hint makes a connection if there is none yet.
     may_connect: bool,
 }
 
 impl Ahead {
     const OF_SERVER_PROCESS: Ahead =
-        Ahead { pages_max: HINTED_PAGES_MAX, together: false, may_connect: false };
+        Ahead { pages_max: BLOCKS_AHEAD_MAX as usize, may_connect: false };
 }
 
 /// A connection.
@@ -72,6 +73,28 @@ struct Link {
     owner: u32,
     client: PageClient,
     hints: Hints,
+    /// Requests that wait in the client for others to leave with.
+    unflushed: u32,
+}
+
+impl Link {
+    /// Asks for pages that were hinted at.
+    fn ask(
+        &mut self,
+        (object, first, count): (Object, u32, u16),
+        base_lsn: Lsn,
+        flush: bool,
+    ) -> Result<(), PageClientError> {
+        let id = self.client.send(base_lsn, request(object, first, count))?;
+        self.hints.asked(id, object, first, count);
+        self.unflushed += 1;
+        if flush { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), PageClientError> {
+        self.unflushed = 0;
+        self.client.flush()
+    }
 }
 
 /// Why one attempt failed.
@@ -155,7 +178,7 @@ impl RemotePages {
     /// For a process that reads many pages in a row, says by hints which ones, up to `pages_max` ahead,
     /// and tells itself what went wrong.
     pub fn for_many(self, pages_max: usize) -> RemotePages {
-        let ahead = Ahead { pages_max, together: true, may_connect: true };
+        let ahead = Ahead { pages_max, may_connect: true };
         RemotePages { is_quiet: true, ahead, ..self }
     }
 
@@ -165,10 +188,11 @@ impl RemotePages {
         }
     }
 
-    /// Lets go of a connection that belongs to the parent of this process. It may still be in use
+    /// To be called before anything is asked for by a process that may have been forked since. Lets go of
+    /// a connection that belongs to the parent of this process. It may still be in use
     /// there, and closing it would say goodbye to the server in the parent's name; so the descriptor
     /// stays open, once per process at most.
-    fn forget_parents_connection(&mut self) {
+    pub fn forget_parents_connection(&mut self) {
         if self.connection.as_ref().is_some_and(|link| link.owner != process::id()) {
             std::mem::forget(self.connection.take());
         }
@@ -176,7 +200,6 @@ impl RemotePages {
 
     /// This process's connection, made if there is none.
     fn link(&mut self, deadline: Instant) -> Result<&mut Link, PageClientError> {
-        self.forget_parents_connection();
         let link = match self.connection.take() {
             Some(link) => link,
             None => {
@@ -187,7 +210,8 @@ impl RemotePages {
                 };
                 let (connstr, timeline) = (&self.connstr, self.timeline);
                 let client = PageClient::connect_as(connstr, timeline, self.generation, timeouts)?;
-                Link { owner: process::id(), client, hints: Hints::new(self.ahead.pages_max) }
+                let hints = Hints::new(self.ahead.pages_max);
+                Link { owner: process::id(), client, hints, unflushed: 0 }
             }
         };
         Ok(self.connection.insert(link))
@@ -204,11 +228,15 @@ impl RemotePages {
         let checksums = self.checksums;
         self.link(deadline)?;
         // Both are there now.
-        let (Some(Link { client, hints, .. }), is_canceled) =
-            (&mut self.connection, &self.is_canceled)
-        else {
+        let (Some(link), is_canceled) = (&mut self.connection, &self.is_canceled) else {
             return Err(PageClientError::Ended.into());
         };
+        if let Some(hint) = link.hints.unsent() {
+            link.ask(hint, base_lsn, false)?;
+        }
+        // Whatever waits leaves before an answer is waited for.
+        link.unflushed = 0;
+        let Link { client, hints, .. } = link;
         let mut own_id = None;
         let pages = loop {
             let expected = match (hints.take(object, first), own_id) {
@@ -282,8 +310,11 @@ impl PageSource for RemotePages {
         let mut pause = PAUSE_MIN;
         let mut hopeless_attempts = 0;
         let mut not_there = false;
+        let mut may_be_stale = true;
         let (error, base_lsn) = loop {
             let base_lsn = self.base.get();
+            // One that nobody has used for long may have been closed at the other end.
+            let may_be_stale = std::mem::take(&mut may_be_stale) && self.connection.is_some();
             let error = match self.attempt(object, first, count, base_lsn, deadline) {
                 Ok(pages) => return Ok(pages),
                 Err(error) => error,
@@ -293,6 +324,7 @@ impl PageSource for RemotePages {
             }
             match error.remedy() {
                 _ if matches!(error, AttemptError::Canceled) => return Err(FetchError::Canceled),
+                Remedy::Wait if may_be_stale && self.connection.is_none() => continue,
                 Remedy::Wait => {}
                 Remedy::FewAttempts => {
                     hopeless_attempts += 1;
@@ -339,25 +371,37 @@ impl PageSource for RemotePages {
         Err(FetchError::Failed(message))
     }
 
-    fn hint(&mut self, object: Object, first: u32, count: u16) {
-        self.forget_parents_connection();
+    fn hint(&mut self, object: Object, first: u32, count: u16) -> u32 {
         // Once: whoever then demands a page has the patience to try again.
         if std::mem::take(&mut self.ahead.may_connect) {
             let _ = self.link(Instant::now() + CONNECT_TIMEOUT);
         }
-        let Some(Link { client, hints, .. }) = &mut self.connection else { return };
-        if !hints.admit(object, first, count) {
-            return;
-        }
-        let kind = request(object, first, count);
-        let mut asked = client.send(self.base.get(), kind);
-        if !self.ahead.together {
-            asked = asked.and_then(|id| client.flush().map(|()| id));
-        }
-        match asked {
-            Ok(id) => hints.asked(id, object, first, count),
+        let Some(link) = &mut self.connection else { return first };
+        let before = match link.hints.admit(object, first, count) {
+            Admission::NoRoom => return first,
+            Admission::AskedUpTo(end) => return end,
+            Admission::Ask(before) => before,
+        };
+        if let Some(before) = before {
+            let flush = link.unflushed >= HINTS_TOGETHER_MAX;
             // Whoever demands a page connects again.
-            Err(_) => self.connection = None,
+            if link.ask(before, self.base.get(), flush).is_err() {
+                self.connection = None;
+                return first;
+            }
+        }
+        first.saturating_add(u32::from(count))
+    }
+
+    fn send_hints(&mut self) {
+        let Some(link) = &mut self.connection else { return };
+        let sent = match link.hints.unsent() {
+            Some(hint) => link.ask(hint, self.base.get(), true),
+            None if link.unflushed > 0 => link.flush(),
+            None => Ok(()),
+        };
+        if sent.is_err() {
+            self.connection = None;
         }
     }
 }

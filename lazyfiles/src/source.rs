@@ -37,6 +37,11 @@ pub trait PageSource {
     /// is not.
     fn pages(&mut self, object: Object, first: u32, count: u16) -> Result<Bytes, FetchError>;
 
-    /// So many pages from `first` on will probably be asked for soon. Does not wait.
-    fn hint(&mut self, object: Object, first: u32, count: u16);
+    /// So many pages from `first` on will probably be asked for soon. Does not wait. Gives the number of
+    /// the page up to which they are asked for, now or by a hint before; `first` if there is no room.
+    fn hint(&mut self, object: Object, first: u32, count: u16) -> u32;
+
+    /// Lets hints leave that are kept back so that several leave together. They leave by themselves when
+    /// there are some more, or when somebody waits for a page.
+    fn send_hints(&mut self);
 }

@@ -103,7 +103,11 @@ impl PageSource for Server<'_> {
         }
     }
 
-    fn hint(&mut self, _: Object, _: u32, _: u16) {}
+    fn hint(&mut self, _: Object, first: u32, _: u16) -> u32 {
+        first
+    }
+
+    fn send_hints(&mut self) {}
 }
 
 /// One page that has been got already.
@@ -114,7 +118,11 @@ impl PageSource for Held {
         Ok(self.0.clone())
     }
 
-    fn hint(&mut self, _: Object, _: u32, _: u16) {}
+    fn hint(&mut self, _: Object, first: u32, _: u16) -> u32 {
+        first
+    }
+
+    fn send_hints(&mut self) {}
 }
 
 struct Random(u64);

@@ -52,6 +52,7 @@ impl Active {
     pub(crate) fn with_process<T>(&self, work: impl FnOnce(&mut Process<'_>) -> T) -> T {
         let mut source: MutexGuard<'_, RemotePages> =
             self.source.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        source.forget_parents_connection();
         work(&mut Process {
             durability: postgres::durability(),
             in_recovery: postgres::is_in_recovery(),

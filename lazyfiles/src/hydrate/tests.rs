@@ -41,9 +41,12 @@ impl PageSource for FakeServer {
         Ok(pages.flat_map(|page| vec![base_byte(page); BLCKSZ]).collect())
     }
 
-    fn hint(&mut self, _: Object, _: u32, count: u16) {
+    fn hint(&mut self, _: Object, first: u32, count: u16) -> u32 {
         self.hinted += usize::from(count);
+        first + u32::from(count)
     }
+
+    fn send_hints(&mut self) {}
 }
 
 struct Compute {
