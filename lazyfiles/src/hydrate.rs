@@ -81,6 +81,9 @@ pub struct Hydrated {
     pub left: u64,
 }
 
+/// A file of a compute, and blocks of it.
+pub type Wanted = (PathBuf, Vec<Range<u32>>);
+
 /// A stub that is being filled in.
 struct Stub {
     path: PathBuf,
@@ -121,6 +124,19 @@ pub fn hydrate(
     work.make_durable(&folder)?;
     forget_complete_maps(stubs)?;
     Ok(hydrated)
+}
+
+/// Fills in what is absent of the blocks of `wanted`, and gives how many that were. Nothing is done to make
+/// them durable: they are what the server would have fetched itself.
+pub fn fetch_ahead(
+    stubs: Stubs<'_>,
+    wanted: Vec<Wanted>,
+    source: &mut dyn PageSource,
+) -> Result<u64, HydrateError> {
+    let (progress, seen): (&mut dyn FnMut(Progress) -> bool, _) =
+        (&mut |_| true, Progress::default());
+    let mut work = Work { stubs, progress, seen, absent: HashMap::new(), done: Vec::new() };
+    Ok(work.fill_in(wanted, source)?.blocks)
 }
 
 /// How many blocks of which file are absent.
@@ -167,10 +183,21 @@ impl Work<'_> {
         let mut paths = all_maps::relative_paths(self.stubs.presence);
         // So that the same files come one after the other, and the same ones again if it breaks off.
         paths.sort();
+        #[expect(clippy::single_range_in_vec_init, reason = "all blocks, as one range")]
+        let all = |path| (path, vec![0..u32::MAX]);
+        self.fill_in(paths.into_iter().map(all).collect(), source)
+    }
+
+    /// Fills in what is absent of these blocks.
+    fn fill_in(
+        &mut self,
+        wanted: Vec<Wanted>,
+        source: &mut dyn PageSource,
+    ) -> Result<Hydrated, HydrateError> {
         let mut pass = Hydrated::default();
         let absent = std::mem::take(&mut self.absent);
         let mut runs =
-            Runs { stubs: self.stubs, paths: paths.into_iter(), absent, now: None, skipped: 0 };
+            Runs { stubs: self.stubs, wanted: wanted.into_iter(), absent, now: None, skipped: 0 };
         let mut jobs: VecDeque<Job> = VecDeque::new();
         let mut ahead = 0;
         loop {
@@ -272,11 +299,11 @@ impl Work<'_> {
 /// The absent blocks of all stubs, in parts.
 struct Runs<'a> {
     stubs: Stubs<'a>,
-    paths: std::vec::IntoIter<PathBuf>,
+    wanted: std::vec::IntoIter<Wanted>,
     /// How many blocks of which file were absent at first.
     absent: HashMap<PathBuf, u32>,
-    /// The file that it is at, the block, and how many blocks of the file it has given.
-    now: Option<(Rc<Stub>, u32, u32)>,
+    /// The file that it is at, the ranges of it that are left, and how many blocks of it it has given.
+    now: Option<(Rc<Stub>, VecDeque<Range<u32>>, u32)>,
     /// Blocks that were absent at first and have not been given, since they are present by now.
     skipped: u64,
 }
@@ -284,10 +311,14 @@ struct Runs<'a> {
 impl Runs<'_> {
     fn next(&mut self) -> Result<Option<Job>, HydrateError> {
         loop {
-            if let Some((stub, from, given)) = &mut self.now {
-                let run = stub.lazy.next_absent(*from, BLOCKS_PER_REQUEST_MAX);
-                if !run.is_empty() {
-                    *from = run.end;
+            if let Some((stub, ranges, given)) = &mut self.now {
+                if let Some(range) = ranges.front_mut() {
+                    let run = stub.lazy.next_absent(range.clone(), BLOCKS_PER_REQUEST_MAX);
+                    if run.is_empty() {
+                        ranges.pop_front();
+                        continue;
+                    }
+                    range.start = run.end;
                     *given += run.end - run.start;
                     return Ok(Some(Job { stub: stub.clone(), run }));
                 }
@@ -295,12 +326,12 @@ impl Runs<'_> {
                 self.skipped += u64::from(absent.saturating_sub(*given));
                 self.now = None;
             }
-            let Some(path) = self.paths.next() else {
+            let Some((path, ranges)) = self.wanted.next() else {
                 let rest = self.absent.drain().map(|(_, absent)| u64::from(absent));
                 self.skipped += rest.sum::<u64>();
                 return Ok(None);
             };
-            self.now = open(self.stubs, path)?.map(|stub| (Rc::new(stub), 0, 0));
+            self.now = open(self.stubs, path)?.map(|stub| (Rc::new(stub), ranges.into(), 0));
         }
     }
 }

@@ -20,4 +20,5 @@ pub mod report;
 pub mod segment_file;
 pub mod settings;
 pub mod source;
+pub mod start_profile;
 pub mod wal_sender;

@@ -19,6 +19,7 @@ use crate::report;
 use crate::segment_file::Object;
 use crate::settings::Settings;
 use crate::source::{FetchError, PageSource};
+use crate::start_profile::Recorder;
 
 /// The first pause between two attempts; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -52,6 +53,8 @@ pub struct RemotePages {
     /// then on.
     fenced_told: bool,
     ahead: Ahead,
+    /// Where it is noted what was fetched, if it is.
+    recorder: Option<Recorder>,
 }
 
 /// How pages are asked for ahead of who demands them.
@@ -172,6 +175,7 @@ impl RemotePages {
             is_quiet: false,
             fenced_told: false,
             ahead: Ahead::OF_SERVER_PROCESS,
+            recorder: settings.profile.as_deref().map(Recorder::new),
         }
     }
 
@@ -316,7 +320,12 @@ impl PageSource for RemotePages {
             // One that nobody has used for long may have been closed at the other end.
             let may_be_stale = std::mem::take(&mut may_be_stale) && self.connection.is_some();
             let error = match self.attempt(object, first, count, base_lsn, deadline) {
-                Ok(pages) => return Ok(pages),
+                Ok(pages) => {
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.note(object, first, (pages.len() / BLCKSZ) as u32);
+                    }
+                    return Ok(pages);
+                }
                 Err(error) => error,
             };
             if error.spoils_connection() {

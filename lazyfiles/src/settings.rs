@@ -19,12 +19,14 @@ pub const BASE: &str = "ZENITH_LAZY_BASE";
 pub const PGDATA: &str = "ZENITH_LAZY_PGDATA";
 /// Absolute path of the folder of presence maps.
 pub const PRESENCE: &str = "ZENITH_LAZY_PRESENCE";
+/// Absolute path of the file that what starts read is noted in (see `start_profile`), if it is to be.
+pub const PROFILE: &str = "ZENITH_LAZY_PROFILE";
 /// How long to try before a read fails, in seconds.
 pub const TIMEOUT_SECONDS: &str = "ZENITH_LAZY_TIMEOUT_SECONDS";
 
 /// Every variable of ours.
-pub const ALL: [&str; 7] =
-    [PAGESERVER, TIMELINE, GENERATION, BASE, PGDATA, PRESENCE, TIMEOUT_SECONDS];
+pub const ALL: [&str; 8] =
+    [PAGESERVER, TIMELINE, GENERATION, BASE, PGDATA, PRESENCE, PROFILE, TIMEOUT_SECONDS];
 
 /// Below PostgreSQL's `authentication_timeout` of 60 s: a client that connects while the page server is
 /// away is told that a block cannot be read, and not that it took too long to say who it is.
@@ -45,6 +47,8 @@ pub struct Settings {
     pub pgdata: PathBuf,
     /// The folder of presence maps, absolute.
     pub presence: PathBuf,
+    /// The file that what starts read is noted in, absolute.
+    pub profile: Option<PathBuf>,
     /// How long a read goes on trying while the page server cannot be reached.
     pub timeout: Duration,
 }
@@ -95,6 +99,10 @@ impl Settings {
             base: absolute(BASE)?,
             pgdata: absolute(PGDATA)?,
             presence: absolute(PRESENCE)?,
+            profile: match variables.contains_key(PROFILE) {
+                true => Some(absolute(PROFILE)?),
+                false => None,
+            },
             timeout,
         })
     }
@@ -130,7 +138,10 @@ mod tests {
         let settings = Settings::from_variables(&variables).unwrap();
         assert_eq!(settings.base, Path::new("/base"));
         assert_eq!(settings.timeout, DEFAULT_TIMEOUT);
-        assert_eq!(settings.generation, None);
+        assert_eq!((settings.generation, settings.profile), (None, None));
+        variables.insert(PROFILE.to_owned(), "/profile".to_owned());
+        let profile = Settings::from_variables(&variables).unwrap().profile;
+        assert_eq!(profile.unwrap(), Path::new("/profile"));
         variables.insert(GENERATION.to_owned(), "7".to_owned());
         let generation = Settings::from_variables(&variables).unwrap().generation;
         assert_eq!(generation, Some(Generation(7)));
@@ -151,6 +162,7 @@ mod tests {
             (PGDATA, "pgdata"),
             (GENERATION, ""),
             (PRESENCE, ""),
+            (PROFILE, "profile"),
             (TIMEOUT_SECONDS, "0"),
             (TIMEOUT_SECONDS, "soon"),
         ] {

@@ -264,7 +264,7 @@ impl Model {
         let mut server = Server { history: &self.history, base: &self.base };
         let block = self.random.below(u64::from(BLOCKS)) as u32;
         let object = segment().object;
-        if self.held.is_none() && lazy.next_absent(block, 1).start == block {
+        if self.held.is_none() && lazy.next_absent(block..BLOCKS, 1).start == block {
             self.held = server.pages(object, block, 1).ok().map(|page| (block, page));
         } else if let Some((block, page)) = self.held.take_if(|_| self.random.one_in(3)) {
             let mut source = Held(page);
@@ -274,7 +274,7 @@ impl Model {
         } else {
             let durability = Durability { fsync: true, retries_failed_sync: false };
             let mut process = Process { durability, in_recovery: false, source: &mut server };
-            let run = lazy.next_absent(block, 3);
+            let run = lazy.next_absent(block..BLOCKS, 3);
             lazy.fill(run, &mut process).unwrap();
         }
     }

@@ -92,6 +92,7 @@ impl Server {
             base: self.base(),
             pgdata: "/pgdata".into(),
             presence: "/presence".into(),
+            profile: None,
             timeout,
         };
         let base = BaseLsn::open(&settings.base).unwrap();

@@ -69,31 +69,10 @@ impl Compute {
         let _identity = self.repository.account().enter();
         let folder = Folder::open(self)?;
         let layout = folder.layout();
-        let base = BaseLsn::open(&layout.base())
-            .map_err(|e| Error::Corrupt { path: self.layout.base(), detail: e.to_string() })?;
-        let settings = Settings {
-            pageserver,
-            timeline: self.timeline,
-            // History as it is at the base LSN does not depend on who writes the branch.
-            generation: None,
-            base: layout.base(),
-            pgdata: layout.pgdata(),
-            presence: layout.presence(),
-            timeout: PATIENCE,
-        };
-        let checksums = has_checksums(&layout.pgdata())?;
-        let mut pages = RemotePages::new(&settings, base, checksums, is_canceled.clone())
-            .for_many(BLOCKS_AHEAD_MAX);
-        let stubs = Stubs {
-            pgdata: &settings.pgdata,
-            presence: &settings.presence,
-            boot: BootId::current().io("read", "the boot id")?,
-            durability: Durability {
-                // As `settings::write_forced` has it.
-                fsync: self.mode == Mode::ReadWrite,
-                retries_failed_sync: false,
-            },
-        };
+        let mut pages =
+            self.pages_from_outside(&layout, pageserver, PATIENCE, is_canceled.clone())?;
+        let (pgdata, presence) = (layout.pgdata(), layout.presence());
+        let stubs = self.stubs(&pgdata, &presence)?;
         let mut tell = |blocks: hydrate::Progress| {
             let bytes = |blocks: u64| blocks * BLCKSZ as u64;
             progress(HydrateProgress { done: bytes(blocks.done), total: bytes(blocks.total) });
@@ -107,6 +86,41 @@ impl Compute {
         self.settle_in_background()?;
         let bytes = |blocks: u64| blocks * BLCKSZ as u64;
         Ok(Hydrated { fetched: bytes(hydrated.blocks), left: bytes(hydrated.left) })
+    }
+
+    /// The page server as the source of pages for a process that is none of the compute's, whose files are
+    /// found in `layout`.
+    pub(super) fn pages_from_outside(
+        &self,
+        layout: &Layout,
+        pageserver: String,
+        patience: Duration,
+        is_canceled: impl Fn() -> bool + Send + 'static,
+    ) -> Result<RemotePages> {
+        let base = BaseLsn::open(&layout.base())
+            .map_err(|e| Error::Corrupt { path: self.layout.base(), detail: e.to_string() })?;
+        let settings = Settings {
+            pageserver,
+            timeline: self.timeline,
+            // History as it is at the base LSN does not depend on who writes the branch.
+            generation: None,
+            base: layout.base(),
+            pgdata: layout.pgdata(),
+            presence: layout.presence(),
+            profile: None,
+            timeout: patience,
+        };
+        let checksums = has_checksums(&settings.pgdata)?;
+        Ok(RemotePages::new(&settings, base, checksums, is_canceled).for_many(BLOCKS_AHEAD_MAX))
+    }
+
+    /// Its files, in these folders.
+    pub(super) fn stubs<'a>(&self, pgdata: &'a Path, presence: &'a Path) -> Result<Stubs<'a>> {
+        let boot = BootId::current().io("read", "the boot id")?;
+        // As `settings::write_forced` has it.
+        let fsync = self.mode == Mode::ReadWrite;
+        let durability = Durability { fsync, retries_failed_sync: false };
+        Ok(Stubs { pgdata, presence, boot, durability })
     }
 
     fn gone(&self) -> Error {

@@ -10,6 +10,7 @@ mod run;
 mod settings;
 mod settle;
 mod spread;
+mod start_profile;
 mod tablespaces;
 mod unpack;
 mod writer;

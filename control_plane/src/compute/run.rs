@@ -85,6 +85,7 @@ impl Compute {
                 was_killed = self.layout.postmaster_pid().exists();
                 self.advance_stopped();
                 self.hold_if_possible()?;
+                self.fetch_what_starts_read(&address.unix);
                 self.spawn_and_wait(&address.unix, &socket_dir)?;
                 Outcome::Done
             }
@@ -319,7 +320,8 @@ impl Compute {
             .env("ZENITH_LAZY_TIMELINE", self.timeline.to_string())
             .env("ZENITH_LAZY_BASE", self.layout.base())
             .env("ZENITH_LAZY_PGDATA", self.pgdata())
-            .env("ZENITH_LAZY_PRESENCE", self.layout.presence());
+            .env("ZENITH_LAZY_PRESENCE", self.layout.presence())
+            .env("ZENITH_LAZY_PROFILE", self.start_profile());
         if let Some(writer) = self.writer_id() {
             command.env("ZENITH_LAZY_GENERATION", writer.generation.to_string());
         }

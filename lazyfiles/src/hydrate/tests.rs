@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 use std::os::unix::fs::FileExt;
 
@@ -215,4 +215,29 @@ fn two_at_once_do_the_work_once() {
     assert_eq!(blocks, 3030);
     compute.check(REL, 0, &[]);
     compute.check(CLOG, 0, &[]);
+}
+
+#[test]
+fn some_blocks_are_fetched_ahead() {
+    let (compute, mut server) = (Compute::new(&[(REL, 100), (CLOG, 9)]), FakeServer::default());
+    let (pgdata, presence) =
+        (compute.dir.path().join("pgdata"), compute.dir.path().join("presence"));
+    let stubs = Stubs {
+        pgdata: &pgdata,
+        presence: &presence,
+        boot: BootId::current().unwrap(),
+        durability: Durability { fsync: true, retries_failed_sync: false },
+    };
+    server.size = Some(50);
+    let wanted = |path: &str, runs: &[Range<u32>]| (PathBuf::from(path), runs.to_vec());
+    let wanted = vec![
+        wanted(REL, &[3..5, 7..8, 40..60, 99..200]),
+        wanted(CLOG, &[8..9, 500..600]),
+        wanted("base/5/1", &[0..1]),
+    ];
+    assert_eq!(fetch_ahead(stubs, wanted, &mut server).unwrap(), 3 + 10 + 1);
+    let map = compute.map(REL).unwrap();
+    let present: Vec<u32> = (0..100).filter(|block| map.is_present(*block)).collect();
+    assert_eq!(present, [3, 4, 7].into_iter().chain(40..50).collect::<Vec<_>>());
+    assert!(compute.map(CLOG).unwrap().is_present(8));
 }

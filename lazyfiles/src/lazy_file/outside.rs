@@ -14,7 +14,7 @@ use super::{LazyFile, Process};
 use crate::errno::Errno;
 use crate::presence::{BootId, PresenceError};
 use crate::range_lock::{self, RangeLock};
-use crate::segment_file::SegmentFile;
+use crate::segment_file::{Object, SegmentFile};
 use crate::source::FetchError;
 
 /// Why absent blocks could not be filled in.
@@ -66,10 +66,10 @@ impl LazyFile {
         self.file
     }
 
-    /// The first absent blocks from `from` on that stand together, `length_max` at most; empty if there
+    /// The first absent blocks of `blocks` that stand together, `length_max` at most; empty if there
     /// are none.
-    pub fn next_absent(&self, from: u32, length_max: u32) -> Range<u32> {
-        let run = self.map.first_absent_run(from..self.map.nblocks());
+    pub fn next_absent(&self, blocks: Range<u32>, length_max: u32) -> Range<u32> {
+        let run = self.map.first_absent_run(blocks.start..blocks.end.min(self.map.nblocks()));
         run.start..run.end.min(run.start.saturating_add(length_max))
     }
 
@@ -90,8 +90,14 @@ impl LazyFile {
                 return Ok(Filled { end: part.end, ..part });
             }
             Err(FetchError::NotThere(_)) => {
-                // Whoever needs it knows what is about to happen to it, or will wait for that.
-                return Ok(Filled { end: absent.end, not_there: 1, ..filled });
+                // Whoever needs it knows what is about to happen to it, or will wait for that. A relation
+                // that does not have it has none behind it either.
+                let end = match self.file.object {
+                    Object::Rel(_) => run.end,
+                    Object::Slru(_) => absent.end,
+                };
+                let not_there = end - absent.start;
+                return Ok(Filled { end, not_there, ..filled });
             }
             pages => pages?,
         };
