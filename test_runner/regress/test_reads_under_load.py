@@ -133,8 +133,8 @@ def test_under_load(fresh: Path, cli: Cli, verify: Verify, cache_bytes: int) -> 
         # Nothing of it in memory, and then all in memory.
         repo.restart()
         main = repo.branch("main")
-        for _ in range(2):
-            readers.read_again(main, int(100 * SECONDS))
+        for share in (400, 100):
+            readers.read_again(main, int(share * SECONDS))
         verify("main")
         found = repo.verify_records("main")
         assert found["different"] == 0, found
