@@ -28,6 +28,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const GIVE_WAY: Duration = Duration::from_millis(20);
 /// Pages are forgotten that nobody had to make for so many rounds, or longer if they took long.
 const ROUNDS_PER_AGING: u32 = 60;
+/// Nobody waits for the thread.
+const NICENESS: i32 = 10;
 /// Records from which on it is worth making a page ahead of demand.
 pub(crate) const RECORDS_MIN: usize = 8;
 
@@ -106,6 +108,10 @@ impl Ahead {
 
 impl Worker {
     fn run(&self) {
+        // Of this thread only, as Linux has it (setpriority(2)).
+        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+            debug!(self.log, "pages are made ahead of demand at normal priority"; "error" => %error);
+        }
         let mut spare_time = SpareTime::default();
         let mut rounds = 0;
         while self.bell.wait(LOOK_EVERY) {
