@@ -309,6 +309,9 @@ impl<'a> Workshop<'a> {
             if let Some(done) = self.done.pop_front() {
                 return Some(done);
             }
+            if let Some(pool) = self.maker.pool() {
+                self.batch.hand_over(pool);
+            }
             let (number, result) = self.batch.take()?;
             match (result, self.waiting.remove(&number)) {
                 (Ok(page), Some(mut job)) => {

@@ -27,7 +27,7 @@ use crate::limits::{
 use crate::poison::save_poisoned;
 use crate::process::{Exchanged, RedoProcess, StartError};
 use crate::protocol::Reply;
-use crate::queues::Waited;
+use crate::queues::{Group, Waited};
 use crate::shared::Shared;
 
 /// One process's driver.
@@ -96,8 +96,8 @@ impl Driver {
     fn fail_waiting(&self, message: String) {
         let failure = RedoError::CannotStart { message };
         while self.shared.ready.load(Ordering::SeqCst) == 0 {
-            let Some(job) = self.shared.queues.any() else { break };
-            job.answer.give(Err(failure.clone()));
+            let Some(jobs) = self.shared.queues.any() else { break };
+            jobs.into_iter().for_each(|job| job.answer.give(Err(failure.clone())));
         }
     }
 
@@ -115,9 +115,9 @@ impl Driver {
         loop {
             if in_flight.is_empty() {
                 match shared.queues.wait(IDLE_CHECK_INTERVAL) {
-                    Waited::Job(job) => {
+                    Waited::Jobs(jobs) => {
                         since = Instant::now();
-                        self.send(&mut process, &mut in_flight, job);
+                        self.send(&mut process, &mut in_flight, jobs);
                     }
                     Waited::Nothing => {
                         if since.elapsed() >= shared.config.idle_after && shared.retire() {
@@ -128,8 +128,8 @@ impl Driver {
                     Waited::Stopped => return Parting::Stopped,
                 }
             }
-            while let Some(job) = self.further_job(&in_flight) {
-                self.send(&mut process, &mut in_flight, job);
+            while let Some(jobs) = self.further_jobs(&in_flight) {
+                self.send(&mut process, &mut in_flight, jobs);
             }
             process.write_requests();
 
@@ -172,8 +172,8 @@ impl Driver {
         }
     }
 
-    /// A job to be written behind those in flight, if there should be one.
-    fn further_job(&self, in_flight: &VecDeque<Job>) -> Option<Job> {
+    /// Jobs to be written behind those in flight, if there should be any.
+    fn further_jobs(&self, in_flight: &VecDeque<Job>) -> Option<Group> {
         let alone = in_flight.front().is_none_or(|job| job.deaths > 0);
         if alone
             || in_flight.len() >= IN_FLIGHT_REQUESTS_MAX
@@ -184,9 +184,11 @@ impl Driver {
         self.shared.queues.further()
     }
 
-    fn send(&self, process: &mut RedoProcess, in_flight: &mut VecDeque<Job>, job: Job) {
-        process.outbox.append_all(&job.messages);
-        in_flight.push_back(job);
+    fn send(&self, process: &mut RedoProcess, in_flight: &mut VecDeque<Job>, jobs: Group) {
+        for job in jobs {
+            process.outbox.append_all(&job.messages);
+            in_flight.push_back(job);
+        }
     }
 
     /// Hands out the answers that have come; returns how many, or why they cannot be understood.

@@ -37,18 +37,33 @@ pub struct Job {
 }
 
 impl Job {
-    /// A page to be made: from `base`, or from zeros, by `records`.
+    /// A page to be made: from `base`, or from zeros, by `records`. `None`: the answer was given, for
+    /// one of them is too large.
     pub fn redo(
         (rel, block): (RelTag, BlockNumber),
         base: Option<&PageImage>,
         records: RedoRecords,
         verify: bool,
         answer: Answer,
-    ) -> Job {
+    ) -> Option<Job> {
+        if let Some((record, bytes)) = records.too_large {
+            answer.give(Err(RedoError::RecordTooLarge { record, bytes }));
+            return None;
+        }
         let (id, count) = (next_id(), records.count());
         let begin = begin(id, rel, block, base.is_some(), verify);
         let messages = records.finished(&begin, base);
-        Job { id, rel: Some(rel), block, records: count, messages, answer, deaths: 0, ahead: None }
+        let job = Job {
+            id,
+            rel: Some(rel),
+            block,
+            records: count,
+            messages,
+            answer,
+            deaths: 0,
+            ahead: None,
+        };
+        Some(job)
     }
 
     /// A page to be masked.

@@ -6,9 +6,15 @@ use std::time::Duration;
 /// (`XLogRecordMaxSize`). A longer one is refused before anything is written.
 pub const RECORD_BYTES_MAX: usize = 1020 * 1024 * 1024;
 
-/// Requests that wait for a free process; `submit` blocks when there are as many. Whoever plans need not
+/// Groups of requests that wait for a free process; `submit` blocks when there are as many. Whoever plans need not
 /// be further ahead, and their memory is used again while it is in the processor's cache.
-pub const QUEUED_REQUESTS_MAX: usize = 128;
+pub const QUEUED_REQUESTS_MAX: usize = 64;
+
+/// Requests of a batch that are collected before a process gets them, so that it is woken once.
+pub const GROUP_REQUESTS_MAX: usize = 8;
+
+/// Bytes of such requests at most: long chains had better begin.
+pub const GROUP_BYTES_MAX: usize = 64 * 1024;
 
 /// Work ahead of demand that waits for an idle process; whoever has more waits.
 pub const QUEUED_AHEAD_MAX: usize = 4;

@@ -13,19 +13,18 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{self, Sender};
 use nix::fcntl::{Flock, FlockArg};
 use postgres_formats::control_file::{ControlFile, ControlFileError};
-use postgres_formats::{BlockNumber, PageImage, RelTag};
+use postgres_formats::{BlockNumber, PageImage};
 use slog::Logger;
 
 use crate::config::WalRedoConfig;
 use crate::datadir::{DataDirError, data_dirs, make_folder, remove_left_over};
 use crate::driver::Driver;
 use crate::error::RedoError;
-use crate::job::{Answer, Job};
+use crate::job::Job;
 use crate::limits::{QUEUED_AHEAD_MAX, QUEUED_REQUESTS_MAX};
 use crate::managers::CustomManagers;
 use crate::pending::PendingRedo;
-use crate::queues::Queues;
-use crate::records::RedoRecords;
+use crate::queues::{Group, Queues};
 use crate::request::{MaskKind, RedoRequest};
 use crate::shared::Shared;
 use crate::stats::WalRedoStats;
@@ -69,20 +68,11 @@ pub struct WalRedoPool {
     _lock: Flock<File>,
 }
 
-/// How a page is to be made.
-#[derive(Clone, Copy)]
-pub(crate) struct How {
-    /// Compared with images for consistency checking.
-    pub(crate) verify: bool,
-    /// By processes that have nothing else to do.
-    pub(crate) ahead: bool,
-}
-
 /// The ends of channels that drivers listen to.
 struct Senders {
-    requests: Sender<Job>,
+    requests: Sender<Group>,
     /// Work ahead of demand.
-    ahead: Sender<Job>,
+    ahead: Sender<Group>,
     /// Wakes a driver without a process.
     needed: Sender<()>,
 }
@@ -146,7 +136,7 @@ impl WalRedoPool {
     /// As `mask_page`, without waiting for it.
     pub fn submit_mask(&self, kind: MaskKind, page: &PageImage, block: BlockNumber) -> PendingRedo {
         let (answer, pending) = PendingRedo::new();
-        self.send(Job::mask(kind, block, page, answer), false);
+        self.send(vec![Job::mask(kind, block, page, answer)], false);
         pending
     }
 
@@ -196,33 +186,22 @@ impl WalRedoPool {
     fn submit_redo(&self, request: RedoRequest, verify: bool) -> PendingRedo {
         let (answer, pending) = PendingRedo::new();
         let RedoRequest { rel, block, base, records } = request;
-        let how = How { verify, ahead: false };
-        self.send_redo((rel, block), base.as_ref(), records.iter().collect(), how, answer);
+        let records = records.iter().collect();
+        if let Some(job) = Job::redo((rel, block), base.as_ref(), records, verify, answer) {
+            self.send(vec![job], false);
+        }
         pending
     }
 
-    pub(crate) fn send_redo(
-        &self,
-        page: (RelTag, BlockNumber),
-        base: Option<&PageImage>,
-        records: RedoRecords,
-        how: How,
-        answer: Answer,
-    ) {
-        match records.too_large {
-            Some((record, bytes)) => answer.give(Err(RedoError::RecordTooLarge { record, bytes })),
-            None => self.send(Job::redo(page, base, records, how.verify, answer), how.ahead),
-        }
-    }
-
-    fn send(&self, job: Job, ahead: bool) {
+    /// Hands jobs to one process, together.
+    pub(crate) fn send(&self, jobs: Group, ahead: bool) {
         let Some(senders) = &self.senders else { return };
-        // If no driver is left, the job is dropped, which tells the one who waits.
+        // If no driver is left, the jobs are dropped, which tells the one who waits.
         if ahead {
-            let _ = senders.ahead.send(job);
+            let _ = senders.ahead.send(jobs);
             return;
         }
-        let _ = senders.requests.send(job);
+        let _ = senders.requests.send(jobs);
         if self.shared.queues.is_behind() && self.shared.enlist() {
             let _ = senders.needed.try_send(());
         }

@@ -157,6 +157,7 @@ fn work_ahead_of_demand_is_done_by_idle_ones() {
                     request.records.iter().collect(),
                 );
             }
+            batch.hand_over(&pool);
             std::iter::from_fn(|| batch.take())
                 .map(|(block, page)| (block, page.unwrap()))
                 .collect()
