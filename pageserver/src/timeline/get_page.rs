@@ -117,9 +117,12 @@ impl Timeline {
         // Before anything is begun: nobody shall wait for pages of ours while we wait for WAL.
         let ready = self.await_all(requests, timeout, &mut set);
         let _reader = self.maker.reader();
-        for group in groups(requests, &ready) {
+        let mut groups = Groups::of(requests, &ready);
+        while let Some(group) = groups.next() {
+            let mut records = 0;
             self.plan_group(requests, group, &mut |number, plan| {
                 let request = &requests[number];
+                records += plan.as_ref().map_or(0, Plan::record_count);
                 match plan.and_then(|plan| self.begin(plan, request, &mut wal)) {
                     Ok(Begun::Done(page)) => set(number, Ok(page)),
                     Ok(Begun::Make(guard, job)) => {
@@ -131,6 +134,7 @@ impl Timeline {
                     Err(error) => set(number, Err(error)),
                 }
             });
+            groups.took(records);
         }
         while let Some((number, made)) = workshop.as_mut().and_then(Workshop::take) {
             if let (Some(request), Some(guard)) = (requests.get(number), guards.remove(&number)) {
@@ -330,17 +334,46 @@ enum Begun {
     Wait(Waiter<VersionKey, PageImage>),
 }
 
-/// Requests that are planned together, at most: redo of their pages begins when they are.
+/// Pages of one object that are planned together: at first and where they have long chains so few, that
+/// redo of the first ones begins soon; otherwise more and more.
+const GROUP_MIN: usize = 16;
 const GROUP_MAX: usize = 128;
+/// Records of a page from which on a chain is long here.
+const LONG_CHAIN: usize = 8;
 
-/// Numbers of requests, in order, as groups of the same object and LSN.
-fn groups<'a>(
+/// Requests, in order, as groups of the same object and LSN.
+struct Groups<'a> {
     requests: &'a [PageRequest],
-    ordered: &'a [usize],
-) -> impl Iterator<Item = &'a [usize]> {
-    let name =
-        |number: usize| requests.get(number).map(|request| (request.page.object, request.lsn));
-    ordered.chunk_by(move |a, b| name(*a) == name(*b)).flat_map(|group| group.chunks(GROUP_MAX))
+    /// Numbers of those that are left.
+    rest: &'a [usize],
+    /// Size of the group that was given last, and how large the next one may be.
+    last: usize,
+    max: usize,
+}
+
+impl<'a> Groups<'a> {
+    fn of(requests: &'a [PageRequest], ordered: &'a [usize]) -> Groups<'a> {
+        Groups { requests, rest: ordered, last: 0, max: GROUP_MIN }
+    }
+
+    fn next(&mut self) -> Option<&'a [usize]> {
+        let name = |number: &usize| {
+            self.requests.get(*number).map(|request| (request.page.object, request.lsn))
+        };
+        let first = name(self.rest.first()?);
+        let same = self.rest.iter().take(self.max).take_while(|number| name(number) == first);
+        let (group, rest) = self.rest.split_at_checked(same.count())?;
+        (self.rest, self.last) = (rest, group.len());
+        Some(group)
+    }
+
+    /// The group that was given last needs so many records.
+    fn took(&mut self, records: usize) {
+        self.max = match records >= self.last.saturating_mul(LONG_CHAIN) {
+            true => GROUP_MIN,
+            false => (self.max * 4).min(GROUP_MAX),
+        };
+    }
 }
 
 impl GetPageError {

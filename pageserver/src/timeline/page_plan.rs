@@ -45,21 +45,21 @@ pub(super) enum Ground {
 #[derive(Default)]
 pub(super) struct Plan {
     pub(super) base: Base,
-    /// Versions to be applied, oldest first.
-    versions: Vec<PlannedVersion>,
+    /// Versions to be applied, newest first.
+    parts: Vec<Versions>,
     /// Name of the newest of them.
     pub(super) newest: Option<VersionKey>,
 }
 
-struct PlannedVersion {
-    /// Whose history it is part of.
+/// Versions that a stretch has.
+struct Versions {
+    /// Whose history they are part of.
     timeline: Arc<Timeline>,
-    version: Version,
-    /// The record, if a layer has it; `None`: it is read from the WAL.
-    record: Option<WalRecord>,
-    /// The name under which the record knows the page: another one than was asked for if the
+    /// The name under which the records know the page: another one than was asked for if the
     /// database was copied since.
     page: ObjectPage,
+    /// At least one, newest first. A record that no layer has is read from the WAL.
+    found: Vec<FoundVersion>,
 }
 
 impl Timeline {
@@ -151,19 +151,22 @@ impl Plan {
         page: ObjectPage,
         history: PageHistory,
     ) -> Option<Ground> {
-        for FoundVersion { version, record } in history.versions {
-            let key = VersionKey { timeline: timeline.id(), page, end: version.end() };
-            if let Some(cached) = made.get(page, version.end()) {
-                // A version that is at hand spares everything before it.
-                return Some(Ground::Base(Base::Cached(cached)));
-            }
-            self.newest.get_or_insert(key);
-            self.versions.push(PlannedVersion {
-                timeline: timeline.clone(),
-                version,
-                record,
-                page,
-            });
+        let mut versions = history.versions;
+        let at_hand = |(number, found): (usize, &FoundVersion)| {
+            made.get(page, found.version.end()).map(|cached| (number, cached))
+        };
+        // A version that is at hand spares everything before it.
+        let cached = versions.iter().enumerate().find_map(at_hand);
+        if let Some((number, _)) = cached {
+            versions.truncate(number);
+        }
+        if let Some(newest) = versions.first() {
+            let end = newest.version.end();
+            self.newest.get_or_insert(VersionKey { timeline: timeline.id(), page, end });
+            self.parts.push(Versions { timeline: timeline.clone(), page, found: versions });
+        }
+        if let Some((_, cached)) = cached {
+            return Some(Ground::Base(Base::Cached(cached)));
         }
         match history.foundation {
             Foundation::Version | Foundation::Zero => Some(Ground::Base(Base::Zero)),
@@ -174,64 +177,72 @@ impl Plan {
         }
     }
 
-    /// All versions have been found.
-    pub(super) fn put_in_order(&mut self) {
-        self.versions.reverse();
-    }
-
     /// The versions, oldest first: whose, of which page, start and end of the record, whether it needs no older.
     #[cfg(test)]
     pub(super) fn versions(
         &self,
     ) -> Vec<(postgres_formats::TimelineId, ObjectPage, Lsn, Lsn, bool)> {
-        let said = |planned: &PlannedVersion| {
-            let version = planned.version;
-            let (start, end) = (version.start(), version.end());
-            (planned.timeline.id(), planned.page, start, end, version.will_init())
+        let said = |part: &Versions| {
+            let (timeline, page) = (part.timeline.id(), part.page);
+            let version = move |found: &FoundVersion| {
+                let version = found.version;
+                (timeline, page, version.start(), version.end(), version.will_init())
+            };
+            part.found.iter().rev().map(version).collect::<Vec<_>>()
         };
-        self.versions.iter().map(said).collect()
+        self.parts.iter().rev().flat_map(said).collect()
     }
 
     /// How many versions are to be applied.
     pub(super) fn record_count(&self) -> usize {
-        self.versions.len()
+        self.parts.iter().map(|part| part.found.len()).sum()
     }
 
     /// Reads what the plan names.
     pub(super) fn job(self, wal: &mut WalPages) -> Result<Job, GetPageError> {
-        let kept_bytes = |version: &PlannedVersion| match &version.record {
-            Some(record) => record.bytes.len(),
-            None => RECORD_BYTES_EXPECTED,
+        let kept_bytes = |found: &FoundVersion| {
+            found.record.as_ref().map_or(RECORD_BYTES_EXPECTED, |record| record.bytes.len())
         };
-        let bytes = self.versions.iter().map(kept_bytes).sum();
-        let mut job =
-            Job::new(self.base.read()?.map(Page::into_image), (self.versions.len(), bytes));
-        for PlannedVersion { timeline, version, record, page } in self.versions {
-            let record = match record {
-                Some(record) => record,
-                None => wal.record(&timeline, version)?,
-            };
-            let start = record.start;
-            let damaged = |source| TimelineError::DamagedRecord {
-                timeline: timeline.id(),
-                lsn: start,
-                source,
-            };
-            // An image mostly answers without any redo. Nothing else of a record is looked into that
-            // PostgreSQL's redo will take apart itself.
-            if version.will_init() && !version.is_native() {
-                let decoded = DecodedRecord::parse(&record.bytes).map_err(damaged)?;
-                if let Some(image) = restored_image(&decoded, page, &record) {
-                    job.begin_with(image);
-                    continue;
-                }
+        let bytes = self.parts.iter().flat_map(|part| &part.found).map(kept_bytes).sum();
+        let expected = (self.record_count(), bytes);
+        let mut job = Job::new(self.base.read()?.map(Page::into_image), expected);
+        for Versions { timeline, page, found } in self.parts.into_iter().rev() {
+            for version in found.into_iter().rev() {
+                add(&mut job, &timeline, page, version, wal)?;
             }
-            match version.is_native() {
-                true => job.apply(page, record),
-                false => job.redo(page, record),
-            }
-            .map_err(damaged)?;
         }
         Ok(job)
     }
+}
+
+/// Adds the newest version so far to a job.
+fn add(
+    job: &mut Job,
+    timeline: &Timeline,
+    page: ObjectPage,
+    FoundVersion { version, record }: FoundVersion,
+    wal: &mut WalPages,
+) -> Result<(), GetPageError> {
+    let record = match record {
+        Some(record) => record,
+        None => wal.record(timeline, version)?,
+    };
+    let start = record.start;
+    let damaged =
+        |source| TimelineError::DamagedRecord { timeline: timeline.id(), lsn: start, source };
+    // An image mostly answers without any redo. Nothing else of a record is looked into that
+    // PostgreSQL's redo will take apart itself.
+    if version.will_init() && !version.is_native() {
+        let decoded = DecodedRecord::parse(&record.bytes).map_err(damaged)?;
+        if let Some(image) = restored_image(&decoded, page, &record) {
+            job.begin_with(image);
+            return Ok(());
+        }
+    }
+    match version.is_native() {
+        true => job.apply(page, record),
+        false => job.redo(page, record),
+    }
+    .map_err(damaged)?;
+    Ok(())
 }

@@ -41,7 +41,6 @@ impl Timeline {
         while let Some(part) = parts.pop() {
             part.plan(blocks, &mut plans, &mut parts)?;
         }
-        plans.iter_mut().for_each(Plan::put_in_order);
         Ok(plans)
     }
 
