@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use crate::blocks::{Blocks, Finish};
-use crate::cursor::IndexRoot;
+use crate::blocks::{Blocks, Finish, Keep};
+use crate::cursor::{Cursor, IndexRoot};
 use crate::error::ReadError;
 use crate::footer::{Footer, Summary};
 use crate::header::Header;
+use crate::limits::BOUND_BYTES_MAX;
 use crate::scan::Scan;
 use crate::versions::Versions;
 use crate::walk::Walk;
@@ -93,6 +94,29 @@ impl<R: ReadAt> Reader<R> {
     /// For many keys: best in ascending order.
     pub fn walk(&self) -> Walk<'_, R> {
         Walk::new(self)
+    }
+
+    /// The first and the last key in a range; `None` if there are none.
+    ///
+    /// # Errors
+    /// See `ReadError`.
+    pub fn key_bounds(&self, keys: &KeyRange) -> Result<Option<[Vec<u8>; 2]>, ReadError> {
+        let Some(first) = self.scan(keys.clone()).next() else { return Ok(None) };
+        let first = first?.key.to_vec();
+        let behind = match &keys.end {
+            Some(end) => end.clone(),
+            None => vec![0xFF; BOUND_BYTES_MAX],
+        };
+        // No entry is at this position, so that what begins with the bound itself lies behind it.
+        let place = (behind.as_slice(), Lsn::INVALID);
+        let cursor = Cursor::seek(&self.blocks, &self.root, place)?;
+        let block = cursor.map(|cursor| cursor.block(&self.blocks, Keep::Yes)).transpose()?;
+        let last = block.flatten().and_then(|block| {
+            let (behind, _) = block.find(&behind);
+            Some(block.key(behind.checked_sub(1)?).to_vec())
+        });
+        // The first one is there, whatever the index says.
+        Ok(Some([first.clone(), last.filter(|last| *last > first).unwrap_or(first)]))
     }
 
     /// Whether there can be a version of `key` at or before `lsn_max`.

@@ -112,6 +112,17 @@ fn check_walks(
     let mut keys: Vec<&[u8]> =
         model.keys().map(|(key, _)| key).chain(absent).map(Vec::as_slice).collect();
     keys.sort_unstable();
+    let of_model = |range: &KeyRange| {
+        let mut there = model.keys().map(|(key, _)| key).filter(|key| range.contains(key));
+        let first = there.next().cloned();
+        let last = there.next_back().cloned().or(first.clone());
+        first.zip(last).map(<[_; 2]>::from)
+    };
+    for (first, last) in keys.iter().zip(keys.iter().rev()) {
+        for range in [KeyRange::ALL, KeyRange::of_key(last), KeyRange::new(*first, *last)] {
+            prop_assert_eq!(reader.key_bounds(&range).unwrap(), of_model(&range));
+        }
+    }
     let (Some(last), middle) = (keys.last().copied(), keys[keys.len() / 2]) else { return Ok(()) };
     for lsn in [LSNS.start - 1, LSNS.start, LSNS.start + 7, LSNS.start + 500, u64::MAX] {
         let walks = [

@@ -43,6 +43,17 @@ impl<F: Copy> Memo<F> {
         *place.lock() = Some((object, facts));
         Ok(facts)
     }
+
+    /// Changes what is remembered of `object`, if anything is, into what `change` makes of it, and gives that.
+    pub(super) fn change(&self, object: ObjectTag, change: impl FnOnce(Option<F>) -> F) -> F {
+        let places = self.places.get_or_init(|| (0..PLACES).map(|_| Mutex::new(None)).collect());
+        let Some(place) = places.get(place_of(object)) else { return change(None) };
+        let mut place = place.lock();
+        let known = place.filter(|(there, _)| *there == object).map(|(_, facts)| facts);
+        let facts = change(known);
+        *place = Some((object, facts));
+        facts
+    }
 }
 
 fn place_of(object: ObjectTag) -> usize {
@@ -85,5 +96,7 @@ mod tests {
         assert!(found <= 1);
         assert_eq!(memo.get(object(2000), || Err("failed")), Err("failed"));
         assert_eq!(memo.get(object(2000), || Ok::<_, &str>(1)), Ok(1));
+        assert_eq!(memo.change(object(2000), |known| known.unwrap_or(0) + 1), 2);
+        assert_eq!(memo.change(object(3000), |known| known.unwrap_or(0) + 1), 1);
     }
 }

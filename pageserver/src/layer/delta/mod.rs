@@ -37,7 +37,21 @@ pub struct DeltaLayer {
     reader: LayerReader,
     segment_size: WalSegmentSize,
     facts: Memo<Facts>,
+    blocks: Memo<Blocks>,
 }
+
+/// Which blocks of an object a layer has versions of.
+#[derive(Clone, Copy)]
+enum Blocks {
+    /// It was asked so many times.
+    Asked(u8),
+    /// These, and perhaps not all in between; `None`: none at all.
+    Between(Option<(BlockNumber, BlockNumber)>),
+}
+
+/// Times that blocks of an object are looked for before it is found out which there are: that takes two blocks of
+/// the layer, which is more than it spares for a small relation.
+const ASKED_MAX: u8 = 8;
 
 /// What there is in a layer about an object as a whole.
 #[derive(Clone, Copy)]
@@ -68,7 +82,13 @@ impl DeltaLayer {
             true => reader.finishing(values::set_checksum),
             false => reader,
         };
-        Ok(DeltaLayer { path: path.to_owned(), reader, segment_size, facts: Memo::default() })
+        Ok(DeltaLayer {
+            path: path.to_owned(),
+            reader,
+            segment_size,
+            facts: Memo::default(),
+            blocks: Memo::default(),
+        })
     }
 
     /// The end of the last record before it.
@@ -159,6 +179,30 @@ impl DeltaLayer {
             };
             Ok(Facts { is_plain, cut, size })
         })
+    }
+
+    /// Whether the layer may have versions of the object's blocks.
+    fn blocks(&self, object: ObjectTag) -> Result<Blocks, LayerError> {
+        let blocks = self.blocks.change(object, |known| match known {
+            None => Blocks::Asked(1),
+            Some(Blocks::Asked(times)) => Blocks::Asked(times.saturating_add(1)),
+            Some(known) => known,
+        });
+        let Blocks::Asked(ASKED_MAX..) = blocks else { return Ok(blocks) };
+        let key = |block| LayerKey::Page(ObjectPage { object, block }).encode();
+        let mut behind = key(BlockNumber(u32::MAX));
+        behind.push(0);
+        let bounds = self.reader.key_bounds(&KeyRange::new(key(BlockNumber(0)), behind));
+        let bounds = bounds.map_err(|error| self.failed(error))?;
+        let block = |key: &[u8]| match key_of(&self.path, key)? {
+            LayerKey::Page(page) => Ok(page.block),
+            other => Err(self.senseless(other)),
+        };
+        let bounds = match bounds {
+            Some([first, last]) => Some((block(&first)?, block(&last)?)),
+            None => None,
+        };
+        Ok(self.blocks.change(object, |_| Blocks::Between(bounds)))
     }
 
     /// The size that an object was cut to.
@@ -254,6 +298,7 @@ impl Stretch for DeltaLayer {
             true => (facts.cut.into_iter().filter(|(lsn, _)| *lsn <= at).collect(), None),
             false => (self.cuts(object, *first, at)?, self.database_event(object, at)?),
         };
+        let blocks = self.blocks(object)?;
         let mut key = LayerKey::Page(ObjectPage { object, block: *first }).encode();
         let mut way = self.reader.walk();
         let mut runs = Runs::of(asked.blocks);
@@ -267,6 +312,11 @@ impl Stretch for DeltaLayer {
             let floor = event.map(|(lsn, _)| lsn).or(cut);
             let mut history =
                 PageHistory { versions: Vec::new(), foundation: Foundation::of(event, cut) };
+            if let Blocks::Between(bounds) = blocks
+                && bounds.is_none_or(|(first, last)| page.block < first || last < page.block)
+            {
+                return Ok(history);
+            }
             keys::set_block(&mut key, page.block);
             let versions = way.get(&key, at).map_err(|error| self.failed(error))?;
             self.versions_of(page, versions, floor, asked, &mut history)?;

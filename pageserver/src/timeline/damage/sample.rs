@@ -71,6 +71,16 @@ pub(crate) struct Sample {
 impl Sample {
     /// History begins `before_segment_end` bytes before the end of the segment number 1.
     pub fn new(before_segment_end: u64) -> Sample {
+        // What it takes to compute checksums is most of what it takes to make such pages.
+        Sample::begin(before_segment_end, false)
+    }
+
+    /// The same in a cluster whose pages have checksums.
+    pub fn with_checksums(before_segment_end: u64) -> Sample {
+        Sample::begin(before_segment_end, true)
+    }
+
+    fn begin(before_segment_end: u64, checksums: bool) -> Sample {
         // In memory where that can be had: with a file system that syncs, what is done thousands of
         // times here would take minutes.
         let in_memory = tempfile::tempdir_in("/dev/shm");
@@ -81,8 +91,9 @@ impl Sample {
         let prev = Lsn::new(start.as_u64() - 32);
         let checkpoint = CheckPoint { this_tli: 1, prev_tli: 1, ..CheckPoint::default() };
         control.set_shut_down(prev, checkpoint);
-        // What it takes to compute them is most of what it takes to make such pages.
-        control.data_checksum_version = 0;
+        if !checksums {
+            control.data_checksum_version = 0;
+        }
         for folder in ["wal", "layers"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
         }

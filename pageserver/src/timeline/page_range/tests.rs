@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use postgres_formats::wal::{RecordHeader, rmgr};
-use postgres_formats::{BLCKSZ, ForkNumber, Oid, PageImage, RelTag};
+use postgres_formats::{BLCKSZ, ForkNumber, Oid, PageImage, RelTag, page_checksum};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -279,4 +279,51 @@ fn many_pages_are_planned_as_each_by_itself() {
         println!("seed {seed}");
         history(seed);
     }
+}
+
+/// Wherever a page comes from: the record, a delta, an image, a delta that was merged, one page or many.
+#[test]
+fn pages_carry_the_checksum_that_postgresql_expects() {
+    let mut sample = Sample::with_checksums(1 << 19);
+    let rel = rel(5, 20_000);
+    for block in 0..20 {
+        write(&mut sample, rel, block, 7);
+    }
+    let options = LayerOptions { in_background: false, ..LayerOptions::default() };
+    let timeline = sample.open_with(options);
+    sample.give(&timeline);
+    let requests = |sample: &Sample| -> Vec<PageRequest> {
+        let lsn = sample.end();
+        (0..20).map(|block| PageRequest::rel(rel, BlockNumber(block), lsn)).collect()
+    };
+    let check = |sample: &Sample| {
+        timeline.maker.cache.remove_if(|_| true);
+        for _ in 0..2 {
+            let requests = requests(sample);
+            let pages = timeline.get_pages(&requests, Duration::ZERO);
+            for (page, request) in pages.into_iter().zip(&requests) {
+                let alone = timeline.get_page(*request, Duration::ZERO).unwrap();
+                assert_eq!(page_checksum::verify(&alone, request.page.block), Ok(()));
+                assert!(page.unwrap()[..] == alone[..]);
+            }
+        }
+    };
+    check(&sample);
+    let first = timeline.freeze().unwrap().end;
+    check(&sample);
+    for block in 5..10 {
+        write(&mut sample, rel, block, 9);
+    }
+    sample.give(&timeline);
+    timeline.freeze().unwrap();
+    check(&sample);
+    {
+        let deltas = timeline.history.read().layers().0;
+        let _reshaping = timeline.reshaping.lock();
+        assert!(timeline.merge(&deltas).unwrap());
+    }
+    check(&sample);
+    assert!(!timeline.make_image(first).unwrap(), "no delta ends there any more");
+    assert!(timeline.make_image(sample.end()).unwrap());
+    check(&sample);
 }
