@@ -16,6 +16,9 @@ pub const READ_CHUNK_BYTES: usize = 64 << 10;
 pub const READ_AHEAD_BYTES_MAX: usize = 1 << 20;
 /// How many bytes of output are gathered before they are written.
 pub const WRITE_BUFFER_BYTES: usize = 128 << 10;
+/// What the kernel is asked to hold of what a client on the same machine has not read, in bytes; it may allow
+/// less (`net.core.wmem_max`). Enough for a server to go on working while its client reads.
+pub const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// How much a client reads while the server does not take what it sends, in bytes. Beyond it the
 /// client only writes, so that the buffer stays bounded.
 pub const UNREAD_REPLIES_BYTES_MAX: usize = 64 << 20;

@@ -54,6 +54,10 @@ pub fn serve_connection(
     stop: &StopSignal,
 ) -> Result<(), ConnectionError> {
     let socket = Socket::from(stream.into());
+    if socket.local_addr().is_ok_and(|address| address.is_unix()) {
+        // The kernel's own choice of 200 KiB is a few pages. That of TCP grows by itself.
+        socket.set_send_buffer_size(limits::SEND_BUFFER_BYTES).map_err(ConnectionError::Io)?;
+    }
     let socket = WireSocket::new(socket, Some(stop.clone())).map_err(ConnectionError::Io)?;
     let socket = Arc::new(socket);
     let mut session = Session {
