@@ -113,7 +113,8 @@ fn others_take_over_what_a_dead_one_had() {
         assert!(is_heap_page(&pending.wait().unwrap(), block, 100), "block {block}");
     }
     assert_eq!((pool.stats().deaths, pool.stats().starts), (1, 2));
-    assert_eq!(redo_pids(dir.path()), pids[1..]);
+    // Beside it there may be a successor that is just finding out that it cannot start.
+    assert!(redo_pids(dir.path()).contains(&pids[1]));
 }
 
 #[test]
