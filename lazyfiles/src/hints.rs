@@ -100,6 +100,14 @@ impl Hints {
         self.unsent.take()
     }
 
+    /// Whether a page is one that was hinted at.
+    pub(crate) fn has(&self, object: Object, page: u32) -> bool {
+        let is_unsent = self.unsent.is_some_and(|(of, first, count)| {
+            of == object && page.checked_sub(first).is_some_and(|n| n < u32::from(count))
+        });
+        is_unsent || self.hints.iter().any(|hint| hint.covers(object, page))
+    }
+
     /// Whether so many pages more fit.
     fn has_room(&self, count: u16) -> bool {
         self.pages() + usize::from(count) <= self.pages_max
@@ -180,6 +188,7 @@ mod tests {
         let mut hints = Hints::new(64);
         assert_eq!(ask(&mut hints, 1, 10, 4), Admission::Ask(None));
         assert_eq!(hints.admit(REL, 13, 1), Admission::AskedUpTo(14));
+        assert!(hints.has(REL, 10) && !hints.has(REL, 9));
         assert_eq!(hints.take(REL, 12), Hinted::OnItsWay(1));
         assert_eq!(hints.take(REL, 14), Hinted::No);
         assert_eq!(hints.take(Object::Slru(SlruKind::Clog), 12), Hinted::No);
@@ -197,6 +206,7 @@ mod tests {
         let mut hints = Hints::new(100);
         assert_eq!(hints.admit(REL, 10, 1), Admission::Ask(None));
         assert_eq!(hints.admit(REL, 11, 2), Admission::AskedUpTo(13));
+        assert!(hints.has(REL, 12) && !hints.has(REL, 13));
         assert_eq!(hints.admit(REL, 12, 1), Admission::AskedUpTo(13));
         assert_eq!(hints.admit(REL, 14, 60), Admission::Ask(Some((REL, 10, 3))));
         hints.asked(1, REL, 10, 3);

@@ -15,9 +15,9 @@ use postgres_formats::BLCKSZ;
 use crate::errno::Errno;
 use crate::presence::{BootId, Map, PresenceError};
 use crate::range_lock::{self, RangeLock};
-use crate::read_ahead::{BLOCKS_PER_FETCH_MAX, ReadAhead};
+use crate::read_ahead::{BLOCKS_PER_FETCH_MAX, BLOCKS_PER_GROUP, ReadAhead};
 use crate::report;
-use crate::segment_file::SegmentFile;
+use crate::segment_file::{Object, SegmentFile};
 use crate::source::{FetchError, PageSource};
 
 const BLOCK_BYTES: u64 = BLCKSZ as u64;
@@ -71,7 +71,10 @@ impl LazyFile {
         if map.is_complete() {
             return Ok(None);
         }
-        let read_ahead = ReadAhead::new();
+        let read_ahead = ReadAhead::new(match file.object {
+            Object::Rel(_) => BLOCKS_PER_GROUP,
+            Object::Slru(_) => 1,
+        });
         let lazy = LazyFile { fd, writable, file, map, read_ahead, outside: None };
         // R5: a process may have been killed between truncating the file and saying so.
         if let Ok(blocks) = lazy.blocks_on_disk() {
@@ -110,12 +113,19 @@ impl LazyFile {
                 return Ok(());
             }
             let plan = self.read_ahead.miss(missing.start, missing.end - missing.start);
-            let run = self.map.first_absent_run(missing.start..plan.fetch);
+            let mut run = self.map.first_absent_run(missing.start..plan.fetch);
             if run.start != missing.start {
                 // Another process has just brought the block in.
                 continue;
             }
-            from = self.fetch(run, process)?;
+            let object = self.file.object;
+            if plan.around < run.start
+                && !process.source.is_hinted(object, self.in_object(run.start)?)
+            {
+                let present = (plan.around..run.start).rfind(|block| self.map.is_present(*block));
+                run.start = present.map_or(plan.around, |block| block + 1);
+            }
+            from = self.fetch(run, missing.start, process)?.max(missing.start);
             // What came may have been more or less than was planned.
             let ahead = plan.ahead.saturating_sub(plan.fetch);
             self.hint(from..from.saturating_add(ahead), process)?;
@@ -240,19 +250,20 @@ impl LazyFile {
                 return Ok(());
             }
             let end = run.end.min(run.start.saturating_add(BLOCKS_PER_FETCH_MAX));
-            self.fetch(run.start..end, process)?;
+            self.fetch(run.start..end, run.start, process)?;
         }
     }
 
     /// Gets pages from the beginning of `run` on, which the caller has seen absent, and brings them
-    /// in. Gives the block up to which it came, within or beyond the run.
-    fn fetch(&self, run: Range<u32>, process: &mut Process<'_>) -> Result<u32, Errno> {
+    /// in; only `needed` if not all of them are there. Gives the block up to which it came, within or
+    /// beyond the run.
+    fn fetch(&self, run: Range<u32>, needed: u32, process: &mut Process<'_>) -> Result<u32, Errno> {
         let first = self.in_object(run.start)?;
         // R1: no lock is held while another process is waited for.
         let count = u16::try_from(run.end - run.start).map_err(|_| Errno(libc::EIO))?;
         let pages = match process.source.pages(self.file.object, first, count) {
             Err(FetchError::NotThere(_)) if count > 1 => {
-                return self.fetch(run.start..run.start.saturating_add(1), process);
+                return self.fetch(needed..needed.saturating_add(1), needed, process);
             }
             Err(FetchError::NotThere(message)) => {
                 self.without_page(run.start, &message, process)?

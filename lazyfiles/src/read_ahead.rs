@@ -6,6 +6,10 @@
 //! that follows two long ones is taken to become as long as the shorter and no longer, until it does:
 //! the processes of a parallel scan take turns at pieces of a table, and what is behind a piece is
 //! another's, though now and then one gets two pieces in a row.
+//!
+//! A miss that continues nothing fetches the few blocks around it, if the file is a relation's: the page
+//! server keeps so many pages compressed together, and to have them costs it and the way here hardly more
+//! than one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,6 +22,10 @@ const FETCHES_AHEAD: u32 = 3;
 /// The most pages that are under way to a process, or in its memory, before anybody waits for them.
 pub const BLOCKS_AHEAD_MAX: u32 = (FETCHES_AHEAD + 1) * BLOCKS_PER_FETCH_MAX;
 
+/// As many pages as there are in a compressed block of a layer (32 KiB): the first miss of a run fetches
+/// the blocks of its group of so many.
+pub const BLOCKS_PER_GROUP: u32 = 4;
+
 /// From the second miss of a run on so many blocks are fetched at least.
 const WINDOW_MIN: u32 = 4;
 
@@ -27,19 +35,23 @@ const RUN_LONG: u32 = 16;
 /// The reads of one open file. A round trip costs far more than a page.
 #[derive(Debug)]
 pub struct ReadAhead {
+    /// The first miss of a run fetches a group of so many blocks.
+    group: u32,
     /// The first block of the present run.
     start: AtomicU32,
     /// The block after the last that was read.
     next: AtomicU32,
     /// Length of the run before, and of the one before that.
     before: [AtomicU32; 2],
-    /// How many blocks the last fetch within the present run asked for; 0 before the first.
+    /// How many blocks the last fetch within the present run was to ask for; 0 before the first.
     window: AtomicU32,
 }
 
-/// What to fetch, as ends of ranges of blocks.
+/// What to fetch, as a block and ends of ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plan {
+    /// From here on, at the earliest, at the latest from the missed block.
+    pub around: u32,
     /// Up to here now.
     pub fetch: u32,
     /// Up to here before long.
@@ -47,9 +59,10 @@ pub struct Plan {
 }
 
 impl ReadAhead {
-    /// Nothing read yet.
-    pub fn new() -> ReadAhead {
+    /// Nothing read yet. The first miss of a run is to fetch a group of `group` blocks, at least 1.
+    pub fn new(group: u32) -> ReadAhead {
         ReadAhead {
+            group: group.max(1),
             start: AtomicU32::new(0),
             next: AtomicU32::new(u32::MAX),
             before: [AtomicU32::new(0), AtomicU32::new(0)],
@@ -82,22 +95,18 @@ impl ReadAhead {
         let is_like_before = expected >= RUN_LONG && missed.saturating_sub(start) < expected;
         let window = match self.window.load(Ordering::Relaxed) {
             _ if is_like_before => 0,
-            0 if missed == start => 1,
+            0 if missed == start => self.group,
             last => (last * 2).clamp(WINDOW_MIN, BLOCKS_PER_FETCH_MAX),
         };
         let needed_end = missed.saturating_add(needed.min(BLOCKS_PER_FETCH_MAX));
         let bound = if is_like_before { start.saturating_add(expected) } else { u32::MAX };
         let now = if is_like_before { BLOCKS_PER_FETCH_MAX } else { window };
-        let fetch = missed.saturating_add(now).min(bound).max(needed_end);
+        let is_first = missed == start && !is_like_before;
+        let around = if is_first { missed - missed % self.group } else { missed };
+        let fetch = around.saturating_add(now).min(bound).max(needed_end);
         self.window.store(window, Ordering::Relaxed);
         let ahead = if now < BLOCKS_PER_FETCH_MAX { 0 } else { now * FETCHES_AHEAD };
-        Plan { fetch, ahead: fetch.saturating_add(ahead).min(bound).max(fetch) }
-    }
-}
-
-impl Default for ReadAhead {
-    fn default() -> ReadAhead {
-        ReadAhead::new()
+        Plan { around, fetch, ahead: fetch.saturating_add(ahead).min(bound).max(fetch) }
     }
 }
 
@@ -123,22 +132,24 @@ mod tests {
 
     #[test]
     fn a_run_widens_the_window() {
-        let ahead = ReadAhead::new();
-        let growing = [(1, 0), (4, 0), (8, 0), (16, 0), (32, 0), (64, 192), (64, 192)];
+        let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
+        let growing = [(4, 0), (8, 0), (16, 0), (32, 0), (64, 192), (64, 192)];
         assert_eq!(scan(&ahead, 100..280), growing);
+        let ahead = ReadAhead::new(1);
+        assert_eq!(scan(&ahead, 100..120), [(1, 0), (4, 0), (8, 0), (16, 0)]);
         // At another place it begins anew.
-        let ahead = ReadAhead::new();
-        for block in [7, 300, 20, 21, 5] {
+        let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
+        for (block, around, fetch) in [(7, 4, 8), (300, 300, 304), (22, 20, 24), (23, 23, 31)] {
             ahead.read(block, block + 1);
-            assert_eq!(ahead.miss(block, 1).fetch, block + if block == 21 { 4 } else { 1 });
+            assert_eq!(ahead.miss(block, 1), Plan { around, fetch, ahead: fetch });
         }
     }
 
     #[test]
     fn present_blocks_are_part_of_a_run() {
-        let ahead = ReadAhead::new();
+        let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
         (0..30).for_each(|block| ahead.read(block, block + 1));
-        assert_eq!(ahead.miss(29, 1).fetch, 29 + WINDOW_MIN);
+        assert_eq!(ahead.miss(29, 1), Plan { around: 29, fetch: 33, ahead: 33 });
         ahead.read(29, 30);
         ahead.read(30, 31);
         assert_eq!(ahead.miss(30, 1).fetch, 30 + 2 * WINDOW_MIN);
@@ -146,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_run_is_taken_to_be_like_the_one_before() {
-        let ahead = ReadAhead::new();
+        let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
         // Pieces of 128 blocks, of which every third is ours.
         scan(&ahead, 0..128);
         scan(&ahead, 384..512);
@@ -158,14 +169,14 @@ mod tests {
         assert_eq!(scan(&ahead, 3000..3128), [(64, 64), (64, 0)]);
         // A short one is not what others are measured by.
         assert_eq!(scan(&ahead, 5..6), [(64, 64)]);
-        assert_eq!(scan(&ahead, 90..91), [(1, 0)]);
+        assert_eq!(scan(&ahead, 90..91), [(2, 0)]);
     }
 
     #[test]
     fn what_is_needed_is_fetched_within_bounds() {
-        let ahead = ReadAhead::new();
+        let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
         ahead.read(5, 13);
-        assert_eq!(ahead.miss(5, 8), Plan { fetch: 13, ahead: 13 });
+        assert_eq!(ahead.miss(5, 8), Plan { around: 4, fetch: 13, ahead: 13 });
         ahead.read(40, 1040);
         assert_eq!(ahead.miss(40, 1000).fetch, 40 + BLOCKS_PER_FETCH_MAX);
         ahead.read(u32::MAX - 1, u32::MAX);

@@ -402,6 +402,10 @@ impl PageSource for RemotePages {
         first.saturating_add(u32::from(count))
     }
 
+    fn is_hinted(&self, object: Object, page: u32) -> bool {
+        self.connection.as_ref().is_some_and(|link| link.hints.has(object, page))
+    }
+
     fn send_hints(&mut self) {
         let Some(link) = &mut self.connection else { return };
         let sent = match link.hints.unsent() {

@@ -41,6 +41,9 @@ pub trait PageSource {
     /// the page up to which they are asked for, now or by a hint before; `first` if there is no room.
     fn hint(&mut self, object: Object, first: u32, count: u16) -> u32;
 
+    /// Whether a page has been asked for by a hint, so that it is here or on its way.
+    fn is_hinted(&self, object: Object, page: u32) -> bool;
+
     /// Lets hints leave that are kept back so that several leave together. They leave by themselves when
     /// there are some more, or when somebody waits for a page.
     fn send_hints(&mut self);

@@ -107,6 +107,10 @@ impl PageSource for Server<'_> {
         first
     }
 
+    fn is_hinted(&self, _: Object, _: u32) -> bool {
+        false
+    }
+
     fn send_hints(&mut self) {}
 }
 
@@ -120,6 +124,10 @@ impl PageSource for Held {
 
     fn hint(&mut self, _: Object, first: u32, _: u16) -> u32 {
         first
+    }
+
+    fn is_hinted(&self, _: Object, _: u32) -> bool {
+        false
     }
 
     fn send_hints(&mut self) {}

@@ -46,6 +46,10 @@ impl PageSource for FakeServer {
         first + u32::from(count)
     }
 
+    fn is_hinted(&self, _: Object, _: u32) -> bool {
+        false
+    }
+
     fn send_hints(&mut self) {}
 }
 

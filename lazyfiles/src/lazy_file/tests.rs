@@ -50,6 +50,10 @@ impl PageSource for FakeServer {
         first + u32::from(count)
     }
 
+    fn is_hinted(&self, _: Object, _: u32) -> bool {
+        false
+    }
+
     fn send_hints(&mut self) {}
 }
 
@@ -125,13 +129,55 @@ impl Opened {
 fn absent_blocks_are_fetched_once() {
     let (stub, mut server) = (Stub::new(200), FakeServer::new());
     for writable in [true, false] {
-        assert_eq!(stub.open(writable).read(&mut server, 7..8), [107]);
+        assert_eq!(stub.open(writable).read(&mut server, 6..7), [106]);
     }
-    assert_eq!(server.fetched, [(7, 1)]);
+    // With its neighbours.
+    assert_eq!(server.fetched, [(4, 4)]);
     let expected: Vec<u8> = (0..10).map(base_byte).collect();
     assert_eq!(stub.open(false).read(&mut server, 0..10), expected);
-    // Block 7 was there; after it comes read-ahead, for one after the other is read.
-    assert_eq!(server.fetched, [(7, 1), (0, 7), (8, 4)]);
+    // Those that were there already are left out; after them comes read-ahead.
+    assert_eq!(server.fetched, [(4, 4), (0, 4), (8, 8)]);
+}
+
+#[test]
+fn neighbours_that_are_present_or_not_there_are_left_out() {
+    let (stub, mut server) = (Stub::new(20), FakeServer::new());
+    let opened = stub.open(true);
+    opened.write(&mut server, 5, 1);
+    opened.write(&mut server, 11, 1);
+    assert_eq!(opened.read(&mut server, 7..8), [107]);
+    assert_eq!(opened.read(&mut server, 9..10), [109]);
+    assert_eq!(server.fetched, [(6, 2), (8, 3)]);
+}
+
+#[test]
+fn only_the_page_that_is_read_must_be_there() {
+    struct Later;
+    impl PageSource for Later {
+        fn pages(&mut self, _: Object, first: u32, count: u16) -> Result<Bytes, FetchError> {
+            match first {
+                0..2 => Err(FetchError::NotThere("gone".to_owned())),
+                _ => Ok(vec![base_byte(first); usize::from(count) * BLCKSZ].into()),
+            }
+        }
+
+        fn hint(&mut self, _: Object, first: u32, _: u16) -> u32 {
+            first
+        }
+
+        fn is_hinted(&self, _: Object, _: u32) -> bool {
+            false
+        }
+
+        fn send_hints(&mut self) {}
+    }
+    let stub = Stub::new(20);
+    let opened = stub.open(true);
+    let mut process = Process { durability: DURABLE, in_recovery: false, source: &mut Later };
+    assert!(!opened.lazy.is_ready_to_read(2 * BLOCK_BYTES, BLCKSZ));
+    opened.lazy.before_read(2 * BLOCK_BYTES, BLCKSZ, &mut process).unwrap();
+    assert!(opened.lazy.map.is_present(2));
+    assert!(!opened.lazy.map.is_present(1));
 }
 
 #[test]
@@ -141,9 +187,9 @@ fn a_sequential_read_asks_ahead() {
     for block in 0..200 {
         assert_eq!(opened.read(&mut server, block..block + 1), [base_byte(block)]);
     }
-    let growing = [(0, 1), (1, 4), (5, 8), (13, 16), (29, 32), (61, 64), (125, 64), (189, 11)];
+    let growing = [(0, 4), (4, 8), (12, 16), (28, 32), (60, 64), (124, 64), (188, 12)];
     assert_eq!(server.fetched, growing);
-    assert_eq!(server.hinted, [(125, 64), (189, 11), (189, 11)]);
+    assert_eq!(server.hinted, [(124, 64), (188, 12), (188, 12)]);
 }
 
 #[test]
@@ -160,8 +206,8 @@ fn a_hint_concerns_absent_blocks() {
 #[test]
 fn a_segment_knows_its_place() {
     let (stub, mut server) = (Stub::of_segment("base/5/16384.2", 10), FakeServer::new());
-    stub.open(true).read(&mut server, 3..4);
-    assert_eq!(server.fetched, [(2 * BLOCKS_PER_SEGMENT + 3, 1)]);
+    stub.open(true).read(&mut server, 8..9);
+    assert_eq!(server.fetched, [(2 * BLOCKS_PER_SEGMENT + 8, 2)]);
     let (stub, mut server) = (Stub::of_segment("pg_xact/000B", 32), FakeServer::new());
     stub.open(true).read(&mut server, 3..4);
     assert_eq!(server.fetched, [(11 * 32 + 3, 1)]);
@@ -265,6 +311,10 @@ fn a_failed_fetch_leaves_the_block_absent() {
             first
         }
 
+        fn is_hinted(&self, _: Object, _: u32) -> bool {
+            false
+        }
+
         fn send_hints(&mut self) {}
     }
     let (stub, mut server) = (Stub::new(20), FakeServer::new());
@@ -336,6 +386,10 @@ impl PageSource for Shorter {
 
     fn hint(&mut self, _: Object, first: u32, _: u16) -> u32 {
         first
+    }
+
+    fn is_hinted(&self, _: Object, _: u32) -> bool {
+        false
     }
 
     fn send_hints(&mut self) {}
