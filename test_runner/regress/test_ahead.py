@@ -1,4 +1,4 @@
-"""Pages that the page server makes before anybody asks for them."""
+"""When redo processes make pages: ahead of demand, and not where an image answers."""
 
 from pathlib import Path
 
@@ -41,3 +41,22 @@ def test_a_page_that_changes_on_is_ready(fresh: Path, cli: Cli) -> None:
         repo.restart()
         assert main.get_page(*rel, 0, lsn=lsn) == page
         assert status(cli, "redo_records") > ROUND
+
+
+def test_an_image_needs_no_redo(main: zenith.Branch, cli: Cli) -> None:
+    with main.compute() as pg:
+        # Whoever reads rows first marks them, which may be logged as well.
+        rows = "insert into t select generate_series(1, 100);\nselect count(*) from t;\n"
+        # The first change of a page behind a checkpoint is logged with the page.
+        change = "checkpoint;\nupdate t set n = 0 where n = 50;\n"
+        postgres.script(pg.dsn, "create table t (n int);\n" + rows + change)
+        path = pg.psql("select pg_relation_filepath('t')").split("/")
+        lsn = postgres.received_lsn(pg)
+        postgres.script(pg.dsn, "update t set n = 1 where n = 51;\n")
+        later = postgres.received_lsn(pg)
+    rel = (1663, int(path[1]), int(path[2]))
+    before = status(cli, "redo_pages")
+    image = main.get_page(*rel, 0, lsn=lsn)
+    assert status(cli, "redo_pages") == before
+    assert main.get_page(*rel, 0, lsn=later) != image
+    assert status(cli, "redo_pages") == before + 1
