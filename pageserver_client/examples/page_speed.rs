@@ -20,6 +20,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Rounds of each kind.
 const ROUNDS: u32 = 9;
+/// How often all pages are asked for before anything is measured.
+const WARM_PASSES: usize = 4;
 /// Pages asked for one by one in a round.
 const SINGLES: u32 = 2000;
 /// Batches in a round, how many requests each has, and how many pages each of those.
@@ -60,13 +62,17 @@ impl Pages {
         Ok(median(taken))
     }
 
-    /// Asks for all of them, so that they are in memory.
+    /// Asks for all of them, more than once, so that they are in memory rather than what was wanted earlier.
     fn warm(&mut self) -> Result<()> {
-        for first in (0..self.blocks).step_by(PAGES as usize) {
+        for first in (0..self.blocks).step_by(PAGES as usize).cycle().take(self.warm_requests()) {
             let count = PAGES.min(self.blocks - first) as u16;
             self.client.get_pages(self.rel, BlockNumber(first), count, self.lsn)?;
         }
         Ok(())
+    }
+
+    fn warm_requests(&self) -> usize {
+        WARM_PASSES * self.blocks.div_ceil(PAGES) as usize
     }
 
     /// Nanoseconds that all batches took.
