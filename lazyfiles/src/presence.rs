@@ -285,11 +285,19 @@ impl Map {
     /// The first absent blocks in `range` that stand together, empty if all are present.
     pub fn first_absent_run(&self, range: Range<u32>) -> Range<u32> {
         let end = range.end.min(self.limit());
-        let first = self.next(range.start, end, |bits| !bits);
-        if first >= end {
-            return range.end..range.end;
+        let mut from = range.start;
+        loop {
+            let first = self.next(from, end, |bits| !bits);
+            if first >= end {
+                return range.end..range.end;
+            }
+            let last = self.next(first, end, |bits| bits);
+            if last > first {
+                return first..last;
+            }
+            // Another process has brought it in between the two looks; there may be more behind it.
+            from = first + 1;
         }
-        first..self.next(first, end, |bits| bits)
     }
 
     /// The first block from `from` on whose bit `wanted` sets in a word, `end` if there is none before.
