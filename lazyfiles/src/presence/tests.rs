@@ -75,6 +75,25 @@ fn bits_are_shared_and_runs_are_found() {
     assert!(map.is_present(50));
 }
 
+/// Bug: a block that became present between two looks gave an empty run in the middle of the range, which readers
+/// asked the page server for, or took for the end.
+#[test]
+fn a_run_is_empty_only_at_the_end() {
+    const BLOCKS: u32 = 100_000;
+    let (_dir, path) = make(BLOCKS);
+    let (map, other) = (open(&path, BOOT), open(&path, BOOT));
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..BLOCKS).for_each(|block| other.mark_present(block..block + 1)));
+        loop {
+            let run = map.first_absent_run(0..BLOCKS);
+            assert!(!run.is_empty() || run.start == BLOCKS, "{run:?}");
+            if run.is_empty() {
+                break;
+            }
+        }
+    });
+}
+
 #[test]
 fn a_power_loss_takes_back_what_was_not_persisted() {
     let (_dir, path) = make(200);
