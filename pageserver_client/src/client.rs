@@ -105,7 +105,8 @@ impl PageClient {
             None => format!("pagestream {timeline}"),
             Some(generation) => format!("pagestream {timeline} {generation}"),
         };
-        let stream = connection.copy_both(&command)?;
+        let mut stream = connection.copy_both(&command)?;
+        stream.linger();
         Ok(PageClient { stream, timeouts, next_id: 1, early: VecDeque::new() })
     }
 

@@ -1,12 +1,13 @@
 //! Messages as they come out of a socket: one type byte, a length word, the body.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::error::ConnectionError;
 use crate::limits;
+use crate::linger::Linger;
 use crate::socket::{Deadline, WireSocket};
 
 /// Type byte and length word, in bytes.
@@ -44,11 +45,23 @@ pub(crate) struct FrameReader {
     buffer: BytesMut,
     frame_bytes_max: usize,
     at_end: bool,
+    linger: Linger,
 }
 
 impl FrameReader {
     pub(crate) fn new(socket: Arc<WireSocket>, frame_bytes_max: usize) -> FrameReader {
-        FrameReader { socket, buffer: BytesMut::new(), frame_bytes_max, at_end: false }
+        FrameReader {
+            socket,
+            buffer: BytesMut::new(),
+            frame_bytes_max,
+            at_end: false,
+            linger: Linger::default(),
+        }
+    }
+
+    /// From now on looks for more for a moment before it sleeps, where the peer has been quick.
+    pub(crate) fn linger(&mut self) {
+        self.linger.switch_on();
     }
 
     /// Bytes received and not yet taken.
@@ -126,9 +139,21 @@ impl FrameReader {
                 Some(timeout) if !self.buffer.is_empty() => Deadline::after(timeout),
                 _ => idle,
             };
+            if !deadline.is_over() && self.look_for_more()? {
+                continue;
+            }
+            let began = Instant::now();
             self.socket.wait(true, false, deadline, doing)?;
+            self.linger.waited(began.elapsed());
             self.fill()?;
         }
+    }
+
+    fn look_for_more(&mut self) -> Result<bool, ConnectionError> {
+        let mut linger = std::mem::take(&mut self.linger);
+        let found = linger.look(|| self.fill());
+        self.linger = linger;
+        found
     }
 
     /// Exactly `count` bytes, for the startup packet, which has no type byte.

@@ -4,6 +4,7 @@
 mod error;
 mod frame;
 pub mod limits;
+mod linger;
 mod socket;
 mod sqlstate;
 mod stop;

@@ -58,6 +58,7 @@ pub(super) fn serve(
     copy: &mut CopyBoth<'_>,
 ) -> Result<(), QueryError> {
     let mut stream = PageStream { timeline, compute, reading, lsn_timeout, counts, log, copy };
+    stream.copy.linger();
     while let Some(first) = stream.copy.recv()? {
         let batch = stream.gather(first)?;
         stream.answer(batch)?;

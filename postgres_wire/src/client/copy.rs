@@ -129,6 +129,12 @@ impl ClientCopyBoth {
         }
     }
 
+    /// Before it sleeps, looks for more for a moment from now on, if the server has been quick: for those
+    /// that ask for one thing after the other.
+    pub fn linger(&mut self) {
+        self.connection.reader().linger();
+    }
+
     /// The next message; `None` once the server has ended its side. Flushes before it waits, for as
     /// long as `Timeouts::read` says.
     pub fn recv(&mut self) -> Result<Option<Bytes>, ClientError> {

@@ -137,6 +137,12 @@ impl<'a> CopyBoth<'a> {
         self.reader.recv()
     }
 
+    /// Before it sleeps, looks for more for a moment from now on, if the client has been quick: for clients
+    /// that ask for one thing after the other.
+    pub fn linger(&mut self) {
+        self.reader.reader.linger();
+    }
+
     /// The next message if all of it has been read from the socket already; never waits and makes
     /// no system call. `None` says nothing about what comes later.
     pub fn try_recv_buffered(&mut self) -> Option<Bytes> {
