@@ -6,7 +6,8 @@
 //! sender that has just been woken up sleeps a little before it waits again. Whoever commits meanwhile
 //! finds its latch set already and sends no signal either (`SetLatch`).
 //!
-//! A WAL sender that waits because its socket is full has been held up already, and sleeps no more.
+//! One that was woken up by its socket, which has room again or something to read, sleeps no more: it may have
+//! been held up already, or be asked something.
 
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,7 @@ impl Rest {
         EVERY.checked_sub(since).filter(|left| !left.is_zero())
     }
 
-    /// A wait has ended: `by_latch` if by something to be read, which the latch is, and not by room to
-    /// send or by time.
+    /// A wait has ended: `by_latch` if by nothing else, such as the socket or time.
     pub fn woken(&mut self, by_latch: bool, now: Instant) {
         self.woken = by_latch.then_some(now);
     }
@@ -53,6 +53,6 @@ mod tests {
         assert_eq!(rest.before_wait(now + EVERY), None);
         assert_eq!(rest.before_wait(now + 3 * EVERY), None);
         rest.woken(false, now);
-        assert_eq!(rest.before_wait(now), None, "it was held up by its socket");
+        assert_eq!(rest.before_wait(now), None, "it was held up, or asked something");
     }
 }

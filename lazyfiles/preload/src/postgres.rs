@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use lazyfiles_core::lazy_file::Durability;
+use libc::epoll_event;
 
 /// One variable's address, null until looked up or if there is no such variable.
 struct Variable {
@@ -107,6 +108,27 @@ pub(crate) fn is_in_recovery() -> bool {
 /// Whether this process sends WAL to the page server, and no commit waits for that.
 pub(crate) fn sends_wal_that_nobody_waits_for() -> bool {
     AM_WALSENDER.is_true(false) && CLIENT_NAME.is(PAGE_SERVER) && SYNCHRONOUS_STANDBYS.is(c"")
+}
+
+/// The beginning of a `WaitEvent` (`latch.h`).
+#[repr(C)]
+struct WaitEvent {
+    _pos: c_int,
+    /// What is waited for.
+    events: u32,
+}
+
+/// `latch.h`.
+const WL_LATCH_SET: u32 = 1 << 0;
+
+/// Whether that is what the server's `epoll_wait` (`latch.c`) gives when its latch was set.
+pub(crate) fn is_latch_set(event: &epoll_event) -> bool {
+    let waited_for = event.u64 as *const WaitEvent;
+    // SAFETY: the server's only waits by epoll are those of `WaitEventSetWaitBlock`, which has put the
+    // address of one of the set's `WaitEvent`s there; the set lives as long as the wait.
+    let waited_for = unsafe { waited_for.as_ref() };
+    event.events == libc::EPOLLIN as u32
+        && waited_for.is_some_and(|waited_for| waited_for.events & WL_LATCH_SET != 0)
 }
 
 /// Whether this process has been asked to stop what it does, and may.

@@ -30,12 +30,8 @@ pub(crate) fn epoll_wait<'e>(
         }
     });
     let found = real();
-    let is_read = |event: &epoll_event| {
-        let events = event.events;
-        events == libc::EPOLLIN as u32
-    };
-    let by_latch =
-        usize::try_from(found).is_ok_and(|count| count > 0 && events(count).iter().all(is_read));
+    let by_latch = usize::try_from(found)
+        .is_ok_and(|count| count > 0 && events(count).iter().all(postgres::is_latch_set));
     let _ = REST.try_with(|rest| rest.borrow_mut().woken(by_latch, Instant::now()));
     found
 }
