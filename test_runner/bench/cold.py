@@ -15,7 +15,8 @@ TURNS = 5
 LONG_TURNS = 3
 # Of pgbench_accounts, for each unit of scale.
 BYTES = 13_430_000
-SCAN = "select count(*) from pgbench_accounts"
+# Of the table: its index would answer with a fifth of the bytes.
+SCAN = "set enable_indexonlyscan = off; select count(*) from pgbench_accounts"
 
 
 def measure(bench: Bench) -> list[Row]:
