@@ -1,5 +1,7 @@
 //! A timeline whose WAL is made here, small enough to be damaged in every byte.
 
+mod records;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::page_maker::PageMaker;
 use crate::timeline::error::TimelineError;
 use crate::timeline::manifest::{Ancestor, Layered, Manifest, Origin};
 use crate::timeline::{PageRequest, Timeline};
+
+pub(crate) use records::words;
 
 pub(crate) const SEGMENT_BYTES: u32 = 1 << 20;
 const XLOG_FPI: u8 = 0xB0;
@@ -109,17 +113,10 @@ impl Sample {
         Sample { dir, id, start, state, maker, writer, ends: Vec::new() }
     }
 
-    fn push(&mut self, (_, end): (Lsn, Lsn)) -> Lsn {
-        let end = end.normalized(origin(1, 7).seg_size);
-        self.ends.push(end);
-        end
-    }
-
     /// Block 0 of the relation becomes a page of which `len` bytes are `content`.
     pub fn write_page(&mut self, content: u8, len: u16) -> Lsn {
         let body = page_image(content, len);
-        let place = self.writer.append(header(rmgr::XLOG, XLOG_FPI), &body);
-        self.push(place)
+        self.add(rmgr::XLOG, XLOG_FPI, &body)
     }
 
     /// A change of block 0 that only a redo process can apply.
@@ -130,8 +127,7 @@ impl Sample {
         for number in [rel.spc.0, rel.db.0, rel.rel.0, 0] {
             body.extend_from_slice(&number.to_le_bytes());
         }
-        let place = self.writer.append(header(rmgr::GENERIC, 0), &body);
-        self.push(place)
+        self.add(rmgr::GENERIC, 0, &body)
     }
 
     /// What another server writes that goes on at `start`, behind the record that begins at `prev`.
@@ -148,20 +144,17 @@ impl Sample {
         let mut body = vec![254];
         body.extend_from_slice(&(data as u32).to_le_bytes());
         body.resize(5 + data, 0xA5);
-        let place = self.writer.append(header(rmgr::XLOG, XLOG_NOOP), &body);
-        self.push(place)
+        self.add(rmgr::XLOG, XLOG_NOOP, &body)
     }
 
     /// A record that is intact and cannot be made sense of.
     pub fn write_nonsense(&mut self) -> Lsn {
-        let place = self.writer.append(header(rmgr::SMGR, XLOG_SMGR_TRUNCATE), &[255, 1, 0]);
-        self.push(place)
+        self.add(rmgr::SMGR, XLOG_SMGR_TRUNCATE, &[255, 1, 0])
     }
 
     /// A record that says nothing.
     pub fn write_empty(&mut self, rmid: u8, info: u8) -> Lsn {
-        let place = self.writer.append(header(rmid, info), &[255, 1, 0]);
-        self.push(place)
+        self.add(rmid, info, &[255, 1, 0])
     }
 
     /// The WAL from `from` on.

@@ -4,14 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use postgres_formats::free_space_map::{locate, slots};
-use postgres_formats::wal::{RecordHeader, rmgr};
-use postgres_formats::{BLCKSZ, Oid, RelTag};
+use postgres_formats::{Oid, RelTag};
 
 use super::*;
-use crate::timeline::damage::sample::{Sample, origin};
+use crate::timeline::damage::sample::Sample;
 
-const XLOG_FPI: u8 = 0xB0;
-const TRUNCATE_ALL: u32 = 7;
 /// Of the two tables: one over the end of a page of its map, with nothing written there but at its ends.
 const SMALL: RelFileLocator = table(20_000);
 const LARGE: RelFileLocator = table(20_001);
@@ -27,45 +24,6 @@ fn heap_page(room: u16) -> PageImage {
     page.init_header();
     page[14..16].copy_from_slice(&(24 + 4 + room).to_le_bytes());
     page
-}
-
-/// Adds a record; gives where the next begins.
-fn add(sample: &mut Sample, rmid: u8, info: u8, body: &[u8]) -> Lsn {
-    let header = RecordHeader { tot_len: 0, xid: 700, prev: Lsn::INVALID, info, rmid, crc: 0 };
-    let (_, end) = sample.writer.append(header, body);
-    let end = end.normalized(origin(1, 7).seg_size);
-    sample.ends.push(end);
-    end
-}
-
-fn write(sample: &mut Sample, rel: RelTag, block: u32, page: &PageImage) -> Lsn {
-    const HAS_IMAGE: u8 = 0x10;
-    const APPLIES: u8 = 2;
-    let mut body = vec![0, rel.fork as u8 | HAS_IMAGE, 0, 0];
-    body.extend((BLCKSZ as u16).to_le_bytes());
-    body.extend([0, 0, APPLIES]);
-    for number in [rel.spc.0, rel.db.0, rel.rel.0, block] {
-        body.extend(number.to_le_bytes());
-    }
-    body.extend(&page[..]);
-    add(sample, rmgr::XLOG, XLOG_FPI, &body)
-}
-
-fn truncate(sample: &mut Sample, rel: RelFileLocator, pages: u32) -> Lsn {
-    let data = [pages, rel.spc.0, rel.db.0, rel.rel.0, TRUNCATE_ALL].map(u32::to_le_bytes).concat();
-    let body = [&[255, data.len() as u8][..], &data].concat();
-    add(sample, rmgr::SMGR, rmgr::smgr::TRUNCATE, &body)
-}
-
-fn drop_relation(sample: &mut Sample, rel: RelFileLocator) -> Lsn {
-    const HAS_INFO: u8 = 0x80;
-    const DROPS_RELATIONS: u32 = 4;
-    let mut data = 1i64.to_le_bytes().to_vec();
-    for number in [DROPS_RELATIONS, 1, rel.spc.0, rel.db.0, rel.rel.0] {
-        data.extend(number.to_le_bytes());
-    }
-    let body = [&[255, data.len() as u8][..], &data].concat();
-    add(sample, rmgr::XACT, rmgr::xact::COMMIT | HAS_INFO, &body)
 }
 
 fn main_fork(table: RelFileLocator) -> RelTag {
@@ -99,10 +57,10 @@ fn map_size(timeline: &Timeline, table: RelFileLocator, lsn: Lsn) -> Option<u32>
 fn begin() -> (Sample, Arc<Timeline>, Lsn) {
     let mut sample = Sample::new(1 << 19);
     for (block, room) in [(0, 320), (1, 0), (2, 640), (3, 960), (5, 1280)] {
-        write(&mut sample, main_fork(SMALL), block, &heap_page(room));
+        sample.write_block(main_fork(SMALL), block, &heap_page(room));
     }
-    write(&mut sample, main_fork(LARGE), 0, &heap_page(64));
-    let begun = write(&mut sample, main_fork(LARGE), LARGE_PAGES - 1, &heap_page(96));
+    sample.write_block(main_fork(LARGE), 0, &heap_page(64));
+    let begun = sample.write_block(main_fork(LARGE), LARGE_PAGES - 1, &heap_page(96));
     let timeline = sample.open();
     sample.give(&timeline);
     timeline.freeze().unwrap();
@@ -129,10 +87,10 @@ fn an_image_has_maps_and_nothing_before_it() {
 #[test]
 fn nothing_leads_behind_a_table_that_was_cut() {
     let (mut sample, timeline, begun) = begin();
-    let cut = truncate(&mut sample, SMALL, 3);
-    let grown = write(&mut sample, main_fork(SMALL), 4, &heap_page(0));
-    let dropped = drop_relation(&mut sample, SMALL);
-    let anew = write(&mut sample, main_fork(SMALL), 0, &heap_page(0));
+    let cut = sample.truncate(SMALL, 3);
+    let grown = sample.write_block(main_fork(SMALL), 4, &heap_page(0));
+    let dropped = sample.drop_relation(SMALL);
+    let anew = sample.write_block(main_fork(SMALL), 0, &heap_page(0));
     sample.give(&timeline);
     let branch = sample.open_branch(&timeline, cut, 2);
     let nested = sample.open_branch(&branch, cut, 3);
@@ -161,13 +119,13 @@ fn nothing_leads_behind_a_table_that_was_cut() {
 fn an_image_of_a_page_in_the_wal_counts_if_it_is_later() {
     let (mut sample, timeline, begun) = begin();
     // Now it is known that there are no maps.
-    truncate(&mut sample, SMALL, 100);
-    truncate(&mut sample, LARGE, LARGE_PAGES + 100);
+    sample.truncate(SMALL, 100);
+    sample.truncate(LARGE, LARGE_PAGES + 100);
     sample.give(&timeline);
     assert!(timeline.make_image(begun).unwrap());
     let map = free_space_map::page([7; 10]);
-    let later = write(&mut sample, map_fork(SMALL), 2, &map);
-    let large = write(&mut sample, map_fork(LARGE), 2, &map);
+    let later = sample.write_block(map_fork(SMALL), 2, &map);
+    let large = sample.write_block(map_fork(LARGE), 2, &map);
     sample.give(&timeline);
     assert_eq!(room(&timeline, later), [7; 6]);
     // It has not become shorter by that.

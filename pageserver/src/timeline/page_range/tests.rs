@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use postgres_formats::wal::{RecordHeader, rmgr};
-use postgres_formats::{BLCKSZ, ForkNumber, Oid, PageImage, RelTag, page_checksum};
+use postgres_formats::wal::rmgr;
+use postgres_formats::{ForkNumber, Oid, PageImage, RelTag, page_checksum};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -16,7 +16,7 @@ use crate::index::{FoundVersion, Foundation};
 use crate::layer::freezer::LayerOptions;
 use crate::page::KeptPage;
 use crate::timeline::PageRequest;
-use crate::timeline::damage::sample::{Sample, origin};
+use crate::timeline::damage::sample::{Sample, words};
 
 const BLOCKS: u32 = 40;
 const RELATIONS: [u32; 3] = [20_000, 20_001, 20_002];
@@ -28,60 +28,27 @@ fn rel(db: u32, number: u32) -> RelTag {
     RelTag { spc: Oid(SPACE), db: Oid(db), rel: Oid(number), fork: ForkNumber::Main }
 }
 
-fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-fn add(sample: &mut Sample, rmid: u8, info: u8, body: &[u8]) -> Lsn {
-    let header = RecordHeader { tot_len: 0, xid: 700, prev: Lsn::INVALID, info, rmid, crc: 0 };
-    let (_, end) = sample.writer.append(header, body);
-    let end = end.normalized(origin(1, 7).seg_size);
-    sample.ends.push(end);
-    end
-}
-
-fn add_data(sample: &mut Sample, rmid: u8, info: u8, data: &[u8]) -> Lsn {
-    add(sample, rmid, info, &[&[255, data.len() as u8], data].concat())
-}
-
-/// Block `block` becomes a page full of `content`.
+/// A block becomes a page full of `content`.
 fn write(sample: &mut Sample, rel: RelTag, block: u32, content: u8) -> Lsn {
-    const HAS_IMAGE: u8 = 0x10;
-    const APPLIES: u8 = 2;
-    const XLOG_FPI: u8 = 0xB0;
-    let mut body = vec![0, HAS_IMAGE, 0, 0];
-    body.extend((BLCKSZ as u16).to_le_bytes());
-    body.extend([0, 0, APPLIES]);
-    body.extend(words(&[rel.spc.0, rel.db.0, rel.rel.0, block]));
-    body.extend([content; BLCKSZ]);
-    add(sample, rmgr::XLOG, XLOG_FPI, &body)
+    let mut page = PageImage::zeroed();
+    page.fill(content);
+    sample.write_block(rel, block, &page)
 }
 
 /// A change of the block that stands on what was there before.
 fn change(sample: &mut Sample, rel: RelTag, block: u32) -> Lsn {
     let mut body = vec![0, 0, 0, 0];
     body.extend(words(&[rel.spc.0, rel.db.0, rel.rel.0, block]));
-    add(sample, rmgr::GENERIC, 0, &body)
-}
-
-fn truncate(sample: &mut Sample, rel: RelTag, pages: u32) -> Lsn {
-    let data = words(&[pages, rel.spc.0, rel.db.0, rel.rel.0, 7]);
-    add_data(sample, rmgr::SMGR, rmgr::smgr::TRUNCATE, &data)
-}
-
-fn drop_relation(sample: &mut Sample, rel: RelTag) -> Lsn {
-    let mut data = 1i64.to_le_bytes().to_vec();
-    data.extend(words(&[4, 1, rel.spc.0, rel.db.0, rel.rel.0]));
-    add_data(sample, rmgr::XACT, rmgr::xact::COMMIT | 0x80, &data)
+    sample.add(rmgr::GENERIC, 0, &body)
 }
 
 fn drop_database(sample: &mut Sample, db: u32) -> Lsn {
-    add_data(sample, rmgr::DBASE, rmgr::dbase::DROP, &words(&[db, 1, SPACE]))
+    sample.add_data(rmgr::DBASE, rmgr::dbase::DROP, &words(&[db, 1, SPACE]))
 }
 
 fn copy_database(sample: &mut Sample, db: u32) -> Lsn {
     let data = words(&[db, SPACE, DATABASES[0], SPACE]);
-    add_data(sample, rmgr::DBASE, rmgr::dbase::CREATE_FILE_COPY, &data)
+    sample.add_data(rmgr::DBASE, rmgr::dbase::CREATE_FILE_COPY, &data)
 }
 
 /// Some records. `with_changes`: some that only redo can apply.
@@ -90,8 +57,8 @@ fn some_records(sample: &mut Sample, rng: &mut SmallRng, count: u32, with_change
         let rel = rel(*DATABASES.choose(rng).unwrap(), *RELATIONS.choose(rng).unwrap());
         let block = rng.random_range(0..BLOCKS);
         match rng.random_range(0..40) {
-            0 | 1 => truncate(sample, rel, block),
-            2 => drop_relation(sample, rel),
+            0 | 1 => sample.truncate(rel.locator(), block),
+            2 => sample.drop_relation(rel.locator()),
             3 => {
                 let db = DATABASES[rng.random_range(1..3)];
                 if rng.random() {
