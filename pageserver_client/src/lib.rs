@@ -20,4 +20,6 @@ pub use protocol::{
     DecodeError, ErrorCode, MAX_PAGES_PER_REQUEST, Request, RequestKind, Response, ResponseBody,
 };
 pub use retention::{ParseRetentionError, RetentionSpec};
-pub use writer::{Generation, InstanceId, NO_WRITER, WRITER_SETTING, WriterId, WriterTextError};
+pub use writer::{
+    Generation, InstanceId, NO_WRITER, STANDBY_NAME, WRITER_SETTING, WriterId, WriterTextError,
+};

@@ -9,6 +9,9 @@ use std::str::FromStr;
 
 use postgres_formats::TimelineId;
 
+/// How the page server calls itself where it receives WAL: in `pg_stat_replication`, and where commits wait
+/// for it, in `synchronous_standby_names`.
+pub const STANDBY_NAME: &str = "zenith_pageserver";
 /// The PostgreSQL setting in which a compute carries its [`WriterId`], or [`NO_WRITER`]. The page
 /// server asks for it before it takes any WAL.
 pub const WRITER_SETTING: &str = "zenith.writer";

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pageserver_client::STANDBY_NAME;
+
 use super::run::START_TIMEOUT;
-use super::{Compute, Durability, settings, writer};
+use super::{Compute, Durability, writer};
 use crate::control::quote;
 use crate::error::{Error, Result};
 use crate::process;
@@ -26,7 +28,7 @@ impl Compute {
         let mut command = format!(
             "callmemaybe {} {}",
             self.timeline,
-            quote(&format!("{connstr} application_name={}", settings::STANDBY_NAME))
+            quote(&format!("{connstr} application_name={}", STANDBY_NAME))
         );
         if let Some(writer) = self.writer_id() {
             command = format!("{command} {} {}", writer.instance, writer.generation);
@@ -48,7 +50,7 @@ impl Compute {
         let followed = format!(
             "select 1 from pg_stat_replication \
              where application_name = '{}' and state = 'streaming'",
-            settings::STANDBY_NAME
+            STANDBY_NAME
         );
         let deadline = Instant::now() + FOLLOW_TIMEOUT;
         while compute.rows(&followed)?.is_empty() {

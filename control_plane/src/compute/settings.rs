@@ -10,13 +10,11 @@ use std::{fs, io};
 use postgres_formats::control_file::{CONTROL_FILE_PATH, ControlFile};
 use postgres_formats::replication_origins::{self, REPLICATION_ORIGINS_PATH};
 
-use pageserver_client::WRITER_SETTING;
+use pageserver_client::{STANDBY_NAME, WRITER_SETTING};
 
 use super::{Compute, Durability, Mode};
 use crate::error::{Error, IoContext, Result};
 
-/// `application_name` of the page server's replication connection.
-pub(super) const STANDBY_NAME: &str = "zenith_pageserver";
 /// Written again at every start.
 const FORCED_FILE: &str = "zenith.conf";
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use lazyfiles_core::lazy_file::Durability;
 use libc::epoll_event;
+use pageserver_client::STANDBY_NAME;
 
 /// One variable's address, null until looked up or if there is no such variable.
 struct Variable {
@@ -40,11 +41,11 @@ impl Variable {
     }
 
     /// Whether it is a C string that says this.
-    fn is(&self, expected: &CStr) -> bool {
+    fn is(&self, expected: &str) -> bool {
         let text = self.read::<*const c_char>().filter(|text| !text.is_null());
         // SAFETY: settings are strings that end with a zero byte. The server frees one when the setting
         // changes, which this same thread does, and not while it looks at it here.
-        text.is_some_and(|text| unsafe { CStr::from_ptr(text) } == expected)
+        text.is_some_and(|text| unsafe { CStr::from_ptr(text) }.to_bytes() == expected.as_bytes())
     }
 
     fn is_not_zero(&self) -> bool {
@@ -71,9 +72,6 @@ static AM_WALSENDER: Variable = Variable::new(c"am_walsender");
 static CLIENT_NAME: Variable = Variable::new(c"application_name");
 /// `char *`, the setting `synchronous_standby_names`.
 static SYNCHRONOUS_STANDBYS: Variable = Variable::new(c"SyncRepStandbyNames");
-
-/// How the page server calls itself where it receives WAL.
-const PAGE_SERVER: &CStr = c"zenith_pageserver";
 
 /// Finds the variables; to be called once, when the library is loaded.
 pub(crate) fn look_up_variables() {
@@ -107,7 +105,7 @@ pub(crate) fn is_in_recovery() -> bool {
 
 /// Whether this process sends WAL to the page server, and no commit waits for that.
 pub(crate) fn sends_wal_that_nobody_waits_for() -> bool {
-    AM_WALSENDER.is_true(false) && CLIENT_NAME.is(PAGE_SERVER) && SYNCHRONOUS_STANDBYS.is(c"")
+    AM_WALSENDER.is_true(false) && CLIENT_NAME.is(STANDBY_NAME) && SYNCHRONOUS_STANDBYS.is("")
 }
 
 /// The beginning of a `WaitEvent` (`latch.h`).

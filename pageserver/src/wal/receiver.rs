@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use pageserver_client::STANDBY_NAME;
 use postgres_formats::{Lsn, SystemId, TimelineId};
 use postgres_wire::SqlState;
 use postgres_wire::client::{ConnectParams, Timeouts};
@@ -26,8 +27,6 @@ use crate::repository::Repository;
 use crate::timeline::{Positions, Timeline};
 use crate::writer::{WriterFact, WriterRole};
 
-/// How the page server calls itself in `pg_stat_replication` and `synchronous_standby_names`.
-pub const APPLICATION_NAME: &str = "zenith_pageserver";
 const SYNCHRONOUS_STANDBYS: &str = "synchronous_standby_names";
 
 /// Small messages that have come already are taken in together, up to about so many bytes.
@@ -75,8 +74,7 @@ impl Receiver {
         link: Arc<Link>,
         log: Logger,
     ) -> Receiver {
-        let params =
-            ConnectParams { application_name: Some(APPLICATION_NAME.to_owned()), ..params };
+        let params = ConnectParams { application_name: Some(STANDBY_NAME.to_owned()), ..params };
         Receiver { repository, timeline, writer, params, link, log }
     }
 
@@ -148,7 +146,7 @@ impl Receiver {
         let own_start = writer.map_or(received, |writer| writer.lsn);
         let joint = Joint::new(timeline, own_start, received);
         let standbys = client.show(SYNCHRONOUS_STANDBYS)?;
-        let awaited = pace::may_wait_for(&standbys, APPLICATION_NAME);
+        let awaited = pace::may_wait_for(&standbys, STANDBY_NAME);
         let slot = slot_name(self.timeline);
         client.create_physical_slot(&slot, true, true)?;
         let start = joint.start();
