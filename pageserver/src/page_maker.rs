@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cache::Cache;
+use cache::{Cache, MakeGuard};
 use parking_lot::Mutex;
 use postgres_formats::wal::{DecodedRecord, RecordParseError, WalRecord};
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn, PageImage, RelTag, TimelineId};
@@ -35,8 +35,7 @@ pub struct VersionKey {
 }
 
 /// What a page counts for in the cache, in bytes.
-pub(crate) const CACHED_PAGE_BYTES: u64 =
-    BLCKSZ as u64 + Cache::<VersionKey, PageImage>::OVERHEAD_BYTES;
+const CACHED_PAGE_BYTES: u64 = BLCKSZ as u64 + Cache::<VersionKey, PageImage>::OVERHEAD_BYTES;
 
 /// Why a page could not be made.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -241,6 +240,17 @@ impl PageMaker {
     /// Makes a page when there is time.
     pub(crate) fn make_ahead(&self, job: Job, control_file: &[u8]) -> Result<PageImage, MakeError> {
         Workshop::new(self, control_file, RedoBatch::ahead_of_demand()).only(job)
+    }
+
+    /// Puts a page that was made into the cache.
+    pub(crate) fn keep(
+        &self,
+        guard: MakeGuard<VersionKey, PageImage>,
+        image: PageImage,
+    ) -> Arc<PageImage> {
+        let VersionKey { timeline, page, end } = *guard.key();
+        self.cached_upto.add(timeline, page, end);
+        guard.fill(image, CACHED_PAGE_BYTES)
     }
 
     /// Somebody is reading pages until what is given is dropped.

@@ -18,7 +18,7 @@ use crate::damage;
 use crate::layer::image::LayerError;
 use crate::object::{ObjectPage, ObjectTag};
 use crate::page::Page;
-use crate::page_maker::{CACHED_PAGE_BYTES, Job, MakeError, VersionKey, Workshop};
+use crate::page_maker::{Job, MakeError, VersionKey, Workshop};
 use crate::seqwait::WaitError;
 
 /// A page that is asked for.
@@ -223,6 +223,15 @@ impl Timeline {
         }
     }
 
+    /// The plan for a page whose LSN has been received.
+    pub(super) fn plan_request(
+        self: &Arc<Self>,
+        request: PageRequest,
+    ) -> Result<Plan, GetPageError> {
+        let plan = self.try_plan_group(&[request], &[0])?.pop();
+        plan.unwrap_or_else(|| unreachable!("one request has one plan"))
+    }
+
     /// The plans, or what keeps those from being made that are not there; an error may be that of one page.
     fn try_plan_group(
         self: &Arc<Self>,
@@ -294,9 +303,7 @@ impl Timeline {
         let PageRequest { page, lsn } = *request;
         let mut image = made.map_err(|source| GetPageError::Make { page, lsn, source })?;
         self.set_checksum(page, &mut image);
-        let VersionKey { timeline, page, end } = *guard.key();
-        self.maker.cached_upto.add(timeline, page, end);
-        Ok(Page::Made(guard.fill(image, CACHED_PAGE_BYTES)))
+        Ok(Page::Made(self.maker.keep(guard, image)))
     }
 
     /// Gives a page the checksum that PostgreSQL expects in it.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use cache::Lookup;
-use postgres_formats::{BLCKSZ, Lsn};
+use postgres_formats::Lsn;
 
 use super::Timeline;
-use super::get_page::GetPageError;
+use super::get_page::{GetPageError, PageRequest};
 use super::wal_pages::WalPages;
 use crate::ahead::RECORDS_MIN;
 use crate::object::ObjectPage;
@@ -23,13 +23,7 @@ impl Timeline {
         lsn: Lsn,
     ) -> Result<Option<usize>, GetPageError> {
         self.check_lsn(lsn)?;
-        let size = self.object_size(page.object, lsn)?;
-        if size.is_none_or(|size| size <= page.block.0) {
-            return Err(GetPageError::NotFound { page, lsn, size });
-        }
-        let plan = self.plan(page, lsn)?;
-        // What was needed may have been removed meanwhile.
-        self.check_lsn(lsn)?;
+        let plan = self.plan_request(PageRequest { page, lsn })?;
         let records = plan.record_count();
         let Some(newest) = plan.newest.filter(|_| records >= RECORDS_MIN) else { return Ok(None) };
         if self.maker.cache.peek(&newest).is_some() {
@@ -41,8 +35,7 @@ impl Timeline {
         let mut image = made.map_err(|source| GetPageError::Make { page, lsn, source })?;
         self.set_checksum(page, &mut image);
         if let Lookup::Make(guard) = self.maker.cache.lookup(newest) {
-            self.maker.cached_upto.add(newest.timeline, newest.page, newest.end);
-            guard.fill(image, BLCKSZ as u64);
+            self.maker.keep(guard, image);
         }
         Ok(Some(records))
     }
