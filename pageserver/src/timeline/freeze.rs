@@ -5,7 +5,6 @@
 //! manifest says that the layer counts. A layer that no manifest names is removed when the timeline is
 //! opened, and its WAL is indexed as ever.
 
-use std::cell::RefCell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,8 +13,6 @@ use std::time::Duration;
 
 use layers::KeyRange;
 use postgres_formats::Lsn;
-use postgres_formats::checkpoint::CheckpointState;
-use postgres_formats::wal::WalRecord;
 
 use super::Timeline;
 use super::error::TimelineError;
@@ -23,9 +20,9 @@ use super::get_page::GetPageError;
 use super::history::Closed;
 use super::ingest::Writer;
 use super::manifest::{Layered, Manifest, ManifestError, Origin};
+use super::wal_of_stretch::WalOfStretch;
 use crate::cluster::Cluster;
-use crate::index::Version;
-use crate::layer::delta::{DeltaLayer, StretchFacts, StretchWal, WriteError, write_delta};
+use crate::layer::delta::{DeltaLayer, StretchFacts, WriteError, write_delta};
 use crate::layer::file::make_file;
 use crate::layer::image::LayerError;
 
@@ -186,8 +183,7 @@ impl Timeline {
         let began = std::time::Instant::now();
         let path = self.dir.join("layers").join(name_of(&closed.facts));
         let io = |source| FreezeError::Io { path: path.clone(), source };
-        let records = RefCell::default();
-        let wal = WalOfStretch { timeline: self, facts: &closed.facts, records };
+        let wal = WalOfStretch::new(self, &closed.facts);
         let summary = make_file(&path, io, |out| {
             write_delta(out, &closed.facts, &closed.index, &wal)
                 .map_err(|source| FreezeError::Write { path: path.clone(), source })
@@ -250,51 +246,4 @@ pub(super) fn remove_unfinished(dir: &Path, manifest: &Manifest) -> io::Result<(
         }
     }
     Ok(())
-}
-
-/// The WAL of a closed stretch, which is on disk.
-struct WalOfStretch<'a> {
-    timeline: &'a Timeline,
-    facts: &'a StretchFacts,
-    /// The records that were given in turn, by where they begin: each is asked for once more at least, in
-    /// the order of its pages, and to read it alone costs more than all else that is done with it.
-    /// Empty where the stretch is longer than `RECORDS_KEPT_BYTES_MAX`.
-    records: RefCell<Vec<WalRecord>>,
-}
-
-/// The memory that records of a stretch may take; stretches are 64 MiB long as a rule.
-const RECORDS_KEPT_BYTES_MAX: u64 = 72 << 20;
-
-impl StretchWal for WalOfStretch<'_> {
-    fn each_record(
-        &self,
-        take: &mut dyn FnMut(&WalRecord, &CheckpointState) -> Result<(), WriteError>,
-    ) -> Result<(), WriteError> {
-        let StretchFacts { start, state, end, .. } = self.facts;
-        let mut failure = None;
-        let keep = end.distance_from(*start).is_some_and(|bytes| bytes <= RECORDS_KEPT_BYTES_MAX);
-        let mut records = self.records.borrow_mut();
-        let decoded = self.timeline.follow_state(*start, *state, *end, |record, state| {
-            if keep {
-                records.push(record.clone());
-            }
-            failure = take(record, state).err();
-            failure.is_none()
-        });
-        match failure {
-            Some(failure) => Err(failure),
-            None => Ok(decoded.map(drop)?),
-        }
-    }
-
-    fn record(&self, version: Version) -> Result<WalRecord, WriteError> {
-        let records = self.records.borrow();
-        let at = records.partition_point(|record| record.start < version.start());
-        match records.get(at) {
-            Some(record) if record.start == version.start() && record.end == version.end() => {
-                Ok(record.clone())
-            }
-            _ => Ok(self.timeline.read_record(version)?),
-        }
-    }
 }

@@ -35,6 +35,7 @@ mod tidy;
 mod times;
 mod tip;
 mod unload;
+mod wal_of_stretch;
 mod wal_pages;
 
 use std::path::{Path, PathBuf};

@@ -17,6 +17,8 @@ use crate::timeline::error::TimelineError;
 
 /// Ends of transactions that are kept in one entry.
 const XACT_ENDS_OF_ENTRY: usize = 4096;
+/// Records that are asked for together.
+const RECORDS_AT_ONCE: usize = 64;
 
 /// Why a layer could not be written. What was written so far is no layer.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +50,12 @@ pub trait StretchWal {
         take: &mut dyn FnMut(&WalRecord, &CheckpointState) -> Result<(), WriteError>,
     ) -> Result<(), WriteError>;
 
-    /// The record that makes a version.
+    /// Adds the records that make these versions to `records`, in the same order.
     ///
     /// # Errors
     /// The WAL cannot be read.
-    fn record(&self, version: Version) -> Result<WalRecord, WriteError>;
+    fn records(&self, versions: &[Version], records: &mut Vec<WalRecord>)
+    -> Result<(), WriteError>;
 }
 
 /// What a stretch is.
@@ -183,17 +186,29 @@ fn write_pages<W: Write>(
     index: &WalIndex,
     wal: &impl StretchWal,
 ) -> Result<(), WriteError> {
-    let mut pages: Vec<ObjectPage> = index.pages.keys().copied().collect();
-    pages.sort_unstable();
-    for page in pages {
-        let key = LayerKey::Page(page).encode();
-        for version in index.pages.get(&page).into_iter().flatten() {
-            let record = wal.record(*version)?;
+    let mut pages: Vec<(ObjectPage, &[Version])> =
+        index.pages.iter().map(|(page, versions)| (*page, versions.as_slice())).collect();
+    pages.sort_unstable_by_key(|(page, _)| *page);
+    let mut rest = pages.iter().flat_map(|(page, all)| all.iter().map(|version| (*page, *version)));
+    let (mut of_pages, mut versions) = (Vec::new(), Vec::new());
+    let mut records = Vec::new();
+    loop {
+        of_pages.clear();
+        versions.clear();
+        records.clear();
+        for (page, version) in rest.by_ref().take(RECORDS_AT_ONCE) {
+            of_pages.push(page);
+            versions.push(version);
+        }
+        if versions.is_empty() {
+            return Ok(());
+        }
+        wal.records(&versions, &mut records)?;
+        for ((page, version), record) in of_pages.iter().zip(&versions).zip(&records) {
             let decoded = DecodedRecord::parse(&record.bytes)
                 .map_err(|source| WriteError::DamagedRecord { lsn: record.start, source })?;
-            let (kind, value) = values::page(page, *version, &record, &decoded);
-            builder.add(&key, version.end(), kind, &value)?;
+            let (kind, value) = values::page(*page, *version, record, &decoded);
+            builder.add(&LayerKey::Page(*page).encode(), version.end(), kind, &value)?;
         }
     }
-    Ok(())
 }
