@@ -24,6 +24,7 @@ pub mod key;
 pub mod layer;
 pub mod leases;
 pub mod materialize;
+mod memory;
 pub mod object;
 mod open_files;
 pub mod page;

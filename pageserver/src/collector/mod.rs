@@ -1,7 +1,7 @@
 //! `Collector`: removes in the background what nobody needs any more of history.
 //!
 //! Now and then it goes over all timelines (`Repository::sweep`), one at a time and those only of which something goes.
-//! It works a part of the time only, and lets those go first whose WAL is taken in slowly. What it has found is
+//! It works a part of the time only, and lets those go first who have more WAL than is written as layers. What it has found is
 //! kept, for whoever asks what holds history back.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::repository::{Repository, Sweep};
 /// After a piece of work it rests for so many times as long as that took.
 const REST: u32 = 4;
 const REST_MAX: Duration = Duration::from_secs(10);
-/// How often is looked whether WAL is still taken in slowly.
+/// How often is looked whether layers are still behind.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Then it goes on all the same: what slows may be a full disk, where only removing something helps.
 const GIVE_WAY_MAX: Duration = Duration::from_secs(60);
@@ -117,7 +117,7 @@ impl Shared {
     fn rest(&self, took: Duration) -> bool {
         let began = Instant::now();
         let mut goes_on = self.bell.rest(took.saturating_mul(REST).min(REST_MAX));
-        while goes_on && began.elapsed() < GIVE_WAY_MAX && self.repository.is_ingest_slowed() {
+        while goes_on && began.elapsed() < GIVE_WAY_MAX && self.repository.is_ingest_behind() {
             goes_on = self.bell.rest(LOOK_EVERY);
         }
         goes_on && !self.bell.is_stopped()

@@ -11,6 +11,7 @@ use slog::Logger;
 
 use super::source::LayerFiles;
 use crate::error_text::with_causes;
+use crate::memory::SharedMemory;
 use crate::repository::Retention;
 use crate::timeline::{FreezeError, Timeline, look_after};
 use crate::wal::open_segments::OpenSegments;
@@ -87,6 +88,8 @@ pub struct LayerShared {
     pub files: LayerFiles,
     /// What is being done about layers just now.
     pub works: Works,
+    /// What closed stretches take that wait to be written, of all timelines.
+    pub(crate) waiting_memory: Arc<SharedMemory>,
     /// WAL segments that are open.
     pub segments: Arc<OpenSegments>,
     /// Timelines with a stretch to be written go here; `None`: nothing is written any more.
@@ -137,6 +140,7 @@ impl LayerShared {
             options,
             files: LayerFiles::new(options.open_files_max, options.cache_bytes),
             works: Works::default(),
+            waiting_memory: Arc::default(),
             segments: OpenSegments::new(options.open_files_max),
             to_write: Mutex::new(to_write.flatten()),
             loaded,
@@ -148,10 +152,10 @@ impl LayerShared {
         self.loaded.lock().push(Arc::downgrade(timeline));
     }
 
-    /// Whether WAL of any timeline is taken in slowly just now.
-    pub(crate) fn is_ingest_slowed(&self) -> bool {
+    /// Whether of any timeline more WAL comes than is written as layers.
+    pub(crate) fn is_ingest_behind(&self) -> bool {
         let loaded: Vec<_> = self.loaded.lock().iter().filter_map(Weak::upgrade).collect();
-        loaded.iter().any(|timeline| timeline.is_ingest_slowed())
+        loaded.iter().any(|timeline| timeline.is_behind())
     }
 
     /// Has the closed stretches of `timeline` written soon.

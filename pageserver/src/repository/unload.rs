@@ -120,9 +120,9 @@ impl Repository {
         self.loaded.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether WAL of any timeline is taken in slowly.
-    pub fn is_ingest_slowed(&self) -> bool {
-        self.layers.is_ingest_slowed()
+    /// Whether of any timeline more WAL comes than is written as layers.
+    pub fn is_ingest_behind(&self) -> bool {
+        self.layers.is_ingest_behind()
     }
 
     /// How many timelines are loaded.

@@ -1,22 +1,30 @@
 //! Debt: history that is in memory and not in layers yet. It is bounded.
 //!
 //! Closed stretches wait for the thread that writes layers. When too many do, whoever takes in WAL has to wait for it or
-//! does its work, and so the server that sends the WAL is slowed, or the loading of a timeline with much WAL. Over
-//! all timelines the memory of the indexes is bounded: the largest open stretches are closed. And a stretch that has
-//! been open for long is closed whatever its length, so that a start finds little WAL to index.
+//! does its work, and so the server that sends the WAL is slowed, or the loading of a timeline with much WAL. How many
+//! that is depends on the memory that is left: a burst of WAL is taken in as fast as it comes, and written as layers
+//! behind it. Over all timelines the memory of the indexes is bounded: the largest open stretches are closed. And a
+//! stretch that has been open for long is closed whatever its length, so that a start finds little WAL to index.
 
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use postgres_formats::Lsn;
+use postgres_formats::checkpoint::CheckpointState;
 
 use super::Timeline;
+use super::history::History;
 use super::manifest::Layered;
 use crate::error_text::with_causes;
 
-/// So many closed stretches of a timeline may wait to be written.
-const WAITING_MAX: usize = 2;
+/// So many closed stretches of a timeline may wait to be written, whatever memory they take.
+const WAITING_ALWAYS: usize = 2;
+/// So many may as long as all that wait, of all timelines, take at most half of the memory for indexes. More of
+/// them would have to be indexed again, after a crash, than one who waits for a timeline likes: at 16 stretches of
+/// 64 MiB that takes one to two seconds.
+const WAITING_MAX: usize = 16;
 /// Who takes in WAL waits at most so long at once for another one who writes layers: a receiver has to answer
 /// its server from time to time, and that other one may be waiting for us.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -60,10 +68,16 @@ impl Timeline {
         }
     }
 
-    /// Whether whoever takes in its WAL has to wait just now.
-    pub(crate) fn is_ingest_slowed(&self) -> bool {
-        // The mark stays when no more WAL comes.
-        self.debt.is_slowed.load(Ordering::Relaxed) && self.history.read().waiting() > WAITING_MAX
+    /// Whether more WAL comes than is written as layers: whoever takes it in has to wait, or will soon.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.history.read().waiting() > WAITING_ALWAYS
+    }
+
+    /// Whether so much history waits to be written that no more may come.
+    fn is_deep_in_debt(&self) -> bool {
+        let waiting = self.history.read().waiting();
+        let is_short = || self.layers.waiting_memory.bytes() > self.layers.options.memory_bytes / 2;
+        waiting > WAITING_ALWAYS && (waiting > WAITING_MAX || is_short())
     }
 
     /// How many layers were written since it was loaded.
@@ -73,7 +87,7 @@ impl Timeline {
 
     /// Returns when not too many closed stretches wait; for whoever takes in WAL.
     pub(super) fn pay_debt(&self) {
-        if self.history.read().waiting() <= WAITING_MAX {
+        if !self.is_deep_in_debt() {
             if self.debt.is_slowed.swap(false, Ordering::Relaxed) {
                 slog::info!(self.log, "WAL is taken in at full speed again");
             }
@@ -84,7 +98,7 @@ impl Timeline {
                 "closed_stretches" => self.history.read().waiting());
         }
         let deadline = Instant::now() + WAIT_MAX;
-        while self.history.read().waiting() > WAITING_MAX && Instant::now() < deadline {
+        while self.is_deep_in_debt() && Instant::now() < deadline {
             if self.is_shut_down.load(Ordering::Relaxed) {
                 return;
             }
@@ -124,10 +138,15 @@ impl Timeline {
             if history.open_bytes(end) == 0 {
                 return;
             }
-            history.close(self.id(), end, state);
+            self.close_open(&mut history, end, state);
         }
         *self.debt.open_since.lock() = None;
         self.layers.write_soon(self.myself.clone());
+    }
+
+    /// Closes the open stretch, which ends at `end`, where the state is `state`.
+    pub(super) fn close_open(&self, history: &mut History, end: Lsn, state: &CheckpointState) {
+        history.close(self.id(), end, state, &self.layers.waiting_memory);
     }
 
     fn write_oldest_closed(&self, layered: &mut Layered) -> Result<(), super::FreezeError> {

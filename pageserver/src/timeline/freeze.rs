@@ -56,8 +56,8 @@ pub enum FreezeError {
     /// The timeline is being shut down.
     #[error("the timeline is being shut down")]
     ShutDown,
-    /// WAL is taken in slowly, and that comes first.
-    #[error("put off: WAL is taken in slowly, and comes first")]
+    /// More WAL comes than is written as layers, and that comes first.
+    #[error("put off: WAL that waits to be written as layers comes first")]
     GaveWay,
     /// The layer cannot be read again.
     #[error(transparent)]
@@ -96,7 +96,7 @@ impl Timeline {
     pub(super) fn close_stretch_if_long(&self, writer: &Writer) {
         let (end, state) = writer.stretch_end();
         if self.history.read().open_bytes(end) >= self.layers.options.stretch_bytes {
-            self.history.write().close(self.id(), end, state);
+            self.close_open(&mut self.history.write(), end, state);
             self.layers.write_soon(self.myself.clone());
         }
     }
@@ -119,7 +119,7 @@ impl Timeline {
             let (end, state) = writer.stretch_end();
             let mut history = self.history.write();
             if history.open_bytes(end) > 0 {
-                history.close(self.id(), end, state);
+                self.close_open(&mut history, end, state);
             }
             break layered;
         };

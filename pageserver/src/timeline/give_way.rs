@@ -1,5 +1,5 @@
-//! Giving way: who merges layers or makes images in the background lets those go first whose WAL is taken in
-//! slowly, for the threads and the disk are the same.
+//! Giving way: who merges layers or makes images in the background lets those go first of whose WAL more comes
+//! than is written as layers, for the processors and the disk are the same.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 
 impl Timeline {
-    /// Returns when no WAL is taken in slowly, of whichever timeline. To be called between pieces of work,
+    /// Returns when layers are not behind, of whichever timeline. To be called between pieces of work,
     /// with no lock but `reshaping`.
     ///
     /// # Errors
     /// `ShutDown`; `GaveWay` if that has lasted too long.
     pub(super) fn give_way(&self) -> Result<(), FreezeError> {
         let is_shut_down = || self.is_shut_down.load(Ordering::Relaxed);
-        wait_while(|| self.layers.is_ingest_slowed(), is_shut_down, GIVE_UP_AFTER)
+        wait_while(|| self.layers.is_ingest_behind(), is_shut_down, GIVE_UP_AFTER)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::index::{IndexOp, WalIndex};
 use crate::layer::delta::{DeltaLayer, StretchFacts};
 use crate::layer::image::LayerError;
 use crate::layer::imaged::{ImagePieces, ImagedLayer};
+use crate::memory::{MemoryShare, SharedMemory};
 use crate::stretch::Stretch;
 
 /// The stretches of a timeline's own history.
@@ -72,6 +73,8 @@ pub(super) struct Changes<T> {
 pub(super) struct Closed {
     pub facts: StretchFacts,
     pub index: WalIndex,
+    /// What the index takes, for as long as anybody has it.
+    memory: MemoryShare,
 }
 
 impl Older {
@@ -165,12 +168,14 @@ impl History {
         end.distance_from(self.open_from).unwrap_or(0)
     }
 
-    /// Closes the open stretch at `end`, the end of its last record, where the state is `state`.
+    /// Closes the open stretch at `end`, the end of its last record, where the state is `state`. Its memory
+    /// counts as a part of `memory`.
     pub fn close(
         &mut self,
         timeline: postgres_formats::TimelineId,
         end: Lsn,
         state: &CheckpointState,
+        memory: &Arc<SharedMemory>,
     ) {
         let index = std::mem::replace(&mut self.open, begun(end, state));
         let facts = StretchFacts {
@@ -180,7 +185,11 @@ impl History {
             end,
             end_state: *state,
         };
-        let closed = Older::Closed(Arc::new(Closed { facts, index }));
+        let closed = Older::Closed(Arc::new(Closed {
+            facts,
+            memory: memory.share(index.memory_bytes()),
+            index,
+        }));
         self.older = std::iter::once(closed).chain(self.older.iter().cloned()).collect();
         self.open_from = end;
         self.state = *state;
@@ -230,7 +239,7 @@ impl History {
 
     /// How much memory the indexes take, about.
     pub fn memory_bytes(&self) -> u64 {
-        let closed: u64 = self.closed().map(|closed| closed.index.memory_bytes()).sum();
+        let closed: u64 = self.closed().map(|closed| closed.memory.bytes()).sum();
         self.open.memory_bytes() + closed
     }
 

@@ -118,9 +118,9 @@ impl Timeline {
     }
 
     /// A page that has a long row of records behind it, made while layers are merged. `None`: it is left to
-    /// the records, because WAL is taken in slowly, the page cannot be asked for any more, or not be made.
+    /// the records, because WAL comes first, the page cannot be asked for any more, or not be made.
     fn page_for_chain(&self, request: PageRequest) -> Option<Arc<PageImage>> {
-        if self.layers.is_ingest_slowed() {
+        if self.layers.is_ingest_behind() {
             return None;
         }
         match self.myself.upgrade()?.make_pages(&[request], Duration::ZERO).pop()? {

@@ -23,7 +23,7 @@ fn large() -> Sample {
 }
 
 #[test]
-fn what_waits_to_be_written_is_bounded() {
+fn what_waits_to_be_written_is_bounded_where_memory_is_short() {
     let sample = large();
     let before = sample.open();
     let lsns: Vec<_> = sample.ends.iter().step_by(100).copied().collect();
@@ -32,13 +32,21 @@ fn what_waits_to_be_written_is_bounded() {
     assert!(all.wal_bytes > 7 * CHUNK_BYTES && all.waiting == 0, "{all:?}");
     drop(before);
 
-    let timeline = sample.open_with(options());
+    let timeline = sample.open_with(LayerOptions { memory_bytes: 1, ..options() });
     let debt = timeline.debt();
     assert!(debt.waiting <= 3, "{debt:?}");
     assert!(debt.wal_bytes < 4 * CHUNK_BYTES && debt.memory_bytes < all.memory_bytes, "{debt:?}");
     assert!(timeline.layers_written() >= 4, "{}", timeline.layers_written());
     let again: Vec<_> = lsns.iter().map(|lsn| page(&timeline, *lsn)).collect();
     assert!(again == pages && pages.iter().all(Option::is_some));
+}
+
+#[test]
+fn a_burst_is_taken_in_before_layers_are_written() {
+    let sample = large();
+    let nobody_writes = LayerOptions { in_background: false, ..options() };
+    let debt = sample.open_with(nobody_writes).debt();
+    assert!(debt.waiting > 3 && !debt.is_slowed, "{debt:?}");
 }
 
 #[test]
@@ -49,7 +57,7 @@ fn layers_written_meanwhile_do_not_hide_that_durable_wal_is_damaged() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let timeline = sample.open_with(options());
+    let timeline = sample.open_with(LayerOptions { memory_bytes: 1, ..options() });
     let stop = timeline.stop().expect("a stop");
     assert_eq!((stop.lsn, stop.kind), (bad, StopKind::Damaged));
     assert!(timeline.layers_written() >= 4);
