@@ -18,9 +18,10 @@ const BYTES_MAX: usize = 16 << 20;
 const AGE_MAX: Duration = Duration::from_millis(250);
 /// How far apart a stream is read that does not rest, while no commit waits.
 const READ_EVERY: Duration = Duration::from_millis(10);
-/// A stream that gave more than this at a time is not kept waiting: what its server can send ahead
-/// is bounded by a socket's buffers.
-const REST_BYTES_MAX: usize = 64 << 10;
+/// But so often that no more than this comes meanwhile, or the server could not send any more: a socket's
+/// buffer has some 200 KiB.
+const REST_BYTES: usize = 128 << 10;
+const REST_MIN: Duration = Duration::from_micros(500);
 
 /// Decides for one stream.
 pub(super) struct Pace {
@@ -28,10 +29,14 @@ pub(super) struct Pace {
     awaited: bool,
     /// What came since the last sync.
     group: Option<Group>,
-    /// What came last, and when.
-    last: Option<(Instant, usize)>,
+    /// When something came last.
+    last: Option<Instant>,
     /// Whether the stream gave something shortly before it did so last.
     busy: bool,
+    /// What came since there was nothing more the last time.
+    since_rest: Group,
+    /// How long the stream is to be left alone, from when on; `None`: there may be more at once.
+    rest: Option<(Instant, Duration)>,
 }
 
 struct Group {
@@ -41,15 +46,27 @@ struct Group {
 
 impl Pace {
     /// For a server whose commits wait for us, or do not.
-    pub(super) fn new(awaited: bool) -> Pace {
-        Pace { awaited, group: None, last: None, busy: false }
+    pub(super) fn new(awaited: bool, now: Instant) -> Pace {
+        let since_rest = Group { bytes: 0, since: now };
+        Pace { awaited, group: None, last: None, busy: false, since_rest, rest: None }
     }
 
     /// So many bytes were taken in.
     pub(super) fn came(&mut self, bytes: usize, now: Instant) {
-        self.busy = self.last.is_some_and(|(last, _)| now.duration_since(last) < 2 * READ_EVERY);
-        self.last = Some((now, bytes));
+        self.busy = self.last.is_some_and(|last| now.duration_since(last) < 2 * READ_EVERY);
+        self.last = Some(now);
         self.group.get_or_insert(Group { bytes: 0, since: now }).bytes += bytes;
+        self.since_rest.bytes += bytes;
+        self.rest = None;
+    }
+
+    /// All that had come was taken in.
+    pub(super) fn drained(&mut self, now: Instant) {
+        let Group { bytes, since } =
+            std::mem::replace(&mut self.since_rest, Group { bytes: 0, since: now });
+        let room = REST_BYTES as f64 / bytes.max(1) as f64;
+        let rest = now.duration_since(since).mul_f64(room);
+        self.rest = Some((now, rest.clamp(REST_MIN, READ_EVERY)));
     }
 
     /// Whether anything is to be synced.
@@ -63,8 +80,11 @@ impl Pace {
             true => (AWAITED_BYTES_MAX, AWAITED_AGE_MAX),
             false => (BYTES_MAX, AGE_MAX),
         };
+        // One that is only a little slower than it is read does not rest.
+        let quiet = self.last.is_none_or(|last| now.duration_since(last) >= READ_EVERY);
+        let rests = idle && (self.awaited || !self.busy || quiet);
         self.group.as_ref().is_some_and(|group| {
-            idle || group.bytes >= bytes_max || now.duration_since(group.since) >= age_max
+            rests || group.bytes >= bytes_max || now.duration_since(group.since) >= age_max
         })
     }
 
@@ -75,9 +95,8 @@ impl Pace {
 
     /// Until when the stream is best left alone, unless somebody waits for what is in it.
     pub(super) fn rest_until(&self) -> Option<Instant> {
-        let (last, bytes) = self.last?;
-        let rests = !self.awaited && self.busy && self.has_group() && bytes < REST_BYTES_MAX;
-        rests.then(|| last + READ_EVERY)
+        let rests = !self.awaited && self.busy && self.has_group();
+        self.rest.filter(|_| rests).map(|(since, rest)| since + rest)
     }
 }
 
@@ -97,7 +116,7 @@ mod tests {
     fn a_quiet_stream_is_synced_at_once() {
         let now = Instant::now();
         for awaited in [false, true] {
-            let mut pace = Pace::new(awaited);
+            let mut pace = Pace::new(awaited, now);
             assert!(!pace.is_due(true, now), "there is nothing");
             for n in 0..3 {
                 let now = now + n * 1000 * MS;
@@ -110,41 +129,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_stream_that_nobody_waits_for_is_read_now_and_then() {
+    /// A stream that gives so many bytes in a millisecond, until it is synced: how often it is read by then,
+    /// and how long that is.
+    fn read(bytes_per_ms: u32) -> (u32, Duration) {
         let began = Instant::now();
-        let mut pace = Pace::new(false);
-        let mut now = began;
-        let mut reads = 0;
-        while !pace.is_due(false, now) {
-            pace.came(1000, now);
-            reads += 1;
-            let rested = pace.rest_until();
-            assert_eq!(rested.is_some(), reads > 1, "the first is news");
-            now = rested.unwrap_or(now + MS);
+        let mut pace = Pace::new(false, began);
+        let (mut before, mut now) = (began, began + MS);
+        for reads in 1.. {
+            let bytes = now.duration_since(before).as_secs_f64() * 1e3 * f64::from(bytes_per_ms);
+            pace.came(bytes as usize, now);
+            if pace.is_due(false, now) {
+                pace.synced();
+                assert_eq!(pace.rest_until(), None, "nothing is held back by a rest");
+                return (reads, now.duration_since(began));
+            }
+            assert_eq!(pace.rest_until(), None, "there may be more");
+            pace.drained(now);
+            assert_eq!(pace.rest_until().is_some(), reads > 1, "the first is news");
+            assert_eq!(pace.is_due(true, now), reads == 1, "it does not rest");
+            before = now;
+            now = pace.rest_until().unwrap_or(now + MS);
         }
-        assert_eq!(now.duration_since(began), AGE_MAX + MS);
-        assert_eq!(reads, 26);
-        pace.synced();
-        assert_eq!(pace.rest_until(), None, "nothing is held back by a rest");
+        unreachable!()
     }
 
     #[test]
-    fn a_stream_with_much_to_give_is_not_kept_waiting() {
-        let mut pace = Pace::new(false);
-        let now = Instant::now();
-        for n in 0..BYTES_MAX / REST_BYTES_MAX {
-            assert!(!pace.is_due(false, now), "{n}");
-            pace.came(REST_BYTES_MAX, now);
-            assert_eq!(pace.rest_until(), None);
-        }
-        assert!(pace.is_due(false, now));
+    fn a_stream_that_nobody_waits_for_is_read_now_and_then() {
+        let (reads, lasted) = read(1000);
+        assert!(reads <= 28 && lasted < AGE_MAX + READ_EVERY + MS, "{reads} {lasted:?}");
+        // So often that no more than that comes meanwhile.
+        let (reads, lasted) = read(REST_BYTES as u32 / 2);
+        assert!(
+            (120..=160).contains(&reads) && lasted < AGE_MAX + READ_EVERY,
+            "{reads} {lasted:?}"
+        );
+        let (_, lasted) = read(REST_BYTES as u32 * 2);
+        assert!(lasted < 100 * MS, "this is much: {lasted:?}");
+    }
+
+    #[test]
+    fn a_busy_stream_that_pauses_is_synced_soon() {
+        let began = Instant::now();
+        let mut pace = Pace::new(false, began);
+        pace.came(1000, began);
+        pace.came(1000, began + MS);
+        assert_eq!(pace.rest_until(), None, "there may be more");
+        pace.drained(began + MS);
+        let next = pace.rest_until().unwrap();
+        assert_eq!(next, began + MS + READ_EVERY);
+        assert!(pace.is_due(true, next) && !pace.is_due(false, next));
     }
 
     #[test]
     fn commits_that_wait_are_not_kept_waiting() {
         let now = Instant::now();
-        let mut pace = Pace::new(true);
+        let mut pace = Pace::new(true, now);
         for n in 0..10 {
             let now = now + n * MS;
             assert!(!pace.is_due(false, now));

@@ -87,7 +87,7 @@ impl Receiver {
             timeline: &timeline,
             stream,
             link: &self.link,
-            pace: Pace::new(awaited),
+            pace: Pace::new(awaited, Instant::now()),
             last_status: Instant::now(),
             last_heard: Instant::now(),
             settled: Settled { since: Instant::now(), announced: false },
@@ -304,14 +304,17 @@ impl Session<'_> {
     fn receive(&mut self) -> Result<(), ReceiveError> {
         self.report()?;
         loop {
-            if let Some(until) = self.pace.rest_until() {
+            let rest = self.pace.rest_until();
+            if let Some(until) = rest {
                 self.timeline.rest_until(until);
             }
-            // With a group begun, only what is there already may join it.
-            let wait = match (self.pace.has_group(), self.settled.announced) {
-                (true, _) => Duration::ZERO,
-                (false, false) => ANNOUNCED_AFTER,
-                (false, true) => STATUS_INTERVAL,
+            let wait = match (rest, self.pace.has_group(), self.settled.announced) {
+                // Nothing is left of it, unless somebody is in a hurry.
+                (Some(until), ..) => until.saturating_duration_since(Instant::now()),
+                // With a group begun, only what is there already may join it.
+                (None, true, _) => Duration::ZERO,
+                (None, false, false) => ANNOUNCED_AFTER,
+                (None, false, true) => STATUS_INTERVAL,
             };
             let message = match self.stream.next(wait) {
                 Ok(message) => message,
@@ -320,7 +323,10 @@ impl Session<'_> {
             let idle = message.is_none();
             if !idle {
                 self.last_heard = Instant::now();
-            } else if self.last_heard.elapsed() > SILENCE_MAX {
+            } else {
+                self.pace.drained(Instant::now());
+            }
+            if idle && self.last_heard.elapsed() > SILENCE_MAX {
                 return Err(ReceiveError::Silent);
             }
             if let Some(ReplicationMessage::XLogData { start, bytes, .. }) = message {
