@@ -42,6 +42,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         RequestKind::RelSize { rel },
         RequestKind::RelExists { rel },
         RequestKind::DbSize { db: Oid(5) },
+        RequestKind::OpenWindow { pages: 320 },
+        RequestKind::PutPages { rel, first: BlockNumber(7), count: 3, place: 64 },
     ]
     .map(|kind| {
         let mut out = Vec::new();
@@ -54,6 +56,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         ResponseBody::RelSize(None),
         ResponseBody::RelExists(true),
         ResponseBody::DbSize(81_920),
+        ResponseBody::Window { pages: 320 },
+        ResponseBody::PagesPut { count: 3 },
         ResponseBody::Error { code: ErrorCode::Corrupt, message: "damaged".to_owned() },
     ]
     .map(|body| {

@@ -106,16 +106,23 @@ thread_local! {
 
 /// What was compressed to `stored`: exactly `raw_len` bytes, which the caller has found acceptable.
 pub(crate) fn decompress(codec: Codec, stored: &[u8], raw_len: usize) -> Option<Vec<u8>> {
-    let mut raw = vec![0; raw_len];
-    let length = match codec {
-        Codec::None => return (stored.len() == raw_len).then(|| stored.to_vec()),
-        Codec::Lz4 => lz4_flex::block::decompress_into(stored, &mut raw).ok()?,
+    let raw = match codec {
+        Codec::None => stored.to_vec(),
+        Codec::Lz4 => {
+            let mut raw = vec![0; raw_len];
+            let length = lz4_flex::block::decompress_into(stored, &mut raw).ok()?;
+            raw.truncate(length);
+            raw
+        }
         Codec::Zstd => ZSTD.with_borrow_mut(|context| {
             if context.is_none() {
                 *context = zstd::bulk::Decompressor::new().ok();
             }
-            context.as_mut()?.decompress_to_buffer(stored, raw.as_mut_slice()).ok()
+            // Not filled with zeros first: whatever becomes a part of it has been written.
+            let mut raw = Vec::with_capacity(raw_len);
+            context.as_mut()?.decompress_to_buffer(stored, &mut raw).ok()?;
+            Some(raw)
         })?,
     };
-    (length == raw_len).then_some(raw)
+    (raw.len() == raw_len).then_some(raw)
 }

@@ -14,7 +14,7 @@ use postgres_formats::{BLCKSZ, BlockNumber, Lsn, TimelineId};
 use crate::base::BaseLsn;
 use crate::hints::{Admission, Hinted, Hints};
 use crate::page_check::{self, BadPage};
-use crate::read_ahead::BLOCKS_AHEAD_MAX;
+use crate::read_ahead::{BLOCKS_AHEAD_MAX, BLOCKS_PER_FETCH_MAX};
 use crate::report;
 use crate::segment_file::Object;
 use crate::settings::Settings;
@@ -31,6 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many hints are kept back at most for others to leave with.
 const HINTS_TOGETHER_MAX: u32 = 16;
+/// A process that asks for so many pages at once is going to ask for many more: then memory is shared with the page
+/// server, where both are on one machine, through which they come uncopied.
+const WINDOW_FROM: u16 = 16;
 /// How many answers of the kind that time does not mend are accepted: there may be two kinds of
 /// trouble at once, and a second connection may meet a better server.
 const HOPELESS_ATTEMPTS_MAX: u32 = 3;
@@ -78,6 +81,8 @@ struct Link {
     hints: Hints,
     /// Requests that wait in the client for others to leave with.
     unflushed: u32,
+    /// Whether memory has been asked for that this process and the page server share.
+    window_asked: bool,
 }
 
 impl Link {
@@ -215,7 +220,7 @@ impl RemotePages {
                 let (connstr, timeline) = (&self.connstr, self.timeline);
                 let client = PageClient::connect_as(connstr, timeline, self.generation, timeouts)?;
                 let hints = Hints::new(self.ahead.pages_max);
-                Link { owner: process::id(), client, hints, unflushed: 0 }
+                Link { owner: process::id(), client, hints, unflushed: 0, window_asked: false }
             }
         };
         Ok(self.connection.insert(link))
@@ -235,6 +240,9 @@ impl RemotePages {
         let (Some(link), is_canceled) = (&mut self.connection, &self.is_canceled) else {
             return Err(PageClientError::Ended.into());
         };
+        if count >= WINDOW_FROM && !std::mem::replace(&mut link.window_asked, true) {
+            link.client.open_window(self.ahead.pages_max as u16 + BLOCKS_PER_FETCH_MAX as u16)?;
+        }
         if let Some(hint) = link.hints.unsent() {
             link.ask(hint, base_lsn, false)?;
         }

@@ -1,19 +1,24 @@
 //! How fast pages come, beside what a Unix socket needs for as many bytes by itself.
 //!
 //! `page_speed CONNSTR TIMELINE LSN SPC/DB/REL BLOCKS`: asks for the first pages of a relation at random, one
-//! after the other, and then in batches; in between, the same questions and answers go over a bare socket
-//! pair between two threads. One JSON object on stdout, with the times of all rounds, in turns, so that both
-//! sides had the same machine. What is measured is pages that are in the page server's memory: all of them have
+//! after the other, and then in batches, as a compute's process does: the batches come by way of a window
+//! (`pageserver_client::window`). In between, the same questions and answers go over a bare socket
+//! pair between two threads, which wait as both sides of a page stream do: they look for more for a moment before they
+//! sleep, for otherwise what is compared is how long an idle processor takes to wake up. One JSON object on stdout,
+//! with the times of all rounds, in turns, so that both sides had the same machine. What is measured is pages that are in the page server's memory: all of them have
 //! been asked for before, so there should be no more than its caches hold. Part of `make bench`.
 
 use std::error::Error;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pageserver_client::RequestKind;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use pageserver_client::client::{ClientTimeouts, PageClient};
+use pageserver_client::{RequestKind, ResponseBody};
 use postgres_formats::{BLCKSZ, BlockNumber, ForkNumber, Lsn, Oid, RelTag};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -30,6 +35,8 @@ const REQUESTS: u32 = 16;
 const PAGES: u32 = 32;
 /// Bytes of a request on the wire, about.
 const REQUEST_BYTES: usize = 45;
+/// How long both sides of a page stream look for more before they sleep (`postgres_wire/src/linger.rs`).
+const LOOK_FOR: Duration = Duration::from_micros(50);
 
 /// Numbers without a pattern that a cache or a disk could follow, the same in each run.
 struct Numbers(u64);
@@ -43,6 +50,8 @@ impl Numbers {
 
 struct Pages {
     client: PageClient,
+    /// One with a window.
+    reader: PageClient,
     rel: RelTag,
     lsn: Lsn,
     blocks: u32,
@@ -82,15 +91,33 @@ impl Pages {
             for _ in 0..REQUESTS {
                 let first = self.numbers.below(self.blocks.saturating_sub(PAGES));
                 let (rel, first, count) = (self.rel, BlockNumber(first), PAGES as u16);
-                self.client.send(self.lsn, RequestKind::GetPages { rel, first, count })?;
+                self.reader.send(self.lsn, RequestKind::GetPages { rel, first, count })?;
             }
-            self.client.flush()?;
+            self.reader.flush()?;
             for _ in 0..REQUESTS {
-                self.client.recv()?;
+                match self.reader.recv()?.body {
+                    ResponseBody::Pages(pages) if pages.len() == PAGES as usize * BLCKSZ => {}
+                    other => return Err(format!("{other:?}").into()),
+                }
             }
         }
         Ok(began.elapsed().as_nanos() as u64)
     }
+}
+
+/// Reads as both sides of a page stream do.
+fn read_exact(socket: &mut UnixStream, buffer: &mut [u8]) -> io::Result<()> {
+    let (mut done, mut began) = (0, Instant::now());
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match recv(socket.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => (done, began) = (done + count, Instant::now()),
+            Err(Errno::EAGAIN) if began.elapsed() < LOOK_FOR => thread::yield_now(),
+            Err(Errno::EAGAIN) => done += socket.read(rest)?,
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The bare socket pair: a thread that answers each question of `REQUEST_BYTES` with so many bytes out of
@@ -108,7 +135,7 @@ impl Bare {
             let relation = vec![7; relation_bytes.max(answer_bytes)];
             let places = ((relation.len() - answer_bytes) / BLCKSZ + 1) as u32;
             let mut numbers = Numbers(2);
-            while other.read_exact(&mut question).is_ok() {
+            while read_exact(&mut other, &mut question).is_ok() {
                 let from = numbers.below(places) as usize * BLCKSZ;
                 let answer = relation.get(from..from + answer_bytes).unwrap_or_default();
                 if other.write_all(answer).is_err() {
@@ -122,7 +149,7 @@ impl Bare {
     fn ask(&mut self, times: u32) -> Result<()> {
         self.socket.write_all(&vec![1; REQUEST_BYTES * times as usize])?;
         for _ in 0..times {
-            self.socket.read_exact(&mut self.buffer)?;
+            read_exact(&mut self.socket, &mut self.buffer)?;
         }
         Ok(())
     }
@@ -161,8 +188,11 @@ fn main() -> Result<()> {
     let (spc, db, relation) = (oid()??, oid()??, oid()??);
     let minute = Duration::from_secs(60);
     let timeouts = ClientTimeouts { connect: minute, response: minute };
+    let mut reader = PageClient::connect(connstr, timeline.parse()?, timeouts)?;
+    reader.open_window((REQUESTS * PAGES) as u16)?;
     let mut pages = Pages {
         client: PageClient::connect(connstr, timeline.parse()?, timeouts)?,
+        reader,
         rel: RelTag { spc, db, rel: relation, fork: ForkNumber::Main },
         lsn: lsn.parse()?,
         blocks: blocks.parse()?,
@@ -172,6 +202,11 @@ fn main() -> Result<()> {
     let mut one = Bare::start(BLCKSZ, relation_bytes)?;
     let mut many = Bare::start(PAGES as usize * BLCKSZ, relation_bytes)?;
     pages.warm()?;
+    // The answer with the window comes before all others.
+    pages.reader.get_pages(pages.rel, BlockNumber(0), 1, pages.lsn)?;
+    if !pages.reader.has_window() {
+        return Err("the page server has no window".into());
+    }
     let mut rounds: [Vec<u64>; 4] = Default::default();
     for _ in 0..ROUNDS {
         rounds[0].push(pages.singles()?);

@@ -13,7 +13,10 @@ use postgres_formats::{BLCKSZ, BlockNumber, Lsn, Oid, PageImage, RelTag, Timelin
 use postgres_wire::ConnectionError;
 use postgres_wire::client::{ClientCopyBoth, ClientError, ConnectParams, Connection, Timeouts};
 
-use crate::protocol::{DecodeError, ErrorCode, Request, RequestKind, Response, ResponseBody};
+use crate::protocol::{
+    DecodeError, ErrorCode, Request, RequestKind, Response, ResponseBody, WINDOWS_PARAMETER,
+};
+use crate::window::{ClientWindow, Room, WINDOW_PAGES_MAX};
 use crate::writer::Generation;
 
 /// How long a client waits.
@@ -74,6 +77,19 @@ pub struct PageClient {
     next_id: u64,
     /// Responses that came while another one was waited for.
     early: VecDeque<Response>,
+    window: WindowState,
+    /// Where the server puts pages that were asked for, by request.
+    rooms: Vec<(u64, Room)>,
+}
+
+/// Whether pages come through memory that is shared with the server.
+#[derive(Debug)]
+enum WindowState {
+    /// They do not: nobody has asked, or it was refused.
+    None,
+    /// This request asks for it.
+    Asked(u64),
+    Open(ClientWindow),
 }
 
 impl PageClient {
@@ -107,7 +123,32 @@ impl PageClient {
         };
         let mut stream = connection.copy_both(&command)?;
         stream.linger();
-        Ok(PageClient { stream, timeouts, next_id: 1, early: VecDeque::new() })
+        Ok(PageClient {
+            stream,
+            timeouts,
+            next_id: 1,
+            early: VecDeque::new(),
+            window: WindowState::None,
+            rooms: Vec::new(),
+        })
+    }
+
+    /// From when the server has agreed on, lets pages come through memory that both share, as far as `pages` of them
+    /// fit into it at a time; the others come as ever. That memory is there for as long as the client, and what is
+    /// given out is a part of it as long as anybody has that. To be asked for once.
+    pub fn open_window(&mut self, pages: u16) -> Result<(), PageClientError> {
+        if self.stream.parameter(WINDOWS_PARAMETER).is_some() {
+            self.stream.await_descriptor();
+            let pages = pages.clamp(1, WINDOW_PAGES_MAX);
+            let id = self.send(Lsn::INVALID, RequestKind::OpenWindow { pages })?;
+            self.window = WindowState::Asked(id);
+        }
+        Ok(())
+    }
+
+    /// Whether pages come through shared memory.
+    pub fn has_window(&self) -> bool {
+        matches!(self.window, WindowState::Open(_))
     }
 
     /// Queues a request and gives its id. It leaves with the next receive that has to wait, or with
@@ -116,9 +157,56 @@ impl PageClient {
         let id = self.next_id;
         self.next_id += 1;
         let mut message = Vec::with_capacity(64);
+        let kind = self.by_window(id, kind);
         Request { id, lsn, kind }.encode(&mut message);
         self.stream.send(&[&message])?;
         Ok(id)
+    }
+
+    /// How pages are asked for: by way of the window if there is one with room for them.
+    fn by_window(&mut self, id: u64, kind: RequestKind) -> RequestKind {
+        let (WindowState::Open(window), RequestKind::GetPages { rel, first, count }) =
+            (&self.window, kind)
+        else {
+            return kind;
+        };
+        let Some(room) = window.room(count) else { return kind };
+        let place = room.place();
+        self.rooms.push((id, room));
+        RequestKind::PutPages { rel, first, count, place }
+    }
+
+    /// What a message of the server is to who asked; `None` if it is nothing to anybody.
+    fn take_in(&mut self, message: &Bytes) -> Result<Option<Response>, PageClientError> {
+        let Response { id, body } = Response::decode(message)?;
+        if matches!(self.window, WindowState::Asked(asked) if asked == id) {
+            let descriptor = self.stream.take_descriptor();
+            self.window = match (body, descriptor) {
+                // What cannot be mapped here is done without.
+                (ResponseBody::Window { pages }, Some(descriptor)) => {
+                    ClientWindow::open(descriptor, pages)
+                        .map_or(WindowState::None, WindowState::Open)
+                }
+                (ResponseBody::Error { .. }, _) => WindowState::None,
+                _ => return Err(PageClientError::WrongAnswer),
+            };
+            return Ok(None);
+        }
+        let own = self.rooms.iter().position(|(of, _)| *of == id);
+        let room = own.map(|at| self.rooms.swap_remove(at).1);
+        let body = match (body, room) {
+            (ResponseBody::PagesPut { count }, Some(room))
+                if usize::from(count) == room.count() =>
+            {
+                ResponseBody::Pages(room.filled())
+            }
+            (body @ ResponseBody::Error { .. }, _) => body,
+            (ResponseBody::PagesPut { .. } | ResponseBody::Window { .. }, _) | (_, Some(_)) => {
+                return Err(PageClientError::WrongAnswer);
+            }
+            (body, None) => body,
+        };
+        Ok(Some(Response { id, body }))
     }
 
     /// Sends all that is queued.
@@ -145,20 +233,28 @@ impl PageClient {
         if let Some(response) = self.early.pop_front() {
             return Ok(Some(response));
         }
-        match self.stream.try_recv()? {
-            Some(message) => Ok(Some(Response::decode(&message)?)),
-            None => Ok(None),
+        while let Some(message) = self.stream.try_recv()? {
+            if let Some(response) = self.take_in(&message)? {
+                return Ok(Some(response));
+            }
         }
+        Ok(None)
     }
 
     fn recv_new(&mut self, timeout: Duration) -> Result<Response, PageClientError> {
-        match self.stream.recv_timeout(timeout) {
-            Ok(Some(message)) => Ok(Response::decode(&message)?),
-            Ok(None) => Err(PageClientError::Ended),
-            Err(ClientError::Connection(ConnectionError::TimedOut(_))) => {
-                Err(PageClientError::TimedOut)
+        loop {
+            let message = match self.stream.recv_timeout(timeout) {
+                Ok(Some(message)) => message,
+                Ok(None) => return Err(PageClientError::Ended),
+                Err(ClientError::Connection(ConnectionError::TimedOut(_))) => {
+                    return Err(PageClientError::TimedOut);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            // What is nothing to anybody comes once, so that this waits twice as long at most.
+            if let Some(response) = self.take_in(&message)? {
+                return Ok(response);
             }
-            Err(error) => Err(error.into()),
         }
     }
 

@@ -4,13 +4,14 @@
 //! and does no IO; `client` is used by the preload library, the Python package and the tools.
 //! `point`, `branch_name`, `retention` and `writer` are words of commands, likewise used by both sides.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod branch_name;
 pub mod client;
 pub mod point;
 pub mod protocol;
 pub mod retention;
+pub mod window;
 pub mod writer;
 
 pub use branch_name::{BranchName, BranchNameError};

@@ -13,6 +13,11 @@ use bytes::{BufMut, Bytes};
 use fields::{Fields, check};
 use postgres_formats::{BLCKSZ, BlockNumber, Lsn, Oid, RelTag};
 
+use crate::window::WINDOW_PAGES_MAX;
+
+/// The parameter that a server reports at login which knows of windows.
+pub const WINDOWS_PARAMETER: &str = "zenith_windows";
+
 /// The most pages one request may ask for; a longer answer would hold up its neighbours.
 pub const MAX_PAGES_PER_REQUEST: u16 = 256;
 
@@ -28,12 +33,16 @@ const REQUEST_REL_EXISTS: u8 = 3;
 const REQUEST_DB_SIZE: u8 = 4;
 const REQUEST_SLRU_SEGMENT: u8 = 5;
 const REQUEST_GET_SLRU_PAGES: u8 = 6;
+const REQUEST_OPEN_WINDOW: u8 = 7;
+const REQUEST_PUT_PAGES: u8 = 8;
 
 const RESPONSE_PAGES: u8 = 101;
 const RESPONSE_REL_SIZE: u8 = 102;
 const RESPONSE_REL_EXISTS: u8 = 103;
 const RESPONSE_DB_SIZE: u8 = 104;
 const RESPONSE_SLRU_SEGMENT: u8 = 105;
+const RESPONSE_WINDOW: u8 = 106;
+const RESPONSE_PAGES_PUT: u8 = 107;
 const RESPONSE_ERROR: u8 = 120;
 
 /// A question about the state of the timeline at one LSN.
@@ -92,6 +101,23 @@ pub enum RequestKind {
         /// How many pages: 1 to [`MAX_PAGES_PER_REQUEST`].
         count: u16,
     },
+    /// A window for this stream, see [`crate::window`]. There is one at most, and only where both sides are on one
+    /// machine. The LSN means nothing.
+    OpenWindow {
+        /// Its length in pages: 1 to [`WINDOW_PAGES_MAX`].
+        pages: u16,
+    },
+    /// As `GetPages`, but the pages are put into the window.
+    PutPages {
+        /// The fork.
+        rel: RelTag,
+        /// The first page.
+        first: BlockNumber,
+        /// How many pages: 1 to [`MAX_PAGES_PER_REQUEST`].
+        count: u16,
+        /// Where the first of them is to be, in pages from the window's beginning.
+        place: u16,
+    },
 }
 
 /// The answer to the [`Request`] with the same id.
@@ -116,6 +142,16 @@ pub enum ResponseBody {
     DbSize(u64),
     /// The segment's bytes.
     SlruSegment(Bytes),
+    /// The window is open; its descriptor comes with this message.
+    Window {
+        /// Its length in pages.
+        pages: u16,
+    },
+    /// So many pages have been put where they were wanted.
+    PagesPut {
+        /// As many as were asked for.
+        count: u16,
+    },
     /// The request failed.
     Error {
         /// What the client can do about it.
@@ -224,6 +260,8 @@ impl Request {
             RequestKind::DbSize { .. } => REQUEST_DB_SIZE,
             RequestKind::SlruSegment { .. } => REQUEST_SLRU_SEGMENT,
             RequestKind::GetSlruPages { .. } => REQUEST_GET_SLRU_PAGES,
+            RequestKind::OpenWindow { .. } => REQUEST_OPEN_WINDOW,
+            RequestKind::PutPages { .. } => REQUEST_PUT_PAGES,
         };
         out.put_u8(tag);
         out.put_u64_le(self.id);
@@ -244,6 +282,13 @@ impl Request {
                 out.put_u8(kind);
                 out.put_u32_le(first);
                 out.put_u16_le(count);
+            }
+            RequestKind::OpenWindow { pages } => out.put_u16_le(pages),
+            RequestKind::PutPages { rel, first, count, place } => {
+                put_rel(out, rel);
+                out.put_u32_le(first.0);
+                out.put_u16_le(count);
+                out.put_u16_le(place);
             }
         }
     }
@@ -270,6 +315,17 @@ impl Request {
                 let kind = fields.u8()?;
                 let (first, count) = fields.page_range()?;
                 RequestKind::GetSlruPages { kind, first, count }
+            }
+            REQUEST_OPEN_WINDOW => {
+                let pages = fields.u16()?;
+                check((1..=WINDOW_PAGES_MAX).contains(&pages), "window size", pages)?;
+                RequestKind::OpenWindow { pages }
+            }
+            REQUEST_PUT_PAGES => {
+                let rel = fields.rel()?;
+                let (first, count) = fields.page_range()?;
+                let place = fields.u16()?;
+                RequestKind::PutPages { rel, first: BlockNumber(first), count, place }
             }
             other => return Err(DecodeError::UnknownType(other)),
         };
@@ -301,6 +357,8 @@ impl Response {
             ResponseBody::RelExists(_) => RESPONSE_REL_EXISTS,
             ResponseBody::DbSize(_) => RESPONSE_DB_SIZE,
             ResponseBody::SlruSegment(_) => RESPONSE_SLRU_SEGMENT,
+            ResponseBody::Window { .. } => RESPONSE_WINDOW,
+            ResponseBody::PagesPut { .. } => RESPONSE_PAGES_PUT,
             ResponseBody::Error { .. } => RESPONSE_ERROR,
         };
         out.put_u8(tag);
@@ -313,6 +371,9 @@ impl Response {
             }
             ResponseBody::RelExists(exists) => out.put_u8(u8::from(*exists)),
             ResponseBody::DbSize(size) => out.put_u64_le(*size),
+            ResponseBody::Window { pages: count } | ResponseBody::PagesPut { count } => {
+                out.put_u16_le(*count);
+            }
             ResponseBody::Error { code, message } => {
                 out.put_u8(*code as u8);
                 out.put_slice(shortened(message).as_bytes());
@@ -343,6 +404,8 @@ impl Response {
             RESPONSE_REL_EXISTS => ResponseBody::RelExists(fields.bool("existence flag")?),
             RESPONSE_DB_SIZE => ResponseBody::DbSize(fields.u64()?),
             RESPONSE_SLRU_SEGMENT => ResponseBody::SlruSegment(fields.rest_of(message)),
+            RESPONSE_WINDOW => ResponseBody::Window { pages: fields.u16()? },
+            RESPONSE_PAGES_PUT => ResponseBody::PagesPut { count: fields.u16()? },
             RESPONSE_ERROR => {
                 let code = fields.u8()?;
                 let code = ErrorCode::from_u8(code)

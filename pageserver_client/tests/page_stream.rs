@@ -120,6 +120,9 @@ fn answer(request: &Request) -> Bytes {
         RequestKind::SlruSegment { .. } | RequestKind::GetSlruPages { .. } => {
             ResponseBody::Error { code: ErrorCode::NotFound, message: "no such SLRU".to_owned() }
         }
+        RequestKind::OpenWindow { .. } | RequestKind::PutPages { .. } => {
+            unreachable!("tests/window.rs has these")
+        }
     };
     encoded(request.id, body)
 }

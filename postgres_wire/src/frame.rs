@@ -1,5 +1,6 @@
 //! Messages as they come out of a socket: one type byte, a length word, the body.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ pub(crate) struct FrameReader {
     frame_bytes_max: usize,
     at_end: bool,
     linger: Linger,
+    /// Whether a message may bring a descriptor, and the one that has come.
+    awaits_descriptor: bool,
+    descriptor: Option<OwnedFd>,
 }
 
 impl FrameReader {
@@ -56,7 +60,21 @@ impl FrameReader {
             frame_bytes_max,
             at_end: false,
             linger: Linger::default(),
+            awaits_descriptor: false,
+            descriptor: None,
         }
+    }
+
+    /// From now on a descriptor that comes with a message is kept, until `take_descriptor`. Otherwise the kernel
+    /// drops it.
+    pub(crate) fn await_descriptor(&mut self) {
+        self.awaits_descriptor = true;
+    }
+
+    /// The descriptor that has come, if one has; none is awaited any more.
+    pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.awaits_descriptor = false;
+        self.descriptor.take()
     }
 
     /// From now on looks for more for a moment before it sleeps, where the peer has been quick.
@@ -184,7 +202,11 @@ impl FrameReader {
             // Asking for no more than is needed would copy the buffer's tail time and again.
             self.buffer.reserve(room.max(limits::READ_CHUNK_BYTES));
         }
-        match self.socket.recv(&mut self.buffer)? {
+        let read = match self.awaits_descriptor {
+            true => self.socket.recv_with_descriptor(&mut self.buffer, &mut self.descriptor)?,
+            false => self.socket.recv(&mut self.buffer)?,
+        };
+        match read {
             Some(0) => {
                 self.at_end = true;
                 Ok(true)

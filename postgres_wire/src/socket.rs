@@ -3,14 +3,14 @@
 //! Both ends of the protocol use it. Nothing here raises SIGPIPE, starts a thread or touches global
 //! state, and an interrupting signal (frequent in a PostgreSQL backend) only restarts the wait.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use socket2::{Socket, TcpKeepalive};
 
 use crate::error::ConnectionError;
@@ -148,6 +148,65 @@ impl WireSocket {
         }
     }
 
+    /// As `recv`, for what may bring a descriptor along, which is put into `descriptor`.
+    pub(crate) fn recv_with_descriptor(
+        &self,
+        buffer: &mut BytesMut,
+        descriptor: &mut Option<OwnedFd>,
+    ) -> Result<Option<usize>, ConnectionError> {
+        let mut bytes = [0; DESCRIPTOR_READ_BYTES];
+        let mut control = nix::cmsg_space!(RawFd);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        loop {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            let fd = self.socket.as_raw_fd();
+            let message = match recvmsg::<()>(fd, &mut parts, Some(&mut control), flags) {
+                Ok(message) => message,
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(errno) => return Err(ConnectionError::from_socket(errno.into())),
+            };
+            let count = message.bytes;
+            let controls = message.cmsgs().map_err(|_| {
+                ConnectionError::protocol("more descriptors with a message than there can be")
+            })?;
+            for control in controls {
+                let ControlMessageOwned::ScmRights(received) = control else { continue };
+                for fd in received {
+                    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+                    descriptor.get_or_insert(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+            buffer.put_slice(bytes.get(..count).unwrap_or_default());
+            return Ok(Some(count));
+        }
+    }
+
+    /// As `send`, of bytes that take a descriptor along, of which the peer gets a copy. On a Unix-domain socket only.
+    pub(crate) fn send_with_descriptor(
+        &self,
+        bytes: &[u8],
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<Option<usize>, ConnectionError> {
+        let descriptors = [descriptor.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&descriptors)];
+        let parts = [IoSlice::new(bytes)];
+        loop {
+            let fd = self.socket.as_raw_fd();
+            match sendmsg::<()>(fd, &parts, &control, MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(count) => return Ok(Some(count)),
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(errno) => return Err(ConnectionError::from_socket(errno.into())),
+            }
+        }
+    }
+
+    /// Whether the peer is reached by a Unix-domain socket, so that it is on this machine.
+    pub(crate) fn is_unix(&self) -> bool {
+        self.socket.local_addr().is_ok_and(|address| address.is_unix())
+    }
+
     /// One write; `None`: the kernel takes nothing now.
     pub(crate) fn send(&self, parts: &[IoSlice<'_>]) -> Result<Option<usize>, ConnectionError> {
         loop {
@@ -244,3 +303,6 @@ impl WireSocket {
 
 /// Most slices handed to one `sendmsg`; Linux's `UIO_MAXIOV` is 1024.
 const SLICES_MAX: usize = 1024;
+
+/// What is read at once while a descriptor is awaited, which comes with a short message.
+const DESCRIPTOR_READ_BYTES: usize = 8 << 10;

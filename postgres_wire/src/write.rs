@@ -1,10 +1,11 @@
 //! The outgoing side of a connection: messages are gathered and written together.
 
 use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::error::ConnectionError;
 use crate::limits;
@@ -150,6 +151,41 @@ impl FrameWriter {
         }
         self.buffer = rest;
         Ok(done)
+    }
+
+    /// One short CopyData message that takes a descriptor along, behind everything gathered.
+    pub(crate) fn copy_data_with_descriptor(
+        &mut self,
+        body: &[u8],
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<(), ConnectionError> {
+        debug_assert!(body.len() < limits::WRITE_BUFFER_BYTES / 2, "a short message");
+        self.flush()?;
+        self.copy_data(&[body], &mut |_| Ok(false))?;
+        let deadline = Deadline::after_option(self.timeout);
+        let sent = loop {
+            match self.socket.send_with_descriptor(&self.buffer, descriptor) {
+                Ok(None) => match self.socket.wait(false, true, deadline, "sending") {
+                    Ok(_) => {}
+                    Err(error) => break Err(error),
+                },
+                Ok(Some(0)) => break Err(ConnectionError::Closed),
+                Ok(Some(count)) => break Ok(count),
+                Err(error) => break Err(error),
+            }
+        };
+        match sent {
+            // The descriptor has left with the first bytes.
+            Ok(count) => {
+                self.buffer.advance(count);
+                self.flush()
+            }
+            Err(error) => {
+                self.torn = true;
+                self.buffer.clear();
+                Err(error)
+            }
+        }
     }
 
     /// Writes everything gathered, and waits until the kernel takes more.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use pageserver_client::protocol::WINDOWS_PARAMETER;
 use postgres_wire::StopSignal;
 use postgres_wire::server::{ListenAddress, Listener, ServerOptions, serve};
 use slog::{Logger, error, info, warn};
@@ -31,6 +32,8 @@ const PG_BIN_VARIABLE: &str = "ZENITH_PG_BIN";
 const PG_BIN_DEBIAN: &str = "/usr/lib/postgresql/15/bin";
 const WALREDO_MODULE: &str = "zenith_walredo.so";
 const REDO_TIMEOUT: Duration = Duration::from_secs(60);
+/// What clients are told when they connect: what this server knows of.
+const PARAMETERS: &[(&str, &str)] = &[(WINDOWS_PARAMETER, "on")];
 /// Clients on this machine connect as whatever account they run, the files are guarded by the
 /// folder's permissions.
 const SOCKET_MODE: u32 = 0o777;
@@ -82,10 +85,12 @@ pub fn run(repo: &Path, config: &Config, log: &Logger) -> anyhow::Result<()> {
     ));
 
     let stop = StopSignal::new().context("cannot make a stop signal")?;
+    let mut options = ServerOptions::default();
+    options.connection.parameters = PARAMETERS;
     thread::scope(|scope| -> anyhow::Result<()> {
         let serving =
             thread::Builder::new().name("listener".to_owned()).spawn_scoped(scope, || {
-                serve(&listener, &ServerOptions::default(), &stop, log, |_| service.connection());
+                serve(&listener, &options, &stop, log, |_| service.connection());
             });
         let serving = serving.context("cannot start a thread")?;
         // Whoever sees these files may connect: the sockets have been listening for a while.

@@ -16,6 +16,7 @@ mod rows;
 mod status;
 mod table;
 mod tags;
+mod windows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +34,9 @@ use crate::wal::followers::Followers;
 use command::{Command, CommandSpec, ignored_tag};
 use counts::StreamCounts;
 use error::CommandError;
+use pagestream::Common;
 use table::Rows;
+use windows::Windows;
 
 /// What all connections share.
 pub struct PageService {
@@ -44,6 +47,7 @@ pub struct PageService {
     lsn_timeout: Duration,
     started: Instant,
     streams: StreamCounts,
+    windows: Windows,
     log: Logger,
 }
 
@@ -65,6 +69,7 @@ impl PageService {
             lsn_timeout,
             started: Instant::now(),
             streams: StreamCounts::default(),
+            windows: Windows::default(),
             log: log.clone(),
         }
     }
@@ -132,10 +137,9 @@ impl Connection {
                     None => None,
                 };
                 let mut copy = out.copy_both()?;
-                let (timeout, counts) = (self.service.lsn_timeout, &self.service.streams);
-                pagestream::serve(
-                    &timeline, compute, reading, timeout, counts, &self.log, &mut copy,
-                )?;
+                let PageService { lsn_timeout, streams: counts, windows, .. } = &*self.service;
+                let common = Common { lsn_timeout: *lsn_timeout, counts, windows, log: &self.log };
+                pagestream::serve(&timeline, compute, reading, &common, &mut copy)?;
                 out.complete("PAGESTREAM")?;
             }
             Command::BaseBackup { timeline, lsn, form } => {

@@ -9,6 +9,7 @@
 //! For a client that takes nothing for a moment only the rest of one answer is kept, as a copy; the other
 //! requests of the batch are answered anew when it takes more. `postgres_wire` disconnects it after a while.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use postgres_wire::{ConnectionError, SqlState};
 use slog::{Logger, warn};
 
 use super::counts::StreamCounts;
+use super::windows::{Window, Windows};
 use crate::error_text::with_causes;
 use crate::key::PageKey;
 use crate::leases::Stream;
@@ -47,17 +49,23 @@ pub(super) struct Compute {
     pub(super) generation: Generation,
 }
 
+/// What all streams have in common.
+pub(super) struct Common<'a> {
+    pub(super) lsn_timeout: Duration,
+    pub(super) counts: &'a StreamCounts,
+    pub(super) windows: &'a Windows,
+    pub(super) log: &'a Logger,
+}
+
 /// Answers the requests of one client until it ends its side.
 pub(super) fn serve(
     timeline: &Arc<Timeline>,
     compute: Option<Compute>,
     reading: Stream,
-    lsn_timeout: Duration,
-    counts: &StreamCounts,
-    log: &Logger,
+    common: &Common<'_>,
     copy: &mut CopyBoth<'_>,
 ) -> Result<(), QueryError> {
-    let mut stream = PageStream { timeline, compute, reading, lsn_timeout, counts, log, copy };
+    let mut stream = PageStream { timeline, compute, reading, common, window: None, copy };
     stream.copy.linger();
     while let Some(first) = stream.copy.recv()? {
         let batch = stream.gather(first)?;
@@ -71,9 +79,9 @@ struct PageStream<'a, 'c> {
     compute: Option<Compute>,
     /// What it reads is kept while it does.
     reading: Stream,
-    lsn_timeout: Duration,
-    counts: &'a StreamCounts,
-    log: &'a Logger,
+    common: &'a Common<'a>,
+    /// Where the client wants pages to be put.
+    window: Option<Window<'a>>,
     copy: &'a mut CopyBoth<'c>,
 }
 
@@ -92,11 +100,15 @@ impl PageStream<'_, '_> {
             let full = pages >= BATCH_PAGES_MAX || batch.len() >= BATCH_REQUESTS_MAX;
             next = if full { None } else { self.copy.try_recv_buffered() };
         }
-        self.counts.add_batch(batch.len(), pages);
+        self.common.counts.add_batch(batch.len(), pages);
         Ok(batch)
     }
 
-    fn answer(&mut self, batch: Vec<Request>) -> Result<(), QueryError> {
+    fn answer(&mut self, mut batch: Vec<Request>) -> Result<(), QueryError> {
+        let opens = |request: &mut Request| matches!(request.kind, RequestKind::OpenWindow { .. });
+        for request in batch.extract_if(.., opens).collect::<Vec<_>>() {
+            self.open_window(&request)?;
+        }
         if let Some(text) = self.compute.as_ref().and_then(|c| c.role.fenced(c.generation)) {
             for request in batch {
                 self.send(&Response::error(request.id, ErrorCode::Fenced, &*text))?;
@@ -113,7 +125,7 @@ impl PageStream<'_, '_> {
         for request in later {
             // Whoever has got an answer should not wait for those who have not.
             self.copy.flush()?;
-            let left = self.lsn_timeout.saturating_sub(arrived.elapsed());
+            let left = self.common.lsn_timeout.saturating_sub(arrived.elapsed());
             match self.timeline.wait_lsn(request.lsn, left) {
                 Ok(()) => self.answer_together(&[request])?,
                 Err(error) => {
@@ -124,6 +136,44 @@ impl PageStream<'_, '_> {
         }
         self.copy.flush()?;
         Ok(())
+    }
+
+    fn open_window(&mut self, request: &Request) -> Result<(), ConnectionError> {
+        let RequestKind::OpenWindow { pages } = request.kind else { return Ok(()) };
+        let refusal = match self.window.is_none() && self.copy.is_local() {
+            true => match self.common.windows.open(pages) {
+                Ok((window, descriptor)) => {
+                    self.window = Some(window);
+                    let body = ResponseBody::Window { pages };
+                    let message = encoded(&Response { id: request.id, body });
+                    return self.copy.send_with_descriptor(&message, descriptor.as_fd());
+                }
+                Err(error) => Response::error(request.id, ErrorCode::Busy, error.to_string()),
+            },
+            false => {
+                let message = "a stream has one window, on the page server's own machine";
+                Response::error(request.id, ErrorCode::Internal, message)
+            }
+        };
+        self.send(&refusal)
+    }
+
+    /// What is answered when `pages` have been found: put into the window if they are to be there, otherwise they
+    /// follow upon this.
+    fn found(&self, request: &Request, pages: &mut Vec<Page>, before: usize) -> Vec<u8> {
+        let RequestKind::PutPages { count, place, .. } = request.kind else {
+            return Response::pages_header(request.id).to_vec();
+        };
+        let own = pages.get(before..).unwrap_or_default();
+        let is_put = self.window.as_ref().is_some_and(|window| window.put(place, own));
+        pages.truncate(before);
+        encoded(&match is_put {
+            true => Response { id: request.id, body: ResponseBody::PagesPut { count } },
+            false => {
+                let message = "the pages are to be put outside of the stream's window";
+                Response::error(request.id, ErrorCode::Internal, message)
+            }
+        })
     }
 
     /// Answers requests whose LSNs have been received. Where the client is slow, no page is held while it is
@@ -150,7 +200,9 @@ impl PageStream<'_, '_> {
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             let head = match request.kind {
-                RequestKind::GetPages { count, .. } | RequestKind::GetSlruPages { count, .. }
+                RequestKind::GetPages { count, .. }
+                | RequestKind::PutPages { count, .. }
+                | RequestKind::GetSlruPages { count, .. }
                     if page_keys(request).is_some() =>
                 {
                     let (before, mut failed) = (pages.len(), None);
@@ -163,7 +215,7 @@ impl PageStream<'_, '_> {
                         }
                     }
                     match failed {
-                        None => Response::pages_header(request.id).to_vec(),
+                        None => self.found(request, &mut pages, before),
                         Some(error) => {
                             pages.truncate(before);
                             encoded(&self.refusal(request, &error))
@@ -201,7 +253,10 @@ impl PageStream<'_, '_> {
                 ResponseBody::DbSize(self.timeline.database_size(db, lsn)?)
             }
             RequestKind::SlruSegment { kind, segment } => self.slru_segment(kind, segment, lsn)?,
-            RequestKind::GetPages { .. } => unreachable!("pages are answered together"),
+            RequestKind::GetPages { .. } | RequestKind::PutPages { .. } => {
+                unreachable!("pages are answered together")
+            }
+            RequestKind::OpenWindow { .. } => unreachable!("windows are opened before"),
             // Of a kind that there is not.
             RequestKind::GetSlruPages { kind, .. } => ResponseBody::Error {
                 code: ErrorCode::NotFound,
@@ -238,7 +293,7 @@ impl PageStream<'_, '_> {
         // A stop has been logged when it was found.
         let is_stop = matches!(error, GetPageError::Wait(WaitError::Stopped { .. }));
         if matches!(code, ErrorCode::Corrupt | ErrorCode::Internal) && !is_stop {
-            warn!(self.log, "a page request failed: {}", message;
+            warn!(self.common.log, "a page request failed: {}", message;
                 "timeline" => %self.timeline.id(), "request" => ?request.kind);
         }
         Response::error(request.id, code, message)
@@ -257,9 +312,9 @@ fn encoded(response: &Response) -> Vec<u8> {
 
 fn pages_of(request: &Request) -> usize {
     match request.kind {
-        RequestKind::GetPages { count, .. } | RequestKind::GetSlruPages { count, .. } => {
-            usize::from(count)
-        }
+        RequestKind::GetPages { count, .. }
+        | RequestKind::PutPages { count, .. }
+        | RequestKind::GetSlruPages { count, .. } => usize::from(count),
         RequestKind::SlruSegment { .. } => 32,
         _ => 0,
     }
@@ -269,7 +324,8 @@ fn pages_of(request: &Request) -> usize {
 fn page_keys(request: &Request) -> Option<impl Iterator<Item = PageKey> + use<>> {
     // Decoding has checked that the number of the last page exists.
     let (object, first, count) = match request.kind {
-        RequestKind::GetPages { rel, first, count } => (Asked::Rel(rel), first.0, count),
+        RequestKind::GetPages { rel, first, count }
+        | RequestKind::PutPages { rel, first, count, .. } => (Asked::Rel(rel), first.0, count),
         RequestKind::GetSlruPages { kind, first, count } => {
             (Asked::Slru(SlruKind::from_u8(kind)?), first, count)
         }

@@ -26,6 +26,12 @@ fn request() -> impl Strategy<Value = Request> {
             .prop_map(|(kind, segment)| RequestKind::SlruSegment { kind, segment }),
         (any::<u8>(), 0..=BlockNumber::MAX.0 - 255, 1..=MAX_PAGES_PER_REQUEST)
             .prop_map(|(kind, first, count)| RequestKind::GetSlruPages { kind, first, count }),
+        (1..=WINDOW_PAGES_MAX).prop_map(|pages| RequestKind::OpenWindow { pages }),
+        (rel(), 0..=BlockNumber::MAX.0 - 255, 1..=MAX_PAGES_PER_REQUEST, any::<u16>()).prop_map(
+            |(rel, first, count, place)| {
+                RequestKind::PutPages { rel, first: BlockNumber(first), count, place }
+            }
+        ),
     ];
     (any::<u64>(), any::<u64>(), kind).prop_map(|(id, lsn, kind)| Request {
         id,
@@ -43,6 +49,8 @@ fn response() -> impl Strategy<Value = Response> {
         any::<u64>().prop_map(ResponseBody::DbSize),
         prop::collection::vec(any::<u8>(), 0..100)
             .prop_map(|bytes| ResponseBody::SlruSegment(bytes.into())),
+        any::<u16>().prop_map(|pages| ResponseBody::Window { pages }),
+        any::<u16>().prop_map(|count| ResponseBody::PagesPut { count }),
         (0..ErrorCode::ALL.len(), ".{0,40}")
             .prop_map(|(n, message)| ResponseBody::Error { code: ErrorCode::ALL[n], message }),
     ];

@@ -1,6 +1,7 @@
 //! COPY OUT and COPY BOTH, the client's side.
 
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -133,6 +134,22 @@ impl ClientCopyBoth {
     /// that ask for one thing after the other.
     pub fn linger(&mut self) {
         self.connection.reader().linger();
+    }
+
+    /// From now on a descriptor that comes with a message is kept, until `take_descriptor`; otherwise it would be
+    /// dropped. To be called before whatever makes the server send one.
+    pub fn await_descriptor(&mut self) {
+        self.connection.reader().await_descriptor();
+    }
+
+    /// The descriptor that has come with the messages received so far, if one has. None is awaited any more.
+    pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.connection.reader().take_descriptor()
+    }
+
+    /// A parameter that the server has reported at login.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.connection.parameter(name)
     }
 
     /// The next message; `None` once the server has ended its side. Flushes before it waits, for as

@@ -28,6 +28,8 @@ use crate::write::{FrameWriter, put_message};
 pub struct ConnectionOptions {
     /// The `server_version` that clients are told; psql and drivers parse its number.
     pub server_version: String,
+    /// Parameters of the server's own, with their values, that clients are told besides.
+    pub parameters: &'static [(&'static str, &'static str)],
     /// How long a client may take to say who it is.
     pub startup_timeout: Duration,
     /// How long a client may take nothing of what it is sent before it is given up.
@@ -38,6 +40,7 @@ impl Default for ConnectionOptions {
     fn default() -> ConnectionOptions {
         ConnectionOptions {
             server_version: "15.0 (Zenith)".to_owned(),
+            parameters: &[],
             startup_timeout: limits::STARTUP_TIMEOUT,
             write_timeout: limits::WRITE_TIMEOUT,
         }
@@ -109,7 +112,8 @@ impl Session<'_> {
                 return Ok(());
             }
         }
-        startup::greet(self.writer.buffer(), &options.server_version, &parameters);
+        let ConnectionOptions { server_version, parameters: own, .. } = options;
+        startup::greet(self.writer.buffer(), server_version, own, &parameters);
         self.ready()?;
         loop {
             let within = Some(limits::MESSAGE_TIMEOUT);

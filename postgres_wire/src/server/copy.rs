@@ -1,6 +1,7 @@
 //! COPY OUT and COPY BOTH, the server's side.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -163,6 +164,21 @@ impl<'a> CopyBoth<'a> {
         patience: Duration,
     ) -> Result<usize, ConnectionError> {
         self.writer.writer.copy_data_together(messages, patience)
+    }
+
+    /// Whether the client is on this machine, so that descriptors can be sent to it.
+    pub fn is_local(&self) -> bool {
+        self.writer.writer.socket().is_unix()
+    }
+
+    /// Sends one short message at once, and with it a descriptor, of which the client gets a copy. Only to one on
+    /// this machine.
+    pub fn send_with_descriptor(
+        &mut self,
+        message: &[u8],
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<(), ConnectionError> {
+        self.writer.writer.copy_data_with_descriptor(message, descriptor)
     }
 
     /// Waits until the client takes more, for as long as a client may take nothing.

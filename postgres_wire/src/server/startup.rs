@@ -129,7 +129,12 @@ fn negotiate_version(out: &mut BytesMut, unknown: &[String]) {
 }
 
 /// AuthenticationOk (whoever can connect is trusted), and what drivers want to know.
-pub(crate) fn greet(out: &mut BytesMut, server_version: &str, parameters: &StartupParameters) {
+pub(crate) fn greet(
+    out: &mut BytesMut,
+    server_version: &str,
+    own: &[(&str, &str)],
+    parameters: &StartupParameters,
+) {
     put_message(out, b'R', |body| body.put_u32(0));
     let reported = [
         ("server_version", server_version),
@@ -141,7 +146,7 @@ pub(crate) fn greet(out: &mut BytesMut, server_version: &str, parameters: &Start
         ("integer_datetimes", "on"),
         ("standard_conforming_strings", "on"),
     ];
-    for (name, value) in reported {
+    for (name, value) in reported.iter().chain(own).copied() {
         put_message(out, b'S', |body| {
             put_cstr(body, name);
             put_cstr(body, value);

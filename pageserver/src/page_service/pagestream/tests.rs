@@ -5,7 +5,8 @@
 use std::os::unix::net::UnixListener;
 use std::thread;
 
-use pageserver_client::client::{ClientTimeouts, PageClient};
+use pageserver_client::client::{ClientTimeouts, PageClient, PageClientError};
+use pageserver_client::protocol::WINDOWS_PARAMETER;
 use postgres_wire::StopSignal;
 use postgres_wire::server::{Column, ConnectionOptions, Handler, QueryWriter, serve_connection};
 use slog::o;
@@ -22,6 +23,7 @@ struct OneStream {
     timeline: Arc<Timeline>,
     readings: Arc<Readings>,
     counts: StreamCounts,
+    windows: Windows,
 }
 
 impl Handler for OneStream {
@@ -33,10 +35,34 @@ impl Handler for OneStream {
         let reading = self.readings.begin(self.timeline.id());
         let log = Logger::root(slog::Discard, o!());
         let mut copy = out.copy_both()?;
-        serve(&self.timeline, None, reading, PATIENCE, &self.counts, &log, &mut copy)?;
+        let (counts, windows) = (&self.counts, &self.windows);
+        let common = Common { lsn_timeout: PATIENCE, counts, windows, log: &log };
+        serve(&self.timeline, None, reading, &common, &mut copy)?;
         copy.finish()?;
         out.complete("COPY")
     }
+}
+
+type Server = thread::JoinHandle<Result<(), ConnectionError>>;
+
+/// A page stream in this process, and a client at its other end.
+fn stream(timeline: Arc<Timeline>) -> (Server, PageClient) {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
+    let id = timeline.id();
+    let server = thread::spawn(move || {
+        let (readings, counts) = (Arc::default(), StreamCounts::default());
+        let windows = Windows::default();
+        let mut handler = OneStream { timeline, readings, counts, windows };
+        let (socket, _) = listener.accept().unwrap();
+        let stop = StopSignal::new().unwrap();
+        let parameters = &[(WINDOWS_PARAMETER, "on")];
+        let options = ConnectionOptions { parameters, ..ConnectionOptions::default() };
+        serve_connection(socket, &mut handler, &options, &stop)
+    });
+    let connstr = format!("host={} port=5432 user=zenith dbname=zenith", dir.path().display());
+    let timeouts = ClientTimeouts { connect: PATIENCE, response: PATIENCE };
+    (server, PageClient::connect(&connstr, id, timeouts).unwrap())
 }
 
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
@@ -62,19 +88,7 @@ fn for_a_client_that_does_not_read_no_page_is_held() {
     drop(expected);
     let (before, looked_up) = (users(), cache.stats().hits);
 
-    let dir = tempfile::tempdir().unwrap();
-    let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
-    let id = timeline.id();
-    let server = thread::spawn(move || {
-        let (readings, counts) = (Arc::default(), StreamCounts::default());
-        let mut handler = OneStream { timeline, readings, counts };
-        let (socket, _) = listener.accept().unwrap();
-        let stop = StopSignal::new().unwrap();
-        serve_connection(socket, &mut handler, &ConnectionOptions::default(), &stop)
-    });
-    let connstr = format!("host={} port=5432 user=zenith dbname=zenith", dir.path().display());
-    let timeouts = ClientTimeouts { connect: PATIENCE, response: PATIENCE };
-    let mut client = PageClient::connect(&connstr, id, timeouts).unwrap();
+    let (server, mut client) = stream(timeline);
     let kind = RequestKind::GetPages { rel: rel(), first: BlockNumber(0), count: 1 };
     for _ in 0..REQUESTS {
         client.send(lsn, kind).unwrap();
@@ -93,6 +107,43 @@ fn for_a_client_that_does_not_read_no_page_is_held() {
             other => panic!("{other:?}"),
         }
     }
+    drop(client);
+    let _ = server.join().unwrap();
+}
+
+#[test]
+fn pages_come_by_the_window_as_by_the_socket() {
+    let mut sample = Sample::new(1 << 19);
+    let (_, lsn) = (sample.write_page(7, 8000), sample.write_page(9, 4000));
+    let timeline = sample.open();
+    sample.give(&timeline);
+    let (server, mut client) = stream(timeline);
+    let get = |client: &mut PageClient, lsn| client.get_pages(rel(), BlockNumber(0), 1, lsn);
+    let expected = get(&mut client, lsn).unwrap();
+    assert!(!client.has_window());
+    client.open_window(2).unwrap();
+    // It opens when the answer is read.
+    assert_eq!(get(&mut client, lsn).unwrap(), expected);
+    assert!(client.has_window());
+    let held: Vec<_> = (0..5).map(|_| get(&mut client, lsn).unwrap()).collect();
+    assert!(held.iter().all(|pages| *pages == expected));
+    // A refusal is no page, and leaves room for another.
+    drop(held);
+    for _ in 0..3 {
+        let refused = client.get_pages(rel(), BlockNumber(1_000_000), 1, lsn);
+        assert!(matches!(refused, Err(PageClientError::Refused { .. })), "{refused:?}");
+        assert_eq!(get(&mut client, lsn).unwrap(), expected);
+    }
+    // There is one, and nothing is put outside of it.
+    let ask = |client: &mut PageClient, kind| client.call(lsn, kind);
+    let again = ask(&mut client, RequestKind::OpenWindow { pages: 2 });
+    assert!(matches!(again, Err(PageClientError::Refused { .. })), "{again:?}");
+    for place in [2, u16::MAX] {
+        let kind = RequestKind::PutPages { rel: rel(), first: BlockNumber(0), count: 1, place };
+        let outside = ask(&mut client, kind);
+        assert!(matches!(outside, Err(PageClientError::Refused { .. })), "{outside:?}");
+    }
+    assert_eq!(get(&mut client, lsn).unwrap(), expected);
     drop(client);
     let _ = server.join().unwrap();
 }

@@ -1,0 +1,92 @@
+//! The windows of all page streams: memory shared with clients on this machine (`pageserver_client::window`).
+//!
+//! What clients make the server hold by them is bounded. Who finds no room gets its pages over its socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pageserver_client::window::ServerWindow;
+use postgres_formats::BLCKSZ;
+
+use crate::page::Page;
+
+/// The most bytes that all windows have together. A compute's process has one of 2.5 MiB from when it has read
+/// many pages in a row.
+const BYTES_MAX: u64 = 128 << 20;
+
+/// How much memory all windows take.
+#[derive(Debug, Default)]
+pub(super) struct Windows {
+    bytes: AtomicU64,
+}
+
+/// One window, for as long as its stream.
+#[derive(Debug)]
+pub(super) struct Window<'a> {
+    // First gone, then not counted.
+    memory: ServerWindow,
+    _share: Share<'a>,
+}
+
+/// A part of what all windows may take.
+#[derive(Debug)]
+struct Share<'a> {
+    all: &'a Windows,
+    bytes: u64,
+}
+
+impl Windows {
+    /// One of `pages` pages, with the descriptor for the client.
+    ///
+    /// # Errors
+    /// There is no more room, or the system refuses.
+    pub(super) fn open(&self, pages: u16) -> io::Result<(Window<'_>, OwnedFd)> {
+        let bytes = bytes_of(pages);
+        let room = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= BYTES_MAX);
+        if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "there are enough windows"));
+        }
+        let share = Share { all: self, bytes };
+        let (memory, descriptor) = ServerWindow::create(pages)?;
+        Ok((Window { memory, _share: share }, descriptor))
+    }
+}
+
+fn bytes_of(pages: u16) -> u64 {
+    u64::from(pages) * BLCKSZ as u64
+}
+
+impl Window<'_> {
+    /// Puts pages from `place` on; `false` if that is not within the window.
+    pub(super) fn put(&self, place: u16, pages: &[Page]) -> bool {
+        self.memory.put(place, pages)
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+mod tests {
+    use pageserver_client::window::WINDOW_PAGES_MAX;
+
+    use super::*;
+
+    #[test]
+    fn all_together_have_a_bound() {
+        let windows = Windows::default();
+        let count = BYTES_MAX / bytes_of(WINDOW_PAGES_MAX);
+        let mut open: Vec<_> =
+            (0..count).map(|_| windows.open(WINDOW_PAGES_MAX).unwrap().0).collect();
+        assert!(windows.open(1).is_err());
+        drop(open.pop());
+        open.push(windows.open(WINDOW_PAGES_MAX).unwrap().0);
+        drop(open);
+        assert_eq!(windows.bytes.load(Ordering::Relaxed), 0);
+    }
+}
