@@ -7,6 +7,9 @@ use std::path::Path;
 
 use crate::seam::{Edit, FileSeam, Seam};
 
+/// Zeros are written in pieces of this many bytes at most.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
 /// A file of a repository, open. Each change of it is one operation of the seam; reads are the
 /// system's own.
 #[derive(Debug)]
@@ -88,6 +91,21 @@ impl File {
     /// Whatever the file system gives; some of the bytes may then have been written.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.seam.edit(&self.file, Edit::Write { offset, bytes })
+    }
+
+    /// Writes zeros from `offset` bytes behind the beginning up to `end`, so that the file system has given space for
+    /// them and, once they are synced, need note nothing when other bytes take their place.
+    ///
+    /// # Errors
+    /// Whatever the file system gives; some of them may then have been written.
+    pub fn write_zeros(&self, mut offset: u64, end: u64) -> io::Result<()> {
+        while offset < end {
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let piece = ZEROS.get(..left).unwrap_or(&ZEROS);
+            self.write_all_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// Cuts the file off at `length` bytes, or fills it up to that with zeros.

@@ -126,7 +126,19 @@ impl Source<'_> {
             let offset = |at: Lsn| at.distance_from(start).unwrap_or(0) as usize;
             let slot = bytes.get_mut(offset(first)..offset(last)).unwrap_or_default();
             let got = store.read(first, slot).map_err(io_error(store.dir()))?;
-            let reached = first.saturating_add(got as u64);
+            let mut reached = first.saturating_add(got as u64);
+            // Zeros may stand behind the end of WAL.
+            let page = last.page_start().max(first);
+            let is_empty = |at: Lsn| {
+                let behind = bytes.get(offset(at)..offset(reached)).unwrap_or_default();
+                behind.iter().all(|byte| *byte == 0)
+            };
+            if last.page_offset() <= last.page_start().page_header_size(size)
+                && page < reached
+                && is_empty(page)
+            {
+                reached = page;
+            }
             if reached < last {
                 self.add_page_header(store, &mut bytes, number, reached, last)?;
             }

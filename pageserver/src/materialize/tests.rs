@@ -186,6 +186,18 @@ fn a_branch_that_begins_behind_a_full_page() {
     let beyond = child.position().checked_add(1000).unwrap();
     let error = sample.write(beyond).unwrap_err();
     assert!(matches!(error, MaterializeError::WalMissing { needed, .. } if needed == beyond));
+
+    // Zeros that a page server without a clean end has left behind WAL are no part of it.
+    for (stretch, end) in sample.stretches.iter().zip([root.position(), child.position()]) {
+        let Cluster { segment_size, tli, .. } = sample.cluster;
+        let store = WalStore::new(stretch.wal_dir.clone(), segment_size, tli);
+        store.write(end, &[0; 3 * XLOG_BLCKSZ as usize]).unwrap();
+    }
+    for (lsn, count) in [(child.position(), 42), (branch, 2)] {
+        let (end, records) = sample.write(lsn).unwrap();
+        assert_eq!((end, records.len()), (lsn, count));
+    }
+    assert!(matches!(sample.write(beyond), Err(MaterializeError::Wal(_))));
 }
 
 #[test]

@@ -115,23 +115,33 @@ impl Timeline {
         let failed = || IngestError::SyncFailed(self.id());
         let from = self.positions().durable;
         let mut decoder = WalStreamDecoder::new(from, self.cluster.segment_size, None);
+        let end = writer.record_end();
         let mut chunk = vec![0; CHUNK];
-        while decoder.next_record_start() < writer.record_end() {
+        // Behind the last record there may be anything.
+        let mut read = |at: Lsn| {
+            let left = usize::try_from(end.distance_from(at).unwrap_or(0)).unwrap_or(CHUNK);
+            let want = chunk.get_mut(..left.min(CHUNK)).unwrap_or_default();
+            let got = self.wal.read(at, want).map_err(|source| self.io_error(source))?;
+            Ok::<_, IngestError>(chunk.get(..got).unwrap_or_default().to_vec())
+        };
+        while decoder.next_record_start() < end {
             let at = decoder.expected_lsn();
-            let got = self.wal.read(at, &mut chunk).map_err(|source| self.io_error(source))?;
-            let Some(bytes) = chunk.get(..got).filter(|bytes| !bytes.is_empty()) else {
+            let bytes = read(at)?;
+            if bytes.is_empty() {
                 return Err(failed());
-            };
-            decoder.feed(at, bytes).map_err(|_| failed())?;
+            }
+            decoder.feed(at, &bytes).map_err(|_| failed())?;
             while decoder.next_record().map_err(|_| failed())?.is_some() {}
         }
         // Also the header of the page, which may have come after the last sync.
         let mut at = from.page_start();
-        while at < writer.record_end() {
-            let got = self.wal.read(at, &mut chunk).map_err(|source| self.io_error(source))?;
-            let Some(bytes) = chunk.get(..got).filter(|bytes| !bytes.is_empty()) else { break };
-            self.wal.write(at, bytes).map_err(|source| self.io_error(source))?;
-            at = at.saturating_add(got as u64);
+        while at < end {
+            let bytes = read(at)?;
+            if bytes.is_empty() {
+                break;
+            }
+            self.wal.write(at, &bytes).map_err(|source| self.io_error(source))?;
+            at = at.saturating_add(bytes.len() as u64);
         }
         self.wal.forgive_failed_sync();
         if let Err(error) = self.wal.sync() {

@@ -305,6 +305,14 @@ impl Timeline {
         }
     }
 
+    /// Whether commits of the server wait from now on until their WAL is durable here. What is on disk for
+    /// their sake goes when they do no longer.
+    pub fn commits_wait(&self, wait: bool) {
+        if let Err(error) = self.wal.expect_syncs(wait) {
+            slog::warn!(self.log, "zeros behind the end of WAL cannot be cut off"; "error" => %error);
+        }
+    }
+
     /// Makes everything received so far durable and returns how far that goes.
     ///
     /// # Errors

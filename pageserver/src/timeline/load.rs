@@ -33,6 +33,16 @@ enum Obstacle {
     Bytes(IngestError),
 }
 
+impl Obstacle {
+    /// Whether there are only zeros: while commits wait they are written ahead of WAL.
+    fn is_zeros(&self) -> bool {
+        match self {
+            Obstacle::Bytes(IngestError::Decode { source, .. }) => source.is_end_of_wal(),
+            _ => false,
+        }
+    }
+}
+
 impl Timeline {
     /// Why no more WAL is taken in, if that is so.
     pub fn stop(&self) -> Option<Arc<Stop>> {
@@ -183,6 +193,7 @@ impl Timeline {
     fn judge(&self, writer: &Writer, obstacle: Option<Obstacle>) -> Option<Stop> {
         let lsn = self.last_record_lsn();
         let at = |kind, cause| Some(Stop { lsn, kind, place: Place::OnDisk, cause });
+        let is_zeros = obstacle.as_ref().is_some_and(Obstacle::is_zeros);
         let path = |lsn| self.wal.path_at(lsn).display().to_string();
         let (kind, found, place) = match obstacle {
             Some(Obstacle::Io(error)) => {
@@ -218,7 +229,7 @@ impl Timeline {
         if durable == 0 && self.is_followed_by_segments(place) {
             return at(kind, format!("{found} ({}), and more follows", path(place)));
         }
-        if kind != StopKind::Missing {
+        if kind != StopKind::Missing && !is_zeros {
             slog::warn!(self.log, "WAL ends with an incomplete record";
                 "lsn" => %lsn, "found" => found);
         }

@@ -14,3 +14,4 @@ mod pace;
 mod receive_error;
 pub mod receiver;
 pub mod store;
+mod zeros_ahead;

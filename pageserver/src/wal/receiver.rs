@@ -93,12 +93,16 @@ impl Receiver {
             settled: Settled { since: Instant::now(), announced: false },
             log: &self.log,
         };
-        session.close_joint(joint).map_err(not_yet)?;
-        timeline.source_ends_at(server_end);
-        self.link.set_streaming();
-        let result = session.receive();
-        let had_settled = session.settled.since.elapsed() >= SETTLED_AFTER;
-        result.map_err(|reason| Failure { reason, had_settled })
+        timeline.commits_wait(awaited);
+        let followed = session.close_joint(joint).map_err(not_yet).and_then(|()| {
+            timeline.source_ends_at(server_end);
+            self.link.set_streaming();
+            let result = session.receive();
+            let had_settled = session.settled.since.elapsed() >= SETTLED_AFTER;
+            result.map_err(|reason| Failure { reason, had_settled })
+        });
+        timeline.commits_wait(false);
+        followed
     }
 
     fn connect(&self) -> Result<Connected, ReceiveError> {

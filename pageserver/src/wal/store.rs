@@ -1,14 +1,19 @@
 //! `WalStore`: the raw WAL of one timeline on disk.
 //!
 //! Files are named and laid out as PostgreSQL's own segments, so that stock tools can read them.
-//! A segment file ends where the received WAL ends: its length, not its content, says how far it
-//! goes. Whoever decodes the WAL decides how much of it counts.
+//! A segment file ends where the received WAL ends, with one exception: while commits wait, the one that
+//! is written to has zeros behind that (`ZerosAhead`), which `read` never gives. They are cut off when
+//! nobody waits any more, and by `end_at` before anything is received anew; only a process that ends without a word
+//! leaves them. So whoever finds a file decodes it: zeros where a record or a page should begin are the end, as
+//! they are for PostgreSQL, and the flushed mark says whether it may end there. Behind the end of what was received
+//! there is never anything but zeros, or what a crash has left of WAL that was not durable; nothing is recycled.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use durable_files::File;
 use parking_lot::Mutex;
@@ -16,6 +21,7 @@ use postgres_formats::Lsn;
 use postgres_formats::lsn::{SegmentNumber, WalSegmentSize};
 
 use super::open_segments::{OpenSegments, Opened, Table};
+use super::zeros_ahead::ZerosAhead;
 
 /// Segments kept open for reading by a store that shares with none; each is 16 MiB by default.
 const OPEN_SEGMENTS_MAX: usize = 64;
@@ -29,6 +35,9 @@ pub struct WalStore {
     open: Arc<Table>,
     // LOCK ORDER: leaf, held only to look up or change the table, never during IO.
     state: Mutex<State>,
+    /// Where WAL ends; nothing is read from there on. Known once `end_at` has made it so, `NOWHERE` before: then files
+    /// have it as they were found, and no zeros are written behind it. Changed under the lock of `state`.
+    ends_at: AtomicU64,
     /// Held during a sync, so that whoever comes second knows that the first has ended, and how.
     // LOCK ORDER: before `state`; IO happens under it.
     syncing: Mutex<Syncing>,
@@ -41,12 +50,16 @@ struct Syncing {
     fail_next: bool,
 }
 
+/// Behind all WAL.
+const NOWHERE: u64 = u64::MAX;
+
 #[derive(Default)]
 struct State {
     /// Segments written to since the last sync.
     dirty: BTreeMap<SegmentNumber, Arc<File>>,
     /// Whether a segment file was made since the last sync.
     dir_dirty: bool,
+    zeros: ZerosAhead,
 }
 
 impl WalStore {
@@ -69,6 +82,7 @@ impl WalStore {
             all_open,
             open: Arc::default(),
             state: Mutex::default(),
+            ends_at: AtomicU64::new(NOWHERE),
             syncing: Mutex::default(),
         }
     }
@@ -137,6 +151,56 @@ impl WalStore {
         self.state.lock().dirty.remove(&segment);
     }
 
+    /// Whether commits wait for what is written from now on, so that each is synced by itself.
+    ///
+    /// # Errors
+    /// Whatever cutting off zeros gives, once nobody waits; they do no harm.
+    pub fn expect_syncs(&self, expected: bool) -> io::Result<()> {
+        self.state.lock().zeros.switch(expected);
+        let end = self.ends_at.load(Ordering::Acquire);
+        if expected || end == NOWHERE {
+            return Ok(());
+        }
+        let end = Lsn::new(end);
+        let offset = end.segment_offset(self.segment_size);
+        self.cut(end.segment(self.segment_size), offset).map(drop)
+    }
+
+    /// Makes a segment file no longer than that. Says whether it was.
+    fn cut(&self, segment: SegmentNumber, bytes: u64) -> io::Result<Option<Arc<File>>> {
+        match self.open(segment, false) {
+            Ok(file) if file.length()? > bytes => file.set_len(bytes).map(|()| Some(file)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(None),
+        }
+    }
+
+    /// Files end at `end`.
+    fn ended_at(&self, end: Lsn) {
+        let mut state = self.state.lock();
+        state.zeros.forget();
+        self.ends_at.store(end.as_u64(), Ordering::Release);
+    }
+
+    /// `len` bytes have been written to a segment, up to `lsn`, which is `offset` in it. Gives up to which
+    /// offset zeros are to be written behind them.
+    fn written(
+        &self,
+        state: &mut State,
+        segment: SegmentNumber,
+        lsn: Lsn,
+        offset: u64,
+        len: u64,
+    ) -> Option<u64> {
+        let end = self.ends_at.load(Ordering::Acquire);
+        if end == NOWHERE || lsn.as_u64() < end {
+            return None;
+        }
+        // Before there are zeros behind it.
+        self.ends_at.store(lsn.as_u64(), Ordering::Release);
+        state.zeros.written(segment, offset, len, self.segment_size.bytes())
+    }
+
     /// Writes `bytes` at `lsn`. They are durable after the next `sync`.
     ///
     /// # Errors
@@ -150,11 +214,19 @@ impl WalStore {
             let segment = lsn.segment(self.segment_size);
             let file = self.open(segment, true)?;
             let written = file.write_all_at(chunk, offset);
-            // Only now: a sync that ran in between would take the mark and not see the bytes.
-            self.state.lock().dirty.entry(segment).or_insert(file);
-            written?;
             lsn = lsn.saturating_add(chunk.len() as u64);
             bytes = rest;
+            let end = offset + chunk.len() as u64;
+            let zeros_upto = {
+                let mut state = self.state.lock();
+                // Only now: a sync that ran in between would take the mark and not see the bytes.
+                state.dirty.entry(segment).or_insert_with(|| file.clone());
+                written?;
+                self.written(&mut state, segment, lsn, end, chunk.len() as u64)
+            };
+            if let Some(upto) = zeros_upto {
+                file.write_zeros(end, upto)?;
+            }
         }
         Ok(())
     }
@@ -171,6 +243,7 @@ impl WalStore {
         }
         let (dirty, dir_dirty) = {
             let mut state = self.state.lock();
+            state.zeros.synced();
             (std::mem::take(&mut state.dirty), std::mem::take(&mut state.dir_dirty))
         };
         let synced = dirty
@@ -222,7 +295,8 @@ impl WalStore {
     /// Whatever reading gives, other than a segment that is not there.
     pub fn read(&self, mut lsn: Lsn, buffer: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
-        while done < buffer.len() {
+        let end = Lsn::new(self.ends_at.load(Ordering::Acquire));
+        while done < buffer.len() && lsn < end {
             let file = match self.open(lsn.segment(self.segment_size), false) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
@@ -230,6 +304,7 @@ impl WalStore {
             };
             let offset = lsn.segment_offset(self.segment_size);
             let room = self.segment_size.bytes() - offset;
+            let room = room.min(end.distance_from(lsn).unwrap_or(0));
             let left = buffer.len() - done;
             let want = usize::try_from(room).map_or(left, |room| room.min(left));
             let Some(slot) = buffer.get_mut(done..done + want) else { break };
@@ -264,17 +339,10 @@ impl WalStore {
             // Only now, when no reader can open it again.
             self.forget(*segment);
         }
-        match self.open(last, false) {
-            Ok(file) => {
-                let offset = end.segment_offset(self.segment_size);
-                if file.length()? > offset {
-                    file.set_len(offset)?;
-                    file.sync_all()?;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if let Some(file) = self.cut(last, end.segment_offset(self.segment_size))? {
+            file.sync_all()?;
         }
+        self.ended_at(end);
         if end.segment_offset(self.segment_size) == 0
             && let Some(before) = last.0.checked_sub(1)
         {
@@ -460,6 +528,61 @@ mod tests {
         let mut buffer = vec![1; 2 << 20];
         assert_eq!(wal.read(Lsn::new(2 << 20), &mut buffer).unwrap(), (1 << 20) + 50);
         assert!(buffer[100..1 << 20].iter().all(|byte| *byte == 0));
+    }
+
+    /// Writes `bytes` in small pieces, each of them synced.
+    fn write_synced(wal: &WalStore, mut at: Lsn, bytes: &[u8]) {
+        for piece in bytes.chunks(700) {
+            wal.write(at, piece).unwrap();
+            wal.sync().unwrap();
+            at = at.saturating_add(piece.len() as u64);
+        }
+    }
+
+    #[test]
+    fn zeros_ahead_are_never_read_and_do_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = store(dir.path());
+        let content = |segment: u64| fs::read(wal.path(SegmentNumber(segment))).unwrap();
+        let start = Lsn::new((1 << 20) + (900 << 10));
+        let bytes: Vec<u8> = (0..2u32 << 20).map(|n| (n % 251) as u8 + 1).collect();
+        wal.end_at(start).unwrap();
+        wal.expect_syncs(true).unwrap();
+        let (mut upto, mut with_zeros) = (0, 0);
+        // Also to the ends of segments and a byte behind them.
+        for next in [100, 50_000, 126_976, 126_977, 500_000, 1_175_552, 1_200_000] {
+            let end = start.saturating_add(next as u64);
+            write_synced(&wal, start.saturating_add(upto as u64), &bytes[upto..next]);
+            upto = next;
+            let mut found = vec![0xEE; next + 1000];
+            assert_eq!(wal.read(start, &mut found).unwrap(), next);
+            assert!(found[..next] == bytes[..next]);
+            assert_eq!(wal.read(end, &mut [0; 10]).unwrap(), 0);
+            // Whoever finds the file finds zeros.
+            let last = wal.segments().unwrap().last().copied().unwrap();
+            let file = content(last.0);
+            let behind = &file[(end.as_u64() - (last.0 << 20)) as usize..];
+            assert!(behind.iter().all(|byte| *byte == 0) && behind.len() <= 270_000);
+            with_zeros += usize::from(!behind.is_empty());
+        }
+        assert!(with_zeros >= 4, "{with_zeros}");
+        // Further back, and on with other bytes.
+        let end = start.saturating_add(400_000);
+        wal.end_at(end).unwrap();
+        assert_eq!(content(2).len() as u64, end.as_u64() - (2 << 20));
+        write_synced(&wal, end, &[0xFF; 5000]);
+        assert!(content(2).len() as u64 > end.as_u64() + 5000 - (2 << 20));
+        let mut found = vec![0; 10_000];
+        assert_eq!(wal.read(end, &mut found).unwrap(), 5000);
+        // What is written again does not move the end.
+        wal.write(end, &[0xFE; 100]).unwrap();
+        assert_eq!(wal.read(end, &mut found).unwrap(), 5000);
+        wal.expect_syncs(false).unwrap();
+        assert_eq!(content(2).len() as u64, end.as_u64() + 5000 - (2 << 20));
+        // Nobody waits.
+        write_synced(&wal, end.saturating_add(5000), &[0xFD; 5000]);
+        assert_eq!(content(2).len() as u64, end.as_u64() + 10_000 - (2 << 20));
+        assert_eq!(wal.segments().unwrap(), [SegmentNumber(1), SegmentNumber(2)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use durable_files::faults::Recorder;
 
 use super::check::{check, check_going_on};
-use super::script::{STEPS, Script};
+use super::script::{STEPS, Script, Step};
 use super::{options, removing_wal, scratch};
 
 /// The states after every `of`-th operation, from the one with the number `from` on.
@@ -16,10 +16,17 @@ fn enumerate(from: usize, of: usize) {
     let main = Script::prepare(dir.path());
     let recorder = Recorder::attach(dir.path()).unwrap();
     let mut script = Script::new(dir.path(), &recorder, &main);
+    let wal = dir.path().join("timelines").join(main.manifest().id.to_string()).join("wal");
     for step in STEPS {
+        if matches!(step, Step::Restart) {
+            let mut segments: Vec<_> =
+                fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path()).collect();
+            segments.retain(|path| !path.ends_with("flushed"));
+            let last = fs::read(segments.iter().max().unwrap()).unwrap();
+            assert!(last.ends_with(&[0; 1000]), "it is ended while commits wait");
+        }
         script.step(*step).unwrap_or_else(|error| panic!("{step:?}: {error}"));
     }
-    let wal = dir.path().join("timelines").join(main.manifest().id.to_string()).join("wal");
     let segments = fs::read_dir(wal).unwrap().count() - 1;
     assert_eq!(segments, 1, "but for the mark the last segment alone is there");
     let known = script.known;

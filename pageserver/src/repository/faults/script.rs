@@ -1,6 +1,6 @@
 //! The history: everything that changes files of the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -23,6 +23,8 @@ use crate::timeline::damage::sample::Sample;
 pub(super) enum Step {
     /// WAL up to so many bytes behind the branch's start, so many at a time.
     Receive(&'static str, usize, usize),
+    /// Whether commits wait for a branch's WAL, from the next connection on: then each piece is synced.
+    Await(&'static str, bool),
     /// The same by another connection.
     Reconnect(&'static str),
     Sync(&'static str),
@@ -69,7 +71,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::Sync("one"),
     Step::Protect("one", true),
     Step::Freeze("main"),
-    Step::Receive("main", 6100, 1400),
+    Step::Await("main", true),
+    Step::Receive("main", 6100, 700),
     Step::Reconnect("main"),
     Step::Receive("main", 7000, 2000),
     Step::Rename("one", "two"),
@@ -90,7 +93,8 @@ pub(super) const STEPS: &[Step] = &[
     Step::Lease("pg", "main", 1),
     Step::Restart,
     Step::Untag("v1"),
-    Step::Receive("main", 11_000, 3000),
+    Step::Receive("main", 11_000, 500),
+    Step::Await("main", false),
     Step::Receive("two", 1800, 500),
     Step::Sync("two"),
     Step::Protect("two", false),
@@ -122,6 +126,8 @@ pub(super) struct Script<'a> {
     pub known: Known,
     pub repository: Option<Arc<Repository>>,
     options: LayerOptions,
+    /// The branches for whose WAL commits wait.
+    awaited: BTreeSet<&'static str>,
     /// What was received last, and where to go on, if nothing went wrong.
     receiving: BTreeMap<TimelineId, (usize, Option<Lsn>)>,
 }
@@ -152,7 +158,8 @@ impl<'a> Script<'a> {
         known.lines.insert(id, line(main, 1, None));
         known.events.push((0, Event::Done(Command::Create("main".to_owned(), Some(id)))));
         let receiving = BTreeMap::new();
-        Script { dir, recorder, known, repository: None, options: options(), receiving }
+        let awaited = BTreeSet::new();
+        Script { dir, recorder, known, repository: None, options: options(), awaited, receiving }
     }
 
     pub fn repository(&mut self) -> Result<Arc<Repository>, Failed> {
@@ -176,12 +183,20 @@ impl<'a> Script<'a> {
     pub fn step(&mut self, step: Step) -> Result<(), Failed> {
         match step {
             Step::Receive(name, upto, piece) => self.receive(name, upto, piece)?,
+            Step::Await(name, true) => {
+                self.awaited.insert(name);
+            }
+            Step::Await(name, false) => {
+                self.awaited.remove(name);
+                // Its connection ends.
+                self.timeline(name)?.commits_wait(false);
+            }
             Step::Reconnect(name) => {
                 let timeline = self.timeline(name)?;
                 if let Some((_, next)) = self.receiving.get_mut(&timeline.id()) {
                     *next = None;
                 }
-                let next = timeline.restart_receiving()?;
+                let next = self.restart(&timeline, name)?;
                 self.receiving.insert(timeline.id(), (0, Some(next)));
             }
             Step::Sync(name) => {
@@ -352,6 +367,13 @@ impl<'a> Script<'a> {
         Ok(())
     }
 
+    /// Has a timeline receive by a new connection; says from where.
+    fn restart(&self, timeline: &Timeline, name: &str) -> Result<Lsn, Failed> {
+        let next = timeline.restart_receiving()?;
+        timeline.commits_wait(self.awaited.contains(name));
+        Ok(next)
+    }
+
     fn receive(&mut self, name: &str, upto: usize, piece: usize) -> Result<(), Failed> {
         let timeline = self.timeline(name)?;
         let id = timeline.id();
@@ -359,7 +381,7 @@ impl<'a> Script<'a> {
         self.receiving.insert(id, (upto, None));
         let mut next = match next {
             Some(next) => next,
-            None => timeline.restart_receiving()?,
+            None => self.restart(&timeline, name)?,
         };
         let line = &self.known.lines[&id];
         let end = line.start.saturating_add(upto.min(line.wal.len()) as u64);
@@ -368,6 +390,11 @@ impl<'a> Script<'a> {
             let bytes = &line.wal_from(next)[..left.min(piece)];
             timeline.receive_wal(next, bytes)?;
             next = next.saturating_add(bytes.len() as u64);
+            if self.awaited.contains(name) {
+                timeline.sync_wal()?;
+                let durable = timeline.positions().durable;
+                self.known.events.push((self.recorder.position(), Event::Durable(id, durable)));
+            }
         }
         self.receiving.insert(id, (upto, Some(next)));
         Ok(())

@@ -10,3 +10,4 @@ mod on_disk;
 mod open_files;
 mod received;
 pub(crate) mod sample;
+mod zeros_ahead;
