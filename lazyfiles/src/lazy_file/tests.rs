@@ -434,3 +434,40 @@ fn whoever_reads_a_block_that_is_being_cut_off_waits_for_that() {
     let error = reader.lazy.before_read(3 * BLOCK_BYTES, BLCKSZ, &mut process);
     assert_eq!(error, Err(Errno(libc::EIO)));
 }
+
+#[test]
+fn room_is_found_for_what_comes_next_and_nothing_else_changes() {
+    use std::os::unix::fs::MetadataExt;
+
+    let stub = Stub::new(RESERVED_BLOCKS + 100);
+    let opened = stub.open(true);
+    let bytes_on_disk = || opened.file.metadata().unwrap().blocks() * 512;
+    let mut server = FakeServer::new();
+    opened.read(&mut server, 3..4);
+    assert!(bytes_on_disk() < 64 * BLOCK_BYTES, "a few blocks are not many");
+    // Where some are here already there has been a reason not to.
+    opened.read(&mut server, 100..160);
+    assert!(bytes_on_disk() < 128 * BLOCK_BYTES);
+    let part = RESERVED_BLOCKS;
+    opened.read(&mut server, part..part + RESERVE_FROM);
+    let reserved = bytes_on_disk();
+    // Some file systems cannot.
+    let could = reserved >= 160 * BLOCK_BYTES;
+    assert!(could || reserved < 128 * BLOCK_BYTES, "{reserved}");
+    assert_eq!(opened.file.metadata().unwrap().len(), u64::from(part + 100) * BLOCK_BYTES);
+    assert!(!opened.lazy.map.is_present(part + 99), "what has room is not present");
+    assert_eq!(
+        opened.read(&mut server, part + 60..part + 100),
+        (part + 60..part + 100).map(base_byte).collect::<Vec<_>>()
+    );
+    // What was cut off gets none.
+    let stub = Stub::new(2 * RESERVED_BLOCKS);
+    let opened = stub.open(true);
+    let mut cut =
+        || i32::from(opened.file.set_len(u64::from(part + 20) * BLOCK_BYTES).is_err()) as isize;
+    let length = u64::from(part + 20) * BLOCK_BYTES;
+    assert_eq!(opened.lazy.truncate(length, &mut server.process(), &mut cut), Ok(0));
+    opened.read(&mut server, part..part + 20);
+    assert!(opened.file.metadata().unwrap().blocks() * 512 < 24 * BLOCK_BYTES);
+    assert_eq!(opened.file.metadata().unwrap().len(), length);
+}
