@@ -43,12 +43,14 @@ fn main() -> Result<(), Failure> {
             Compression::Zstd { level: 1 },
             Compression::Zstd { level: 3 },
             Compression::Zstd { level: 6 },
+            Compression::Adaptive,
         ] {
             measure(name, kind, entries, compression, 32)?;
         }
         for kib in [8, 16, 64] {
             measure(name, kind, entries, Compression::Lz4, kib)?;
             measure(name, kind, entries, Compression::Zstd { level: 1 }, kib)?;
+            measure(name, kind, entries, Compression::Adaptive, kib)?;
         }
     }
     Ok(())

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::io;
 
+use crate::spare;
+
 /// How a builder compresses. Readers read them all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compression {
@@ -10,11 +12,14 @@ pub enum Compression {
     None,
     /// LZ4, its block format: fast both ways.
     Lz4,
-    /// Zstandard at this level (from 1, fast, to 22).
+    /// Zstandard at this level (from 1, fast, to 22; negative ones are faster, and leave what is not repeated as it is).
     Zstd {
         /// The level.
         level: i32,
     },
+    /// Zstandard, each block at the level that suits it: at -1, which is read half again as fast as 1, where
+    /// that makes it small, and else at 1.
+    Adaptive,
 }
 
 impl Default for Compression {
@@ -23,6 +28,12 @@ impl Default for Compression {
         Compression::Zstd { level: 1 }
     }
 }
+
+/// What `Compression::Adaptive` tries first, and then.
+const LEVELS: [i32; 2] = [-1, 1];
+/// A block is small if this part of it is left. Of one that consists of repetitions mostly, the other level would take
+/// hardly more away.
+const SMALL_PART: usize = 5;
 
 /// How a block is stored: a code in its header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +72,7 @@ enum Method {
     None,
     Lz4,
     Zstd(Box<zstd::bulk::Compressor<'static>>),
+    Adaptive(Box<[zstd::bulk::Compressor<'static>; 2]>),
 }
 
 impl Compressor {
@@ -70,6 +82,10 @@ impl Compressor {
             Compression::Lz4 => Method::Lz4,
             Compression::Zstd { level } => {
                 Method::Zstd(Box::new(zstd::bulk::Compressor::new(level)?))
+            }
+            Compression::Adaptive => {
+                let [quick, thorough] = LEVELS.map(zstd::bulk::Compressor::new);
+                Method::Adaptive(Box::new([quick?, thorough?]))
             }
         };
         Ok(Compressor { method, buffer: Vec::new() })
@@ -91,6 +107,18 @@ impl Compressor {
                 self.buffer.resize(self.buffer.len().max(bound), 0);
                 (Codec::Zstd, context.compress_to_buffer(raw, self.buffer.as_mut_slice())?)
             }
+            Method::Adaptive(contexts) => {
+                let bound = zstd::zstd_safe::compress_bound(raw.len());
+                self.buffer.resize(self.buffer.len().max(bound), 0);
+                let mut length = 0;
+                for context in contexts.iter_mut() {
+                    length = context.compress_to_buffer(raw, self.buffer.as_mut_slice())?;
+                    if length <= raw.len() / SMALL_PART {
+                        break;
+                    }
+                }
+                (Codec::Zstd, length)
+            }
         };
         match self.buffer.get(..length) {
             Some(compressed) if length < raw.len() => Ok((codec, compressed)),
@@ -107,7 +135,11 @@ thread_local! {
 /// What was compressed to `stored`: exactly `raw_len` bytes, which the caller has found acceptable.
 pub(crate) fn decompress(codec: Codec, stored: &[u8], raw_len: usize) -> Option<Vec<u8>> {
     let raw = match codec {
-        Codec::None => stored.to_vec(),
+        Codec::None => {
+            let mut raw = spare::take(stored.len());
+            raw.extend_from_slice(stored);
+            raw
+        }
         Codec::Lz4 => {
             let mut raw = vec![0; raw_len];
             let length = lz4_flex::block::decompress_into(stored, &mut raw).ok()?;
@@ -119,7 +151,7 @@ pub(crate) fn decompress(codec: Codec, stored: &[u8], raw_len: usize) -> Option<
                 *context = zstd::bulk::Decompressor::new().ok();
             }
             // Not filled with zeros first: whatever becomes a part of it has been written.
-            let mut raw = Vec::with_capacity(raw_len);
+            let mut raw = spare::take(raw_len);
             context.as_mut()?.decompress_to_buffer(stored, &mut raw).ok()?;
             Some(raw)
         })?,

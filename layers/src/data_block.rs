@@ -13,7 +13,7 @@ use crate::blocks::Finish;
 use crate::input::Input;
 use crate::limits::KEY_BYTES_MAX;
 use crate::value_run::Run;
-use crate::varint;
+use crate::{spare, varint};
 
 /// How an entry's value is given to a block.
 #[derive(Clone, Copy)]
@@ -158,7 +158,7 @@ impl DataBlock {
                 }
             }
         }
-        Ok(DataBlock { raw: raw.into(), keys: keys.into(), groups, slots, runs })
+        Ok(DataBlock { raw: spare::share(raw), keys: keys.into(), groups, slots, runs })
     }
 
     /// Number of different keys: at least one.
@@ -254,7 +254,14 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn new(lsns: &'a Range<Lsn>) -> Parser<'a> {
-        Parser { lsns, keys: Vec::new(), groups: Vec::new(), slots: Vec::new(), runs: Vec::new() }
+        // As much as four pages need.
+        Parser {
+            lsns,
+            keys: Vec::with_capacity(128),
+            groups: Vec::with_capacity(4),
+            slots: Vec::with_capacity(4),
+            runs: Vec::new(),
+        }
     }
 
     fn entry(&mut self, input: &mut Input<'_>) -> Result<(), &'static str> {

@@ -28,6 +28,7 @@ mod node;
 mod read_at;
 mod reader;
 mod scan;
+mod spare;
 mod value_run;
 pub mod varint;
 mod verify;

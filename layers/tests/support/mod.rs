@@ -18,10 +18,11 @@ pub type Model = BTreeMap<(Vec<u8>, u64), (u8, Vec<u8>)>;
 pub const OWNER: Owner = Owner(*b"owner of a layer");
 pub const FILE: FileId = FileId(*b"some random file");
 
-pub const COMPRESSIONS: [Compression; 4] = [
+pub const COMPRESSIONS: [Compression; 5] = [
     Compression::None,
     Compression::Lz4,
     Compression::Zstd { level: 1 },
+    Compression::Adaptive,
     Compression::Zstd { level: 3 },
 ];
 

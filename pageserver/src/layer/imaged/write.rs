@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
-use layers::{BuildError, Builder, FileId, KeyRange, LayerKind, LayerSpec, Lsn, Options, Summary};
+use layers::{
+    BuildError, Builder, Compression, FileId, KeyRange, LayerKind, LayerSpec, Lsn, Options, Summary,
+};
 use postgres_formats::{PageImage, TimelineId};
 
 use super::Things;
@@ -67,7 +69,9 @@ impl<W: Write> ImageWriter<W> {
             kind: LayerKind::Image,
             lsns: lsn..lsn.saturating_add(1),
         };
-        Ok(ImageWriter { builder: Builder::new(out, spec, &Options::default())?, lsn })
+        // Most reads end here, and nobody waits for it to be written.
+        let options = Options { compression: Compression::Adaptive, ..Options::default() };
+        Ok(ImageWriter { builder: Builder::new(out, spec, &options)?, lsn })
     }
 
     fn add(&mut self, key: LayerKey, (kind, value): (u8, Vec<u8>)) -> Result<(), BuildError> {
