@@ -100,8 +100,8 @@ impl BootId {
 
 /// Makes the map of a stub of `nblocks` blocks, all of them absent, and its folders.
 ///
-/// The file must not exist yet. Nothing is synced: whoever lays out a data directory makes all of
-/// it durable at once (see [`sync_all`]) before a server may start on it.
+/// The file must not exist yet. Nothing is synced: whoever lays out a data directory sees to it that no
+/// server starts on one that a loss of power has taken a part of.
 pub fn create(path: &Path, nblocks: u32) -> Result<(), PresenceError> {
     if nblocks > BLOCKS_PER_SEGMENT {
         return Err(PresenceError::TooManyBlocks(nblocks));
@@ -129,17 +129,6 @@ pub fn create(path: &Path, nblocks: u32) -> Result<(), PresenceError> {
     }
     let mut file = created.map_err(io_error("create", path))?;
     file.write_all(&bytes).map_err(io_error("write", path))
-}
-
-/// Makes durable everything on the file system that holds `folder`.
-pub fn sync_all(folder: &Path) -> io::Result<()> {
-    let folder = File::open(folder)?;
-    // SAFETY: syncfs takes any open descriptor, and `folder` is open.
-    if unsafe { libc::syncfs(folder.as_raw_fd()) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 fn words(nblocks: u32) -> usize {
