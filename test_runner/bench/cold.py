@@ -5,7 +5,7 @@ import zenith
 from fixtures import pgbench
 
 from .computes import row, tps
-from .measure import Figure, seconds
+from .measure import Figure, seconds, settle
 from .report import Row
 from .settings import Bench
 from .stock import Stock
@@ -35,12 +35,14 @@ def measure(bench: Bench) -> list[Row]:
         selects: tuple[list[float], list[float]] = ([], [])
         for turn in range(TURNS):
             branch = repo.create_branch(f"cold{turn}")
+            settle()
             began = seconds(lambda b=branch: _first_answer(b))  # type: ignore[misc]
             starts[0].append(began)
             pg = branch.compute()
             scans[0].append(seconds(lambda d=pg.dsn: _do(d, SCAN)))  # type: ignore[misc]
             pg.destroy()
             stock.stop()
+            settle()
             starts[1].append(seconds(lambda: _start(stock)))
             scans[1].append(seconds(lambda: _do(stock.dsn, SCAN)))
         for turn in range(LONG_TURNS):

@@ -10,7 +10,7 @@ import zenith
 from fixtures import pgbench, postgres
 from fixtures.waiting import wait_until
 
-from .measure import Figure
+from .measure import Figure, settle
 from .report import Row
 from .settings import Bench
 from .stock import Stock
@@ -67,17 +67,23 @@ def fetch_all(pg: zenith.Compute) -> None:
 
 
 def side_by_side(ours: str, theirs: str, seconds: int, script: str) -> tuple[Figure, Figure]:
-    """Transactions per second of two servers, measured in turns: the machine changes."""
+    """Transactions per second of two servers, measured in turns: the machine changes.
+
+    The first turn does not count: only after it both write into WAL segments that they had before.
+    """
     speeds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(TURNS):
+    for turn in range(TURNS + 1):
         for dsn, found in zip((ours, theirs), speeds, strict=True):
-            found.append(tps(dsn, seconds, script))
+            now = tps(dsn, seconds, script)
+            if turn > 0:
+                found.append(now)
     return Figure.of(speeds[0]), Figure.of(speeds[1])
 
 
 def tps(dsn: str, seconds: int, script: str) -> float:
     """What pgbench says of so many seconds."""
     postgres.run("psql", "-XAtqc", "checkpoint", dsn)
+    settle()
     said = pgbench.run(dsn, *CLIENTS, "-T", str(seconds), "-b", script)
     found = re.search(r"^tps = ([0-9.]+)", said, re.MULTILINE)
     assert found, said

@@ -35,6 +35,11 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def settle() -> None:
+    """Waits until what was done before is on disk, which is not to be paid for by what comes."""
+    os.sync()
+
+
 def times(count: int, work: Callable[[int], object]) -> Figure:
     """How long it takes, done so often; it gets the number of the turn."""
     return Figure.of([seconds(lambda n=n: work(n)) for n in range(count)])  # type: ignore[misc]
