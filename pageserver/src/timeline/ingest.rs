@@ -320,9 +320,18 @@ impl Timeline {
     /// they have been written again: by `restart_receiving`, or by the next call of this, after which
     /// receiving goes on at the end of the last complete record. Besides, what `restart_receiving` gives.
     pub fn sync_wal(&self) -> Result<Lsn, IngestError> {
-        match self.sync_wal_once() {
+        self.sync_wal_and_tell(&mut || ())
+    }
+
+    /// The same; `tell` is called as soon as it is durable: somebody may be waiting, and to leave word of it on disk
+    /// can wait.
+    ///
+    /// # Errors
+    /// As `sync_wal`; then `tell` has not been called.
+    pub fn sync_wal_and_tell(&self, tell: &mut dyn FnMut()) -> Result<Lsn, IngestError> {
+        match self.sync_wal_once(tell) {
             Err(IngestError::SyncFailed(_)) if self.make_up_for_failed_sync()? => {
-                self.sync_wal_once()
+                self.sync_wal_once(tell)
             }
             synced => synced,
         }
@@ -339,13 +348,14 @@ impl Timeline {
         self.begin_receiving(&mut writer).map(|_| true)
     }
 
-    fn sync_wal_once(&self) -> Result<Lsn, IngestError> {
+    fn sync_wal_once(&self, tell: &mut dyn FnMut()) -> Result<Lsn, IngestError> {
         // Taken before the sync: bytes written during it are not covered.
         let (before, restarts) = {
             let positions = self.positions.lock();
             (*positions, self.restarts.load(Ordering::Relaxed))
         };
         if before.flushed >= before.received {
+            tell();
             return Ok(before.flushed);
         }
         if let Err(error) = self.wal.sync() {
@@ -363,6 +373,7 @@ impl Timeline {
             }
             positions.flushed
         };
+        tell();
         self.mark_flushed();
         Ok(flushed)
     }

@@ -7,8 +7,8 @@
 //!
 //! The file has 12 bytes: the LSN and the CRC-32C of its 8 bytes, little-endian. It is made durable once,
 //! before any WAL is received: where it is missing, nobody can tell how WAL should end. From then on it
-//! is written in place after each sync of the WAL and not synced: a crash may bring back an older mark,
-//! which promises less.
+//! is written in place after each sync of the WAL, once the server has been told, and not synced: a crash may
+//! bring back an older mark, which promises less.
 
 use std::fs;
 use std::io;

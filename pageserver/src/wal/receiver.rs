@@ -338,17 +338,25 @@ impl Session<'_> {
             }
             let complete = self.pace.is_due(idle, Instant::now());
             if complete {
-                self.timeline.sync_wal()?;
-                self.pace.synced();
+                self.sync_and_report()?;
             }
             if !self.settled.announced && (complete || idle) {
                 self.settled.announced = true;
                 info!(self.log, "following"; "received" => %self.timeline.last_received_lsn());
             }
-            if complete || self.last_status.elapsed() >= STATUS_INTERVAL {
+            if self.last_status.elapsed() >= STATUS_INTERVAL {
                 self.report()?;
             }
         }
+    }
+
+    /// Ends a group: makes it durable, and says so.
+    fn sync_and_report(&mut self) -> Result<(), ReceiveError> {
+        let timeline = self.timeline;
+        let mut reported = Ok(());
+        timeline.sync_wal_and_tell(&mut || reported = self.report())?;
+        self.pace.synced();
+        reported
     }
 
     /// Keeps what the server gave before the stream ended. Being told to stop is no failure.
