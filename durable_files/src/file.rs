@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::seam::{Edit, FileSeam, Seam};
+use crate::write_out;
 
 /// Zeros are written in pieces of this many bytes at most.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -106,6 +107,12 @@ impl File {
             offset += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// Has the disk begin to write what stands in `length` bytes at `offset`, and does not wait for it: the next sync is
+    /// the shorter for it. Changes nothing of what a crash may leave, and so is no operation of the seam.
+    pub fn begin_writing_out(&self, offset: u64, length: u64) {
+        write_out::begin(&self.file, offset, length);
     }
 
     /// Cuts the file off at `length` bytes, or fills it up to that with zeros.

@@ -217,15 +217,20 @@ impl WalStore {
             lsn = lsn.saturating_add(chunk.len() as u64);
             bytes = rest;
             let end = offset + chunk.len() as u64;
-            let zeros_upto = {
+            let (zeros_upto, is_synced_soon) = {
                 let mut state = self.state.lock();
                 // Only now: a sync that ran in between would take the mark and not see the bytes.
                 state.dirty.entry(segment).or_insert_with(|| file.clone());
                 written?;
-                self.written(&mut state, segment, lsn, end, chunk.len() as u64)
+                let upto = self.written(&mut state, segment, lsn, end, chunk.len() as u64);
+                (upto, state.zeros.is_little())
             };
             if let Some(upto) = zeros_upto {
                 file.write_zeros(end, upto)?;
+            }
+            if is_synced_soon {
+                // While it is decoded.
+                file.begin_writing_out(offset, zeros_upto.unwrap_or(end) - offset);
             }
         }
         Ok(())

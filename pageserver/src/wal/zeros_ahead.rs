@@ -50,6 +50,12 @@ impl ZerosAhead {
         self.per_sync = Some((before * (AVERAGE_OVER - 1) + now) / AVERAGE_OVER);
     }
 
+    /// Whether little is synced at a time, and soon.
+    pub(super) fn is_little(&self) -> bool {
+        let is_little = |bytes| bytes <= BYTES_PER_SYNC_MAX;
+        self.on && is_little(self.unsynced) && self.per_sync.is_some_and(is_little)
+    }
+
     /// `len` bytes have been written that end at the offset `end` of a segment of `segment_bytes`. Gives up to which
     /// offset zeros are to be written behind them.
     pub(super) fn written(
@@ -64,14 +70,12 @@ impl ZerosAhead {
         }
         self.received = (self.received + len).min(BYTES_MAX);
         self.unsynced = self.unsynced.saturating_add(len);
-        let is_little = |bytes| bytes <= BYTES_PER_SYNC_MAX;
-        let is_worth_it = is_little(self.unsynced) && self.per_sync.is_some_and(is_little);
         if self.filled.is_some_and(|(filled, upto)| filled == segment && end <= upto) {
             return None;
         }
         self.filled = None;
         let upto = (end + self.received).next_multiple_of(XLOG_BLCKSZ).min(segment_bytes);
-        if !is_worth_it || upto <= end {
+        if !self.is_little() || upto <= end {
             return None;
         }
         self.filled = Some((segment, upto));
