@@ -58,10 +58,15 @@ impl<K, V> Clock<K, V> {
             let swept = ring.places.get(at).map(|(_, entry)| entry.sweep());
             match swept {
                 Some(Swept::Kept) | None => ring.hand += 1,
-                // The last value takes the free place and is looked at next.
-                Some(Swept::Gone) => drop(ring.places.swap_remove(at)),
+                // The last value takes the free place. It came last, so that it is the last to be looked at: if it were
+                // the next, what comes in would always drive out what came in just before.
+                Some(Swept::Gone) => {
+                    drop(ring.places.swap_remove(at));
+                    ring.hand += 1;
+                }
                 Some(Swept::Evicted { value, size_bytes }) => {
                     let (key, entry) = ring.places.swap_remove(at);
+                    ring.hand += 1;
                     freed += size_bytes;
                     victims.push(Victim { key, entry, size_bytes, value });
                 }

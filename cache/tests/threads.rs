@@ -183,6 +183,18 @@ fn what_is_asked_for_again_outlives_what_is_not() {
     assert!(stats.misses < 2_020 + 200, "{stats:?}");
 }
 
+/// The hand went on with the value that had come last, which took the place of the one that had to go: so the new ones
+/// drove each other out, and what nobody wanted any more stayed.
+#[test]
+fn what_comes_in_takes_the_place_of_what_was_wanted_earlier() {
+    let cache = Cache::<u32, ()>::new(16_000);
+    let ask = |key| drop(cache.get_or_make(key, || Ok::<_, ()>(((), 10))).unwrap());
+    (0..1_600).for_each(ask);
+    (10_000..10_400).for_each(ask);
+    let there = (10_000..10_400).filter(|key| cache.peek(key).is_some()).count();
+    assert!(there > 390, "{there} of 400 are there");
+}
+
 #[test]
 fn one_that_is_asked_for_all_the_time_stays() {
     let cache = Cache::<u32, u32>::new(100);
