@@ -31,9 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many hints are kept back at most for others to leave with.
 const HINTS_TOGETHER_MAX: u32 = 16;
-/// A process that asks for so many pages at once is going to ask for many more: then memory is shared with the page
+/// A process that has demanded so many pages is going to ask for many more: then memory is shared with the page
 /// server, where both are on one machine, through which they come uncopied.
-const WINDOW_FROM: u16 = 16;
+const WINDOW_FROM: u16 = 64;
 /// How many answers of the kind that time does not mend are accepted: there may be two kinds of
 /// trouble at once, and a second connection may meet a better server.
 const HOPELESS_ATTEMPTS_MAX: u32 = 3;
@@ -81,8 +81,8 @@ struct Link {
     hints: Hints,
     /// Requests that wait in the client for others to leave with.
     unflushed: u32,
-    /// Whether memory has been asked for that this process and the page server share.
-    window_asked: bool,
+    /// How many pages were demanded until memory was asked for that this process and the page server share.
+    demanded: u16,
 }
 
 impl Link {
@@ -220,7 +220,7 @@ impl RemotePages {
                 let (connstr, timeline) = (&self.connstr, self.timeline);
                 let client = PageClient::connect_as(connstr, timeline, self.generation, timeouts)?;
                 let hints = Hints::new(self.ahead.pages_max);
-                Link { owner: process::id(), client, hints, unflushed: 0, window_asked: false }
+                Link { owner: process::id(), client, hints, unflushed: 0, demanded: 0 }
             }
         };
         Ok(self.connection.insert(link))
@@ -240,8 +240,12 @@ impl RemotePages {
         let (Some(link), is_canceled) = (&mut self.connection, &self.is_canceled) else {
             return Err(PageClientError::Ended.into());
         };
-        if count >= WINDOW_FROM && !std::mem::replace(&mut link.window_asked, true) {
-            link.client.open_window(self.ahead.pages_max as u16 + BLOCKS_PER_FETCH_MAX as u16)?;
+        if link.demanded < WINDOW_FROM {
+            link.demanded = link.demanded.saturating_add(count);
+            if link.demanded >= WINDOW_FROM {
+                let pages = self.ahead.pages_max + BLOCKS_PER_FETCH_MAX as usize;
+                link.client.open_window(u16::try_from(pages).unwrap_or(u16::MAX))?;
+            }
         }
         if let Some(hint) = link.hints.unsent() {
             link.ask(hint, base_lsn, false)?;

@@ -1,7 +1,7 @@
 //! How fast pages come, beside what a Unix socket needs for as many bytes by itself.
 //!
 //! `page_speed CONNSTR TIMELINE LSN SPC/DB/REL BLOCKS`: asks for the first pages of a relation at random, one
-//! after the other, and then in batches, as a compute's process does: the batches come by way of a window
+//! after the other, and then in batches, as a compute's process that reads much does: by way of a window
 //! (`pageserver_client::window`). In between, the same questions and answers go over a bare socket
 //! pair between two threads, which wait as both sides of a page stream do: they look for more for a moment before they
 //! sleep, for otherwise what is compared is how long an idle processor takes to wake up. One JSON object on stdout,
@@ -9,6 +9,7 @@
 //! been asked for before, so there should be no more than its caches hold. Part of `make bench`.
 
 use std::error::Error;
+use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -50,8 +51,6 @@ impl Numbers {
 
 struct Pages {
     client: PageClient,
-    /// One with a window.
-    reader: PageClient,
     rel: RelTag,
     lsn: Lsn,
     blocks: u32,
@@ -65,7 +64,7 @@ impl Pages {
         for _ in 0..SINGLES {
             let block = BlockNumber(self.numbers.below(self.blocks));
             let began = Instant::now();
-            self.client.get_pages(self.rel, block, 1, self.lsn)?;
+            look_at(&self.client.get_pages(self.rel, block, 1, self.lsn)?);
             taken.push(began.elapsed());
         }
         Ok(median(taken))
@@ -91,18 +90,25 @@ impl Pages {
             for _ in 0..REQUESTS {
                 let first = self.numbers.below(self.blocks.saturating_sub(PAGES));
                 let (rel, first, count) = (self.rel, BlockNumber(first), PAGES as u16);
-                self.reader.send(self.lsn, RequestKind::GetPages { rel, first, count })?;
+                self.client.send(self.lsn, RequestKind::GetPages { rel, first, count })?;
             }
-            self.reader.flush()?;
+            self.client.flush()?;
             for _ in 0..REQUESTS {
-                match self.reader.recv()?.body {
-                    ResponseBody::Pages(pages) if pages.len() == PAGES as usize * BLCKSZ => {}
+                match self.client.recv()?.body {
+                    ResponseBody::Pages(pages) if pages.len() == PAGES as usize * BLCKSZ => {
+                        look_at(&pages);
+                    }
                     other => return Err(format!("{other:?}").into()),
                 }
             }
         }
         Ok(began.elapsed().as_nanos() as u64)
     }
+}
+
+/// Has the processor fetch all of it, as whoever asked for it will.
+fn look_at(bytes: &[u8]) {
+    black_box(bytes.iter().step_by(64).fold(0, |all, byte| all ^ byte));
 }
 
 /// Reads as both sides of a page stream do.
@@ -150,6 +156,7 @@ impl Bare {
         self.socket.write_all(&vec![1; REQUEST_BYTES * times as usize])?;
         for _ in 0..times {
             read_exact(&mut self.socket, &mut self.buffer)?;
+            look_at(&self.buffer);
         }
         Ok(())
     }
@@ -188,11 +195,10 @@ fn main() -> Result<()> {
     let (spc, db, relation) = (oid()??, oid()??, oid()??);
     let minute = Duration::from_secs(60);
     let timeouts = ClientTimeouts { connect: minute, response: minute };
-    let mut reader = PageClient::connect(connstr, timeline.parse()?, timeouts)?;
-    reader.open_window((REQUESTS * PAGES) as u16)?;
+    let mut client = PageClient::connect(connstr, timeline.parse()?, timeouts)?;
+    client.open_window((REQUESTS * PAGES) as u16)?;
     let mut pages = Pages {
-        client: PageClient::connect(connstr, timeline.parse()?, timeouts)?,
-        reader,
+        client,
         rel: RelTag { spc, db, rel: relation, fork: ForkNumber::Main },
         lsn: lsn.parse()?,
         blocks: blocks.parse()?,
@@ -203,8 +209,8 @@ fn main() -> Result<()> {
     let mut many = Bare::start(PAGES as usize * BLCKSZ, relation_bytes)?;
     pages.warm()?;
     // The answer with the window comes before all others.
-    pages.reader.get_pages(pages.rel, BlockNumber(0), 1, pages.lsn)?;
-    if !pages.reader.has_window() {
+    pages.client.get_pages(pages.rel, BlockNumber(0), 1, pages.lsn)?;
+    if !pages.client.has_window() {
         return Err("the page server has no window".into());
     }
     let mut rounds: [Vec<u64>; 4] = Default::default();

@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use memmap2::{MmapOptions, MmapRaw};
-use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
 use postgres_formats::BLCKSZ;
 
 /// The most pages that a window has.
@@ -36,18 +37,17 @@ pub struct ServerWindow {
 }
 
 impl ServerWindow {
-    /// Makes one of `pages` pages, which are there at once, and the descriptor for the client.
+    /// Makes one of `pages` pages, and the descriptor for the client. Only that of it takes memory which is used.
     ///
     /// # Errors
-    /// There is not enough memory, or too many files are open.
+    /// There is not enough memory, which is promised here, or too many files are open.
     pub fn create(pages: u16) -> io::Result<(ServerWindow, OwnedFd)> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let fd = memfd_create(c"zenith-window", flags)?;
-        // What could not be had later would be a fault then.
-        fallocate(&fd, FallocateFlags::empty(), 0, bytes_of(pages) as i64)?;
+        ftruncate(&fd, bytes_of(pages) as i64)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(seals))?;
-        let memory = MmapOptions::new().len(bytes_of(pages)).populate().map_raw(&fd)?;
+        let memory = MmapOptions::new().len(bytes_of(pages)).map_raw(&fd)?;
         Ok((ServerWindow { memory, pages }, fd))
     }
 
@@ -101,7 +101,7 @@ impl ClientWindow {
         if pages == 0 || pages > WINDOW_PAGES_MAX || !is_safe || length < bytes_of(pages) as u64 {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no window"));
         }
-        let memory = MmapOptions::new().len(bytes_of(pages)).populate().map_raw_read_only(&file)?;
+        let memory = MmapOptions::new().len(bytes_of(pages)).map_raw_read_only(&file)?;
         let taken = Mutex::new(vec![false; usize::from(pages)]);
         Ok(ClientWindow(Arc::new(Shared { memory, taken })))
     }

@@ -11,8 +11,7 @@ use postgres_formats::BLCKSZ;
 
 use crate::page::Page;
 
-/// The most bytes that all windows have together. A compute's process has one of 2.5 MiB from when it has read
-/// many pages in a row.
+/// The most bytes that all windows have together. A compute's process has one of 2.5 MiB once it has read 64 pages.
 const BYTES_MAX: u64 = 128 << 20;
 
 /// How much memory all windows take.
