@@ -369,7 +369,9 @@ impl Timeline {
             // Unless what was synced has been cut off meanwhile: other bytes may stand there now.
             if self.restarts.load(Ordering::Relaxed) == restarts {
                 positions.flushed = positions.flushed.max(before.received);
-                positions.durable = positions.durable.max(before.last_record.min(before.received));
+                // Of the last record nothing is missing but padding, the header of the page behind it, or the rest of
+                // the segment that it leaves.
+                positions.durable = positions.durable.max(before.last_record);
             }
             positions.flushed
         };

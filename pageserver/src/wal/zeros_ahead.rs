@@ -1,10 +1,10 @@
 //! `ZerosAhead`: how much of a segment is written with zeros before its WAL comes.
 //!
 //! Where commits wait for us, each is a small write and a sync. If the write makes the file longer, the sync
-//! has to have the file system's journal written as well, which takes longer than the WAL itself; where
-//! zeros stand already that are durable, nothing but the WAL is written. So one write in many makes the
+//! has to write what the file system notes of that as well, or its journal, which takes as long as the WAL itself;
+//! where zeros stand already that are durable, nothing but the WAL is written. So one write in many makes the
 //! file longer by more than it needs, and its sync makes these zeros durable together with the WAL before them.
-//! Space that is merely allocated is not enough: the journal has to tell that it has been written to.
+//! Space that is merely allocated is not enough: that it has been written to has to be noted, too.
 //!
 //! It is done only while somebody waits, only where little is synced at a time, and never further than has been
 //! received since somebody began to wait, so that a branch that receives little takes little of the disk.

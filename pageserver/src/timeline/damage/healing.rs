@@ -140,3 +140,27 @@ fn a_failed_sync_is_made_good() {
     assert_eq!((timeline.stop(), timeline.last_record_lsn()), (None, sample.end()));
     assert_eq!(timeline.flushed_lsn(), timeline.positions().received);
 }
+
+#[test]
+fn a_failed_sync_within_the_unused_rest_of_a_segment_is_made_good() {
+    let mut sample = Sample::new(700_000);
+    sample.write_page(1, 100);
+    let begun = sample.writer.bytes().len();
+    sample.write_switch();
+    let rest = sample.writer.bytes().len() - begun;
+    sample.write_page(2, 100);
+    let timeline = sample.open();
+    let from = timeline.restart_receiving().unwrap();
+    let bytes = sample.wal_from(from).to_vec();
+    let (first, second) = (begun + rest / 3, begun + rest / 2);
+    timeline.receive_wal(from, &bytes[..first]).unwrap();
+    timeline.sync_wal().unwrap();
+    timeline.receive_wal(from.saturating_add(first as u64), &bytes[first..second]).unwrap();
+    timeline.wal.fail_next_sync();
+    timeline.sync_wal().unwrap_err();
+    sample.give(&timeline);
+    assert_eq!((timeline.stop(), timeline.last_record_lsn()), (None, sample.end()));
+    drop(timeline);
+    let timeline = sample.open();
+    assert_eq!((timeline.stop(), timeline.last_record_lsn()), (None, sample.end()));
+}

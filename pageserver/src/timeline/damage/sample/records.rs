@@ -19,6 +19,15 @@ impl Sample {
         end
     }
 
+    /// The server goes on in the next segment.
+    pub fn write_switch(&mut self) -> Lsn {
+        self.writer.append(header(rmgr::XLOG, rmgr::xlog::SWITCH), &[]);
+        self.writer.fill_segment();
+        let end = self.writer.position().normalized(origin(1, 7).seg_size);
+        self.ends.push(end);
+        end
+    }
+
     /// A record with data and no blocks.
     pub fn add_data(&mut self, rmid: u8, info: u8, data: &[u8]) -> Lsn {
         self.add(rmid, info, &[&[SHORT_DATA, data.len() as u8], data].concat())
