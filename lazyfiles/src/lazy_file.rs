@@ -129,7 +129,13 @@ impl LazyFile {
                 let present = (plan.around..run.start).rfind(|block| self.map.is_present(*block));
                 run.start = present.map_or(plan.around, |block| block + 1);
             }
+            for piece in plan.pieces(missing.start) {
+                self.hint(piece, process)?;
+            }
             from = self.fetch(run, missing.start, process)?.max(missing.start);
+            for piece in plan.pieces(missing.start) {
+                self.bring_in_hinted(piece, process)?;
+            }
             // What came may have been more or less than was planned.
             let ahead = plan.ahead.saturating_sub(plan.fetch);
             self.hint(from..from.saturating_add(ahead), process)?;
@@ -159,6 +165,21 @@ impl LazyFile {
                 Some(asked) => from = run.start.saturating_add(asked),
             }
         }
+    }
+
+    /// Brings in what is here already of what was hinted at.
+    fn bring_in_hinted(&self, blocks: Range<u32>, process: &mut Process<'_>) -> Result<(), Errno> {
+        let run = self.map.first_absent_run(blocks);
+        if run.is_empty() {
+            return Ok(());
+        }
+        let first = self.in_object(run.start)?;
+        let Some(pages) = process.source.take_hinted(self.file.object, first) else {
+            return Ok(());
+        };
+        let got = run.start..run.start.saturating_add((pages.len() / BLCKSZ) as u32);
+        let bring_in = |fd| self.bring_in(fd, got, &pages, process.durability, &mut |_| ());
+        self.with_writable_fd(bring_in)
     }
 
     /// The number within the object of a block of this file.

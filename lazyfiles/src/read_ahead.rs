@@ -5,12 +5,15 @@
 //! a bound, and once that is reached the next fetches are under way before they are waited for. A run
 //! that follows two long ones is taken to become as long as the shorter and no longer, until it does:
 //! the processes of a parallel scan take turns at pieces of a table, and what is behind a piece is
-//! another's, though now and then one gets two pieces in a row.
+//! another's, though now and then one gets two pieces in a row. Where such pieces are short and follow each other
+//! closely, some further on, which nobody has come to yet, are fetched along: a round trip and what is done for it costs as
+//! much as dozens of pages, and whoever comes to them finds them.
 //!
 //! A miss that continues nothing fetches the few blocks around it, if the file is a relation's: the page
 //! server keeps so many pages compressed together, and to have them costs it and the way here hardly more
 //! than one.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The most blocks that one fetch asks for, read-ahead included.
@@ -32,6 +35,15 @@ const WINDOW_MIN: u32 = 4;
 /// A run of so many blocks is long: others are expected to be like it.
 const RUN_LONG: u32 = 16;
 
+/// How many pieces are fetched along at most, and how far they are from one another, in pieces: so far that no process
+/// comes to them before they are here.
+const PIECES_ALONG: u32 = 3;
+const PIECES_APART: u32 = 16;
+/// How far a process's pieces are from one another, in pieces, while it takes turns with others.
+const TURN_PIECES_MAX: u32 = 32;
+/// So many pieces in a row that are one process's are still taken to be its turns.
+const PIECES_IN_A_ROW: u32 = 4;
+
 /// The reads of one open file. A round trip costs far more than a page.
 #[derive(Debug)]
 pub struct ReadAhead {
@@ -41,6 +53,8 @@ pub struct ReadAhead {
     start: AtomicU32,
     /// The block after the last that was read.
     next: AtomicU32,
+    /// The first block of the run before; `u32::MAX` if there was none.
+    start_before: AtomicU32,
     /// Length of the run before, and of the one before that.
     before: [AtomicU32; 2],
     /// How many blocks the last fetch within the present run was to ask for; 0 before the first.
@@ -56,6 +70,20 @@ pub struct Plan {
     pub fetch: u32,
     /// Up to here before long.
     pub ahead: u32,
+    /// So many pieces further on as well, each as long as what is fetched from the missed block on.
+    pub along: u32,
+}
+
+impl Plan {
+    /// The pieces further on.
+    pub fn pieces(&self, missed: u32) -> impl Iterator<Item = Range<u32>> + use<> {
+        let length = self.fetch.saturating_sub(missed);
+        let apart = length.saturating_mul(PIECES_APART);
+        (1..=self.along).map(move |number| {
+            let first = missed.saturating_add(number.saturating_mul(apart));
+            first..first.saturating_add(length)
+        })
+    }
 }
 
 impl ReadAhead {
@@ -65,6 +93,7 @@ impl ReadAhead {
             group: group.max(1),
             start: AtomicU32::new(0),
             next: AtomicU32::new(u32::MAX),
+            start_before: AtomicU32::new(u32::MAX),
             before: [AtomicU32::new(0), AtomicU32::new(0)],
             window: AtomicU32::new(0),
         }
@@ -80,6 +109,8 @@ impl ReadAhead {
             let [last, earlier] = &self.before;
             earlier.store(last.load(Ordering::Relaxed), Ordering::Relaxed);
             last.store(if next == u32::MAX { 0 } else { length }, Ordering::Relaxed);
+            let start = if next == u32::MAX { next } else { self.start.load(Ordering::Relaxed) };
+            self.start_before.store(start, Ordering::Relaxed);
             self.start.store(first, Ordering::Relaxed);
             self.window.store(0, Ordering::Relaxed);
         }
@@ -92,21 +123,35 @@ impl ReadAhead {
         let start = self.start.load(Ordering::Relaxed);
         let [last, earlier] = self.before.each_ref().map(|length| length.load(Ordering::Relaxed));
         let expected = last.min(earlier);
-        let is_like_before = expected >= RUN_LONG && missed.saturating_sub(start) < expected;
+        // Which piece of that length it is, of those that the run has.
+        let number = missed.saturating_sub(start).checked_div(expected).unwrap_or(0);
+        let is_like_before = expected >= RUN_LONG && number < PIECES_IN_A_ROW;
         let window = match self.window.load(Ordering::Relaxed) {
-            _ if is_like_before => 0,
+            // If it becomes longer than that, it is a long one.
+            _ if is_like_before => BLOCKS_PER_FETCH_MAX / 2,
             0 if missed == start => self.group,
             last => (last * 2).clamp(WINDOW_MIN, BLOCKS_PER_FETCH_MAX),
         };
         let needed_end = missed.saturating_add(needed.min(BLOCKS_PER_FETCH_MAX));
-        let bound = if is_like_before { start.saturating_add(expected) } else { u32::MAX };
+        let piece = start.saturating_add(expected.saturating_mul(number));
+        let bound = if is_like_before { piece.saturating_add(expected) } else { u32::MAX };
         let now = if is_like_before { BLOCKS_PER_FETCH_MAX } else { window };
         let is_first = missed == start && !is_like_before;
         let around = if is_first { missed - missed % self.group } else { missed };
         let fetch = around.saturating_add(now).min(bound).max(needed_end);
         self.window.store(window, Ordering::Relaxed);
         let ahead = if now < BLOCKS_PER_FETCH_MAX { 0 } else { now * FETCHES_AHEAD };
-        Plan { around, fetch, ahead: fetch.saturating_add(ahead).min(bound).max(fetch) }
+        let before = self.start_before.load(Ordering::Relaxed);
+        let is_in_turns = is_like_before
+            && missed == piece
+            && expected <= BLOCKS_PER_FETCH_MAX
+            && start.checked_sub(before).is_some_and(|way| way <= expected * TURN_PIECES_MAX);
+        Plan {
+            around,
+            fetch,
+            ahead: fetch.saturating_add(ahead).min(bound).max(fetch),
+            along: if is_in_turns { PIECES_ALONG } else { 0 },
+        }
     }
 }
 
@@ -141,7 +186,7 @@ mod tests {
         let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
         for (block, around, fetch) in [(7, 4, 8), (300, 300, 304), (22, 20, 24), (23, 23, 31)] {
             ahead.read(block, block + 1);
-            assert_eq!(ahead.miss(block, 1), Plan { around, fetch, ahead: fetch });
+            assert_eq!(ahead.miss(block, 1), Plan { around, fetch, ahead: fetch, along: 0 });
         }
     }
 
@@ -149,7 +194,7 @@ mod tests {
     fn present_blocks_are_part_of_a_run() {
         let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
         (0..30).for_each(|block| ahead.read(block, block + 1));
-        assert_eq!(ahead.miss(29, 1), Plan { around: 29, fetch: 33, ahead: 33 });
+        assert_eq!(ahead.miss(29, 1), Plan { around: 29, fetch: 33, ahead: 33, along: 0 });
         ahead.read(29, 30);
         ahead.read(30, 31);
         assert_eq!(ahead.miss(30, 1).fetch, 30 + 2 * WINDOW_MIN);
@@ -163,20 +208,50 @@ mod tests {
         scan(&ahead, 384..512);
         assert_eq!(scan(&ahead, 768..896), [(64, 64), (64, 0)]);
         assert_eq!(scan(&ahead, 1152..1280), [(64, 64), (64, 0)]);
-        // One that is longer grows as from the beginning.
-        let longer = [(64, 64), (64, 0), (4, 0), (8, 0), (16, 0), (32, 0), (64, 192), (64, 192)];
-        assert_eq!(scan(&ahead, 2000..2256), longer);
+        // One that is longer is taken to be several in a row, and then a long one.
+        let longer = [(64, 64), (64, 0)].repeat(4);
+        assert_eq!(scan(&ahead, 2000..2512), longer);
         assert_eq!(scan(&ahead, 3000..3128), [(64, 64), (64, 0)]);
+        assert_eq!(scan(&ahead, 4000..4128), [(64, 64), (64, 0)]);
+        assert_eq!(scan(&ahead, 5000..5640), [longer, vec![(64, 192); 2]].concat());
+        assert_eq!(scan(&ahead, 6000..6128), [(64, 64), (64, 0)]);
         // A short one is not what others are measured by.
         assert_eq!(scan(&ahead, 5..6), [(64, 64)]);
         assert_eq!(scan(&ahead, 90..91), [(2, 0)]);
     }
 
     #[test]
+    fn pieces_that_nobody_has_come_to_are_fetched_along() {
+        let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
+        let miss = |first: u32| {
+            ahead.read(first, first + 1);
+            let plan = ahead.miss(first, 1);
+            (first + 1..first + 32).for_each(|block| ahead.read(block, block + 1));
+            plan
+        };
+        assert_eq!((miss(0).along, miss(96).along), (0, 0));
+        let plan = miss(160);
+        assert_eq!((plan.fetch, plan.ahead, plan.along), (192, 192, PIECES_ALONG));
+        assert_eq!(plan.pieces(160).collect::<Vec<_>>(), [672..704, 1184..1216, 1696..1728]);
+        // Not behind the first of a piece, but with the next one that it gets in a row.
+        ahead.read(256, 257);
+        ahead.read(257, 258);
+        assert_eq!(ahead.miss(257, 1).along, 0);
+        (258..289).for_each(|block| ahead.read(block, block + 1));
+        let plan = ahead.miss(288, 1);
+        assert_eq!((plan.fetch, plan.along), (320, PIECES_ALONG));
+        (289..320).for_each(|block| ahead.read(block, block + 1));
+        assert_eq!(miss(384).along, PIECES_ALONG);
+        // Neither backwards nor far away is it what a scan does that has its turn.
+        assert_eq!((miss(32).along, miss(32 + 32 * 33).along), (0, 0));
+        assert_eq!(miss(u32::MAX - 64).pieces(u32::MAX - 64).count(), 0);
+    }
+
+    #[test]
     fn what_is_needed_is_fetched_within_bounds() {
         let ahead = ReadAhead::new(BLOCKS_PER_GROUP);
         ahead.read(5, 13);
-        assert_eq!(ahead.miss(5, 8), Plan { around: 4, fetch: 13, ahead: 13 });
+        assert_eq!(ahead.miss(5, 8), Plan { around: 4, fetch: 13, ahead: 13, along: 0 });
         ahead.read(40, 1040);
         assert_eq!(ahead.miss(40, 1000).fetch, 40 + BLOCKS_PER_FETCH_MAX);
         ahead.read(u32::MAX - 1, u32::MAX);

@@ -285,13 +285,7 @@ impl RemotePages {
                 _ => return Err(PageClientError::WrongAnswer.into()),
             }
         };
-        // Pages of an SLRU have neither header nor checksum.
-        if let Object::Rel(_) = object {
-            for (block, page) in (first..).zip(pages.chunks(BLCKSZ)) {
-                page_check::check(page, BlockNumber(block), base_lsn, checksums)
-                    .map_err(|reason| AttemptError::BadPage { block, reason })?;
-            }
-        }
+        check(object, first, &pages, base_lsn, checksums)?;
         Ok(pages)
     }
 
@@ -309,6 +303,24 @@ impl RemotePages {
             std::thread::sleep(left.min(LOOK_EVERY));
         }
     }
+}
+
+/// Checks pages as they came.
+fn check(
+    object: Object,
+    first: u32,
+    pages: &[u8],
+    base_lsn: Lsn,
+    checksums: bool,
+) -> Result<(), AttemptError> {
+    // Pages of an SLRU have neither header nor checksum.
+    if let Object::Rel(_) = object {
+        for (block, page) in (first..).zip(pages.chunks(BLCKSZ)) {
+            page_check::check(page, BlockNumber(block), base_lsn, checksums)
+                .map_err(|reason| AttemptError::BadPage { block, reason })?;
+        }
+    }
+    Ok(())
 }
 
 /// How pages are asked for.
@@ -416,6 +428,32 @@ impl PageSource for RemotePages {
 
     fn is_hinted(&self, object: Object, page: u32) -> bool {
         self.connection.as_ref().is_some_and(|link| link.hints.has(object, page))
+    }
+
+    fn take_hinted(&mut self, object: Object, first: u32) -> Option<Bytes> {
+        let link = self.connection.as_mut()?;
+        let pages = loop {
+            match link.hints.take(object, first) {
+                Hinted::Here(pages) => break pages,
+                Hinted::No => return None,
+                Hinted::OnItsWay(_) => {}
+            }
+            match link.client.try_recv() {
+                Ok(Some(response)) if link.hints.arrived(response.id, &response.body) => {}
+                Ok(None) => return None,
+                // Whoever demands a page connects again.
+                Ok(Some(_)) | Err(_) => {
+                    self.connection = None;
+                    return None;
+                }
+            }
+        };
+        if check(object, first, &pages, self.base.get(), self.checksums).is_err() {
+            // It is asked for again, and then told.
+            self.connection = None;
+            return None;
+        }
+        Some(pages)
     }
 
     fn send_hints(&mut self) {

@@ -44,6 +44,12 @@ pub trait PageSource {
     /// Whether a page has been asked for by a hint, so that it is here or on its way.
     fn is_hinted(&self, object: Object, page: u32) -> bool;
 
+    /// Pages from `first` on that were hinted at, if they are here. Does not wait, and never fails: what is not here is
+    /// to be asked for by whoever needs it.
+    fn take_hinted(&mut self, _object: Object, _first: u32) -> Option<Bytes> {
+        None
+    }
+
     /// Lets hints leave that are kept back so that several leave together. They leave by themselves when
     /// there are some more, or when somebody waits for a page.
     fn send_hints(&mut self);

@@ -19,12 +19,19 @@ const DURABLE: Durability = Durability { fsync: true, retries_failed_sync: false
 struct FakeServer {
     fetched: Vec<(u32, u16)>,
     hinted: Vec<(u32, u16)>,
+    /// Whether what was hinted at is here at once.
+    hints_arrive: bool,
     before_reply: Box<dyn FnMut()>,
 }
 
 impl FakeServer {
     fn new() -> FakeServer {
-        FakeServer { fetched: Vec::new(), hinted: Vec::new(), before_reply: Box::new(|| ()) }
+        FakeServer {
+            fetched: Vec::new(),
+            hinted: Vec::new(),
+            hints_arrive: false,
+            before_reply: Box::new(|| ()),
+        }
     }
 
     fn process(&mut self) -> Process<'_> {
@@ -52,6 +59,12 @@ impl PageSource for FakeServer {
 
     fn is_hinted(&self, _: Object, _: u32) -> bool {
         false
+    }
+
+    fn take_hinted(&mut self, _: Object, first: u32) -> Option<Bytes> {
+        let hint = self.hinted.iter().find(|(from, _)| *from == first && self.hints_arrive)?;
+        let blocks = first..first + u32::from(hint.1);
+        Some(blocks.flat_map(|block| vec![base_byte(block); BLCKSZ]).collect())
     }
 
     fn send_hints(&mut self) {}
@@ -470,4 +483,43 @@ fn room_is_found_for_what_comes_next_and_nothing_else_changes() {
     opened.read(&mut server, part..part + 20);
     assert!(opened.file.metadata().unwrap().blocks() * 512 < 24 * BLOCK_BYTES);
     assert_eq!(opened.file.metadata().unwrap().len(), length);
+}
+
+/// Processes that take turns at pieces of a table.
+#[test]
+fn pieces_that_nobody_has_come_to_come_along() {
+    let stub = Stub::new(6000);
+    let opened = stub.open(true);
+    let mut server = FakeServer::new();
+    let scan = |server: &mut FakeServer, first: u32| {
+        server.fetched.clear();
+        server.hinted.clear();
+        for block in first..first + 32 {
+            assert_eq!(opened.read(server, block..block + 1), [base_byte(block)]);
+        }
+    };
+    for first in [0, 96, 160] {
+        scan(&mut server, first);
+    }
+    assert_eq!(server.fetched, [(160, 32)]);
+    assert_eq!(server.hinted, [(672, 32), (1184, 32), (1696, 32)]);
+    // They have not come: whoever comes there asks for himself.
+    assert!(!opened.lazy.map.is_present(672));
+    server.hints_arrive = true;
+    scan(&mut server, 256);
+    let there = |first: u32| (first..first + 32).all(|block| opened.lazy.map.is_present(block));
+    assert!([256, 768, 1280, 1792].into_iter().all(there));
+    assert!(!opened.lazy.map.is_present(800) && !opened.lazy.map.is_present(767));
+    scan(&mut server, 768);
+    assert_eq!((server.fetched.as_slice(), server.hinted.as_slice()), (&[][..], &[][..]));
+    // What somebody has written meanwhile is not overwritten.
+    let mut written = || {
+        opened.file.write_all_at(&[7; BLCKSZ], 1376 * BLOCK_BYTES).unwrap();
+        BLCKSZ as isize
+    };
+    let offset = 1376 * BLOCK_BYTES;
+    opened.lazy.write(offset, BLCKSZ, &mut server.process(), &mut written).unwrap();
+    scan(&mut server, 864);
+    assert_eq!(server.hinted, [(1377, 31), (1888, 32), (2400, 32)]);
+    assert_eq!(opened.read(&mut server, 1376..1378), [7, base_byte(1377)]);
 }
