@@ -68,9 +68,9 @@ impl Timeline {
         }
     }
 
-    /// Whether more WAL comes than is written as layers: whoever takes it in has to wait, or will soon.
+    /// Whether WAL comes faster than it is written as layers, just now at least.
     pub(crate) fn is_behind(&self) -> bool {
-        self.history.read().waiting() > WAITING_ALWAYS
+        self.history.read().waiting() > 0
     }
 
     /// Whether so much history waits to be written that no more may come.
