@@ -14,4 +14,5 @@ mod pace;
 mod receive_error;
 pub mod receiver;
 pub mod store;
+mod sync_aside;
 mod zeros_ahead;

@@ -16,6 +16,8 @@ const AWAITED_AGE_MAX: Duration = Duration::from_millis(10);
 /// The same while they do not.
 const BYTES_MAX: usize = 16 << 20;
 const AGE_MAX: Duration = Duration::from_millis(250);
+/// So much is synced aside. The disk needs milliseconds for it, and a thread some dozen microseconds to begin.
+const ASIDE_BYTES_MIN: usize = 2 << 20;
 /// How far apart a stream is read that does not rest, while no commit waits.
 const READ_EVERY: Duration = Duration::from_millis(10);
 /// But so often that no more than this comes meanwhile, or the server could not send any more: a socket's
@@ -88,7 +90,12 @@ impl Pace {
         })
     }
 
-    /// Everything has been synced.
+    /// Whether what is to be synced is so much that more had better be received meanwhile.
+    pub(super) fn is_worth_a_thread(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| !self.awaited && group.bytes >= ASIDE_BYTES_MIN)
+    }
+
+    /// Everything has been synced, or is being so.
     pub(super) fn synced(&mut self) {
         self.group = None;
     }

@@ -23,6 +23,7 @@ use super::identity::{self, Refusal};
 use super::joint::Joint;
 use super::pace::{self, Pace};
 pub use super::receive_error::ReceiveError;
+use super::sync_aside::SyncAside;
 use crate::repository::Repository;
 use crate::timeline::{Positions, Timeline};
 use crate::writer::{WriterFact, WriterRole};
@@ -39,6 +40,8 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// A stream that has lasted this long, or kept WAL durably, is one that works.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 const ANNOUNCED_AFTER: Duration = Duration::from_millis(500);
+/// How soon is looked whether a sync aside has ended.
+const ASIDE_LOOK_EVERY: Duration = Duration::from_millis(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For what is asked on the side, while somebody waits.
 const SIDE_TIMEOUTS: Timeouts = Timeouts {
@@ -85,6 +88,7 @@ impl Receiver {
             self.connect().map_err(not_yet)?;
         let mut session = Session {
             timeline: &timeline,
+            aside: SyncAside::new(timeline.clone()),
             stream,
             link: &self.link,
             pace: Pace::new(awaited, Instant::now()),
@@ -227,6 +231,7 @@ fn stream_error(start: Lsn, source: ReplicationError) -> ReceiveError {
 /// An established stream.
 struct Session<'a> {
     timeline: &'a Timeline,
+    aside: SyncAside,
     stream: ReplicationStream,
     link: &'a Link,
     pace: Pace,
@@ -315,6 +320,7 @@ impl Session<'_> {
             let wait = match (rest, self.pace.has_group(), self.settled.announced) {
                 // Nothing is left of it, unless somebody is in a hurry.
                 (Some(until), ..) => until.saturating_duration_since(Instant::now()),
+                (None, false, _) if self.aside.is_busy() => ASIDE_LOOK_EVERY,
                 // With a group begun, only what is there already may join it.
                 (None, true, _) => Duration::ZERO,
                 (None, false, false) => ANNOUNCED_AFTER,
@@ -336,11 +342,14 @@ impl Session<'_> {
             if let Some(ReplicationMessage::XLogData { start, bytes, .. }) = message {
                 self.take_together(start, bytes)?;
             }
-            let complete = self.pace.is_due(idle, Instant::now());
-            if complete {
-                self.sync_and_report()?;
+            let mut synced = self.aside.take_finished().transpose()?.is_some();
+            if synced {
+                self.report()?;
             }
-            if !self.settled.announced && (complete || idle) {
+            if self.pace.is_due(idle, Instant::now()) {
+                synced |= self.sync_group()?;
+            }
+            if !self.settled.announced && (synced || idle) {
                 self.settled.announced = true;
                 info!(self.log, "following"; "received" => %self.timeline.last_received_lsn());
             }
@@ -350,17 +359,30 @@ impl Session<'_> {
         }
     }
 
-    /// Ends a group: makes it durable, and says so.
-    fn sync_and_report(&mut self) -> Result<(), ReceiveError> {
+    /// Ends a group: makes it durable, and says so, now or when that has been done aside. Says whether it was now.
+    fn sync_group(&mut self) -> Result<bool, ReceiveError> {
+        if self.pace.is_worth_a_thread() {
+            if self.aside.is_busy() {
+                // The disk is slower than the stream.
+                self.aside.wait()?;
+                self.report()?;
+            }
+            if self.aside.begin() {
+                self.pace.synced();
+                return Ok(false);
+            }
+        }
+        self.aside.wait()?;
         let timeline = self.timeline;
         let mut reported = Ok(());
         timeline.sync_wal_and_tell(&mut || reported = self.report())?;
         self.pace.synced();
-        reported
+        reported.map(|()| true)
     }
 
     /// Keeps what the server gave before the stream ended. Being told to stop is no failure.
     fn end(&mut self, error: ReplicationError) -> Result<(), ReceiveError> {
+        self.aside.wait()?;
         self.timeline.sync_wal()?;
         if error.is_stopped() {
             return Ok(());
