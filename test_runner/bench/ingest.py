@@ -9,7 +9,7 @@ import zenith
 from fixtures import pgbench, postgres
 from fixtures.waiting import wait_until
 
-from .measure import Figure
+from .measure import Figure, settle
 from .report import Row
 from .settings import Bench
 from .stock import free_port
@@ -80,11 +80,26 @@ def _copy(pg: zenith.Compute) -> None:
 
 def _receive(repo: zenith.Repository, pg: zenith.Compute, end: zenith.Lsn) -> float:
     """Seconds from the start of the page server until everything is durable and can be read."""
+    settle()
     began = time.perf_counter()
     repo.start()
-    received = f"select count(*) from pg_stat_replication where flush_lsn >= '{end}'"
-    wait_until("the page server", lambda: pg.psql(received) != "0", seconds=600)
+    _wait_for(pg, f"flush_lsn >= '{end}'")
     return time.perf_counter() - began
+
+
+def _wait_for(pg: zenith.Compute, progress: str) -> None:
+    """Waits until one who receives WAL from ``pg`` has come so far.
+
+    By one connection: to start a program each time would take a processor from who is measured.
+    """
+    ask = f"select count(*) from pg_stat_replication where {progress}"
+    with psycopg.connect(pg.dsn, autocommit=True) as server:
+
+        def has_come() -> bool:
+            row = server.execute(ask.encode()).fetchone()
+            return row is not None and row[0] > 0
+
+        wait_until(progress, has_come, seconds=600)
 
 
 class Standby:
@@ -110,10 +125,10 @@ class Standby:
 
     def replay(self, primary: zenith.Compute, end: zenith.Lsn) -> float:
         """Seconds from its start until it has replayed everything; then it is gone."""
+        settle()
         began = time.perf_counter()
         postgres.run("pg_ctl", "start", "-w", "-s", "-D", self.pgdata, "-l", self.pgdata / "log")
-        replayed = f"select count(*) from pg_stat_replication where replay_lsn >= '{end}'"
-        wait_until("the standby", lambda: primary.psql(replayed) != "0", seconds=600)
+        _wait_for(primary, f"replay_lsn >= '{end}'")
         taken = time.perf_counter() - began
         postgres.run("pg_ctl", "stop", "-s", "-m", "immediate", "-D", self.pgdata)
         return taken
