@@ -104,8 +104,7 @@ class Session:
                         stream.write(copy)
                     rows: list[tuple[Any, ...]] = []
                 else:
-                    cursor.execute(sql, parameters or None)
-                    rows = cursor.fetchall() if cursor.description else []
+                    rows = _rows_of(cursor, sql, parameters)
         except psycopg.Error as error:
             state = error.sqlstate or "lost"
             self._report.say(f"{shown} -> {state} {' '.join(str(error).split())[:300]}")
@@ -128,8 +127,7 @@ class Session:
     def quietly(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The same without a line in the log, for questions of the workload itself."""
         with self.connection().cursor() as cursor:
-            cursor.execute(sql, parameters or None)
-            return cursor.fetchall() if cursor.description else []
+            return _rows_of(cursor, sql, parameters)
 
     def begin_to(self, sql: str) -> threading.Thread:
         """Begins to run a statement that will be interrupted, and leaves it alone.
@@ -151,6 +149,20 @@ class Session:
     def is_broken(self) -> bool:
         """Whether its transaction has failed and waits to be rolled back."""
         return self.connection().info.transaction_status == pq.TransactionStatus.INERROR
+
+
+def _rows_of(
+    cursor: psycopg.Cursor[Any], sql: str, parameters: Sequence[object]
+) -> list[tuple[Any, ...]]:
+    cursor.execute(sql, parameters or None)
+    rows = cursor.fetchall() if cursor.description else []
+    in_transaction = pq.TransactionStatus.INTRANS
+    if parameters and cursor.connection.info.transaction_status == in_transaction:
+        # With parameters, the server keeps what it has read with, and so a pin on a page, until it
+        # is asked for something else. Another session's vacuum would wait for that, which no
+        # lock_timeout ends.
+        cursor.execute("select")
+    return rows
 
 
 def _abridged(parameters: Sequence[object]) -> str:
