@@ -34,8 +34,10 @@ const SYNCHRONOUS_STANDBYS: &str = "synchronous_standby_names";
 const TOGETHER_BYTES_MAX: usize = 128 << 10;
 /// The server hears from us at least this often; its `wal_sender_timeout` is 60 s by default.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// The server sends keepalives while it has nothing else, half of `wal_sender_timeout` apart. One
-/// that has been silent for longer than this is gone without a word.
+/// A server that hears from us sends nothing as long as it has no WAL (`WalSndKeepaliveIfNecessary`,
+/// `replication/walsender.c`). One that has been silent for so long is asked for an answer each time.
+const ASKED_AFTER: Duration = Duration::from_secs(30);
+/// One that has been silent for longer than this, though it was asked, is gone without a word.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// A stream that has lasted this long, or kept WAL durably, is one that works.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
@@ -400,7 +402,8 @@ impl Session<'_> {
         let flushed = flushed(&positions);
         self.link.set_progress(positions.received, flushed);
         let records = positions.last_record.min(positions.received);
-        self.stream.send_status(positions.received, flushed, records, false)?;
+        let is_asked = self.last_heard.elapsed() >= ASKED_AFTER;
+        self.stream.send_status(positions.received, flushed, records, is_asked)?;
         self.last_status = Instant::now();
         Ok(())
     }
