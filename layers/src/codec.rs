@@ -71,8 +71,8 @@ pub(crate) struct Compressor {
 enum Method {
     None,
     Lz4,
-    Zstd(Box<zstd::bulk::Compressor<'static>>),
-    Adaptive(Box<[zstd::bulk::Compressor<'static>; 2]>),
+    /// One level after the other, until a block is small.
+    Zstd(Vec<zstd::bulk::Compressor<'static>>),
 }
 
 impl Compressor {
@@ -80,12 +80,10 @@ impl Compressor {
         let method = match compression {
             Compression::None => Method::None,
             Compression::Lz4 => Method::Lz4,
-            Compression::Zstd { level } => {
-                Method::Zstd(Box::new(zstd::bulk::Compressor::new(level)?))
-            }
+            Compression::Zstd { level } => Method::Zstd(vec![zstd::bulk::Compressor::new(level)?]),
             Compression::Adaptive => {
-                let [quick, thorough] = LEVELS.map(zstd::bulk::Compressor::new);
-                Method::Adaptive(Box::new([quick?, thorough?]))
+                let levels = LEVELS.into_iter().map(zstd::bulk::Compressor::new);
+                Method::Zstd(levels.collect::<io::Result<_>>()?)
             }
         };
         Ok(Compressor { method, buffer: Vec::new() })
@@ -102,12 +100,7 @@ impl Compressor {
                     .map_err(io::Error::other)?;
                 (Codec::Lz4, length)
             }
-            Method::Zstd(context) => {
-                let bound = zstd::zstd_safe::compress_bound(raw.len());
-                self.buffer.resize(self.buffer.len().max(bound), 0);
-                (Codec::Zstd, context.compress_to_buffer(raw, self.buffer.as_mut_slice())?)
-            }
-            Method::Adaptive(contexts) => {
+            Method::Zstd(contexts) => {
                 let bound = zstd::zstd_safe::compress_bound(raw.len());
                 self.buffer.resize(self.buffer.len().max(bound), 0);
                 let mut length = 0;
