@@ -20,6 +20,17 @@ impl SharedMemory {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         MemoryShare { bytes, of: self.clone() }
     }
+
+    /// The same, if the sum is at most `bytes_max` with it.
+    pub fn share_within(
+        self: &Arc<SharedMemory>,
+        bytes: u64,
+        bytes_max: u64,
+    ) -> Option<MemoryShare> {
+        let room = |taken: u64| Some(taken.saturating_add(bytes)).filter(|sum| *sum <= bytes_max);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        Some(MemoryShare { bytes, of: self.clone() })
+    }
 }
 
 /// A part of the sum.

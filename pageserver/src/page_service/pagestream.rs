@@ -81,7 +81,7 @@ struct PageStream<'a, 'c> {
     reading: Stream,
     common: &'a Common<'a>,
     /// Where the client wants pages to be put.
-    window: Option<Window<'a>>,
+    window: Option<Window>,
     copy: &'a mut CopyBoth<'c>,
 }
 

@@ -4,11 +4,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use pageserver_client::window::ServerWindow;
 use postgres_formats::BLCKSZ;
 
+use crate::memory::{MemoryShare, SharedMemory};
 use crate::page::Page;
 
 /// The most bytes that all windows have together. A compute's process has one of 2.5 MiB once it has read 64 pages.
@@ -17,22 +18,15 @@ const BYTES_MAX: u64 = 128 << 20;
 /// How much memory all windows take.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
-    bytes: AtomicU64,
+    memory: Arc<SharedMemory>,
 }
 
 /// One window, for as long as its stream.
 #[derive(Debug)]
-pub(super) struct Window<'a> {
+pub(super) struct Window {
     // First gone, then not counted.
     memory: ServerWindow,
-    _share: Share<'a>,
-}
-
-/// A part of what all windows may take.
-#[derive(Debug)]
-struct Share<'a> {
-    all: &'a Windows,
-    bytes: u64,
+    _share: MemoryShare,
 }
 
 impl Windows {
@@ -40,13 +34,10 @@ impl Windows {
     ///
     /// # Errors
     /// There is no more room, or the system refuses.
-    pub(super) fn open(&self, pages: u16) -> io::Result<(Window<'_>, OwnedFd)> {
-        let bytes = bytes_of(pages);
-        let room = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= BYTES_MAX);
-        if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
-            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "there are enough windows"));
-        }
-        let share = Share { all: self, bytes };
+    pub(super) fn open(&self, pages: u16) -> io::Result<(Window, OwnedFd)> {
+        let share = self.memory.share_within(bytes_of(pages), BYTES_MAX).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::OutOfMemory, "there are enough windows")
+        })?;
         let (memory, descriptor) = ServerWindow::create(pages)?;
         Ok((Window { memory, _share: share }, descriptor))
     }
@@ -56,16 +47,10 @@ fn bytes_of(pages: u16) -> u64 {
     u64::from(pages) * BLCKSZ as u64
 }
 
-impl Window<'_> {
+impl Window {
     /// Puts pages from `place` on; `false` if that is not within the window.
     pub(super) fn put(&self, place: u16, pages: &[Page]) -> bool {
         self.memory.put(place, pages)
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.all.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -86,6 +71,6 @@ mod tests {
         drop(open.pop());
         open.push(windows.open(WINDOW_PAGES_MAX).unwrap().0);
         drop(open);
-        assert_eq!(windows.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(windows.memory.bytes(), 0);
     }
 }
