@@ -192,6 +192,7 @@ fn write_pages<W: Write>(
     let mut rest = pages.iter().flat_map(|(page, all)| all.iter().map(|version| (*page, *version)));
     let (mut of_pages, mut versions) = (Vec::new(), Vec::new());
     let mut records = Vec::new();
+    let mut key = (None, Vec::new());
     loop {
         of_pages.clear();
         versions.clear();
@@ -208,7 +209,10 @@ fn write_pages<W: Write>(
             let decoded = DecodedRecord::parse(&record.bytes)
                 .map_err(|source| WriteError::DamagedRecord { lsn: record.start, source })?;
             let (kind, value) = values::page(*page, *version, record, &decoded);
-            builder.add(&LayerKey::Page(*page).encode(), version.end(), kind, &value)?;
+            if key.0 != Some(*page) {
+                key = (Some(*page), LayerKey::Page(*page).encode());
+            }
+            builder.add(&key.1, version.end(), kind, &value)?;
         }
     }
 }
